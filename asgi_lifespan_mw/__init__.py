@@ -1,0 +1,40 @@
+"""The ASGI lifespan protocol, whole, for any app: ``app = LifespanMiddleware(app)``.
+
+See `LifespanMiddleware` for an app, `Lifespan` for hooks, and the README for the rest.
+"""
+
+from ._errors import (
+    LifespanError,
+    LifespanNotSupported,
+    LifespanTimeout,
+    ProtocolViolation,
+    ShutdownFailed,
+    StartupFailed,
+    StateCollision,
+)
+from ._lifespan import Lifespan
+from ._manager import LifespanManager
+from ._middleware import LifespanMiddleware
+from ._mounts import register_container
+from ._state import Isolated
+from ._threaded import threaded
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # What wraps, registers and drives.
+    "LifespanMiddleware",
+    "Lifespan",
+    "LifespanManager",
+    "Isolated",
+    "threaded",
+    "register_container",
+    # Errors.
+    "LifespanError",
+    "StartupFailed",
+    "ShutdownFailed",
+    "LifespanTimeout",
+    "LifespanNotSupported",
+    "ProtocolViolation",
+    "StateCollision",
+]

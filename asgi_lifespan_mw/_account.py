@@ -1,0 +1,98 @@
+"""What failed, in words: for the server's log, for ours, and as the exception that is raised."""
+
+import logging
+import os
+import re
+import traceback
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+
+from ._errors import LifespanError
+from ._units import Stage, Unit
+
+logger = logging.getLogger("asgi_lifespan_mw")
+
+_NOT_THE_USERS = (os.path.dirname(__file__) + os.sep, os.sep + "contextlib.py")  # noqa: PTH120 - parts of file names
+_DEEDS = {Stage.STARTING: "startup failed", Stage.STARTED: "crash"}
+_RUNS_ALREADY = re.compile(r"\b(already|only be called once|once per)\b")
+
+
+def headline(unit: Unit) -> str:
+    """One line on a failed unit: in which phase, who, the error's own text, and advice where there is some."""
+    error = unit.error
+    if isinstance(error, LifespanError):  # these name their unit
+        return str(error) + _advice(unit)
+    return f"{_deed(unit)} in {unit.name}: {_text(error)}{_advice(unit)}"
+
+
+def log_failures(units: Iterable[Unit]) -> None:
+    """Log each failure at ERROR, with its traceback, but for the crashes, which were logged when they came."""
+    for unit in units:
+        if unit.failed_in is not Stage.STARTED:
+            log_failure(unit)
+
+
+def log_failure(unit: Unit) -> None:
+    """Log one failure at ERROR, with its traceback."""
+    error = unit.error
+    logger.error("%s", headline(unit), exc_info=error and (type(error), error, _users_part(error)))
+
+
+def account(units: Sequence[Unit], other: BaseException | None = None) -> str:
+    """The message of a ``lifespan.*.failed``: all that went wrong, with tracebacks, the cause first.
+
+    Args:
+        units: the units that failed.
+        other: an error that was no unit's.
+    """
+    parts = [] if other is None else [_text(other)]
+    return "\n\n".join(parts + [_told(unit) for unit in units])
+
+
+def combined(phase: str, errors: Sequence[BaseException]) -> BaseException:
+    """What to raise: one error as itself, several as a group, the cause first."""
+    distinct = list({id(error): error for error in errors}.values())
+    if len(distinct) == 1:
+        return distinct[0]
+    return BaseExceptionGroup(f"{phase} failed, the cause first", distinct)
+
+
+def _told(unit: Unit) -> str:
+    if "Traceback (most recent call last)" in unit.said:
+        return f"{_deed(unit)} in {unit.name}{_advice(unit)}:\n\n{unit.said.strip()}"
+    lines = [headline(unit)]
+    if unit.said and unit.said not in lines[0]:
+        lines.append(unit.said)
+    if unit.error is not None and (unit.error.__traceback__ or unit.error.__cause__):
+        lines.append("\n" + _traceback(unit.error))
+    return "\n".join(lines)
+
+
+def _deed(unit: Unit) -> str:
+    return _DEEDS.get(unit.failed_in or Stage.OVER, "shutdown failed")
+
+
+def _advice(unit: Unit) -> str:
+    """What helps an app that was started twice: the MCP SDK's session manager, run by hand in its parent's lifespan."""
+    if unit.failed_in is Stage.STARTING and _RUNS_ALREADY.search(f"{unit.error} {unit.said}"):
+        return (
+            f" ({unit.name} seems to run already: if something else starts it, such as the lifespan of its parent, leave "
+            "it out with exclude=[the app])"
+        )
+    return ""
+
+
+def _text(error: BaseException | None) -> str:
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, _users_part(error))).strip()
+
+
+def _users_part(error: BaseException) -> TracebackType | None:
+    """The traceback from where the user's code begins."""
+    part = error.__traceback__
+    while part is not None and any(place in part.tb_frame.f_code.co_filename for place in _NOT_THE_USERS):
+        part = part.tb_next
+    return part or error.__traceback__

@@ -1,0 +1,63 @@
+"""What an app is, what it is called in messages, and how one app stands before another."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from ._types import ASGIApp
+
+S = TypeVar("S")
+
+
+def checked_app(app: Any, where: str) -> ASGIApp:
+    """`app` itself, if it can be an ASGI 3 application.
+
+    ASGI 2 is not guessed at: a class is most often one that was not called.
+
+    Args:
+        app: what the user gave.
+        where: what it was given to, for the message.
+
+    Raises:
+        TypeError: it is a class, or can't be called.
+    """
+    if inspect.isclass(app):
+        raise TypeError(
+            f"{where} got the class {app.__qualname__}, expected an ASGI 3 application: give an instance of it, or, if "
+            "it is an ASGI 2 application, asgiref.compatibility.guarantee_single_callable(" + app.__qualname__ + ")"
+        )
+    if not callable(app):
+        raise TypeError(
+            f"{where} got {app!r}, which can't be called, expected an ASGI 3 application: "
+            "async def app(scope, receive, send). For an ASGI 2 application there is "
+            "asgiref.compatibility.guarantee_single_callable"
+        )
+    return app
+
+
+def name_of(app: object) -> str:
+    """What an app is called where it has no path: by its type, a function by its name."""
+    if inspect.isroutine(app) or isinstance(app, functools.partial):
+        function = app.func if isinstance(app, functools.partial) else app
+        return f"{getattr(function, '__qualname__', type(function).__qualname__)}()"
+    return type(app).__qualname__
+
+
+def straight_through(
+    method: Callable[[S, Any, Any, Any], Awaitable[None]],
+) -> Callable[[S, Any, Any, Any], Awaitable[None]]:
+    """Let a plain ``__call__`` that returns another app's awaitable pass for the ``async def`` that servers look for.
+
+    No frame of ours is on a request's stack then, nothing is added to an await, and no traceback shows us. Python
+    3.11 knows no such mark (and hypercorn would take the plain function for WSGI), so there it is an ``async def``.
+    """
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(method)
+
+    @functools.wraps(method)
+    async def __call__(self: S, scope: Any, receive: Any, send: Any) -> None:
+        await method(self, scope, receive, send)
+
+    return __call__

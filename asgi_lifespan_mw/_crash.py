@@ -1,0 +1,71 @@
+"""What is done about a unit that breaks while serving."""
+
+import inspect
+import logging
+import os
+import signal
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, final
+
+import anyio
+
+from ._units import Unit
+
+logger = logging.getLogger("asgi_lifespan_mw")
+
+OnCrash: TypeAlias = Literal["log", "stop"] | Callable[[BaseException], object]
+
+
+def checked_on_crash(on_crash: Any) -> OnCrash:
+    """What the user wants done about a crash.
+
+    Raises:
+        TypeError: it is neither a text nor a plain function.
+        ValueError: it is another text.
+    """
+    if isinstance(on_crash, str):
+        if on_crash == "log":
+            return "log"
+        if on_crash == "stop":
+            return "stop"
+        raise ValueError(f"LifespanMiddleware(on_crash=...) got {on_crash!r}, expected 'log', 'stop' or a function")
+    if not callable(on_crash) or inspect.iscoroutinefunction(on_crash):
+        raise TypeError(
+            f"LifespanMiddleware(on_crash=...) got {on_crash!r}, expected 'log', 'stop' or a plain function of the error"
+        )
+    return on_crash
+
+
+@final
+class CrashPolicy:
+    """Carries out ``on_crash`` in one run.
+
+    Attributes:
+        interrupt: the scope around the wait for the shutdown; cancelled where everything must be stopped at once.
+    """
+
+    def __init__(self, on_crash: OnCrash) -> None:
+        self.interrupt = anyio.CancelScope()
+        self._on_crash = on_crash
+
+    def __call__(self, unit: Unit) -> None:
+        """React to a unit that broke. The log tells of it already."""
+        if self._on_crash == "stop":
+            self._stop()
+        elif callable(self._on_crash) and unit.error is not None:
+            try:
+                self._on_crash(unit.error)
+            except Exception:
+                logger.exception("on_crash failed, after the crash in %s", unit.name)
+
+    def _stop(self) -> None:
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            # It would kill the process without a word (hypercorn's workers): we stop everything first.
+            self.interrupt.cancel()
+        else:
+            terminate()
+
+
+def terminate() -> None:
+    """Ask this process to end, as its supervisor would."""
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,145 @@
+"""The errors of the package: each says who, in which phase, what would have been right and what to do.
+
+Their arguments are kept as attributes, and the text is made of them, so that an error can be pickled, compared and
+read by a program as well as by a person.
+"""
+
+from typing import final
+
+__all__ = [
+    "LifespanError",
+    "LifespanNotSupported",
+    "LifespanTimeout",
+    "ProtocolViolation",
+    "ShutdownFailed",
+    "StartupFailed",
+    "StateCollision",
+]
+
+
+class LifespanError(Exception):
+    """The root of this package's own errors.
+
+    An exception that a hook or an app raises is never wrapped in one of these: it comes out as it is.
+    """
+
+
+@final
+class StartupFailed(LifespanError):
+    """A unit said that its startup failed, without an exception of its own to raise.
+
+    Args:
+        unit: who failed, as the log names it, such as ``mount '/admin'``.
+        reason: what it said, or what happened to it; may be empty.
+    """
+
+    def __init__(self, unit: str, reason: str = "") -> None:
+        super().__init__(unit, reason)
+        self.unit = unit
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"startup failed in {self.unit}: {self.reason or 'it gave no reason'}"
+
+
+@final
+class ShutdownFailed(LifespanError):
+    """A unit said that its shutdown failed, without an exception of its own to raise.
+
+    Args:
+        unit: who failed, as the log names it.
+        reason: what it said, or what happened to it; may be empty.
+    """
+
+    def __init__(self, unit: str, reason: str = "") -> None:
+        super().__init__(unit, reason)
+        self.unit = unit
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"shutdown failed in {self.unit}: {self.reason or 'it gave no reason'}"
+
+
+@final
+class LifespanTimeout(LifespanError, TimeoutError):
+    """A unit did not start or stop in time. It is a ``TimeoutError`` too.
+
+    Args:
+        unit: who was at work when the time ran out.
+        phase: ``"startup"`` or ``"shutdown"``.
+        seconds: the limit that ran out.
+    """
+
+    def __init__(self, unit: str, phase: str, seconds: float) -> None:
+        super().__init__(unit, phase, seconds)
+        self.unit = unit
+        self.phase = phase
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"{self.phase} timed out after {self.seconds:g} s in {self.unit}"
+
+
+@final
+class LifespanNotSupported(LifespanError):
+    """An app that was to be driven through its lifespan turned the lifespan away.
+
+    Args:
+        unit: the app, as the log names it.
+    """
+
+    def __init__(self, unit: str) -> None:
+        super().__init__(unit)
+        self.unit = unit
+
+    def __str__(self) -> str:
+        return (
+            f"{self.unit} does not support the lifespan protocol: it raised or returned before it had answered "
+            "'lifespan.startup'; send requests to it without a lifespan, or wrap it in LifespanMiddleware"
+        )
+
+
+@final
+class ProtocolViolation(LifespanError):
+    """An app or a server did what the lifespan protocol does not allow.
+
+    Args:
+        culprit: who did it, as the log names it.
+        deed: what it did, in the past tense.
+        phase: where the lifespan stood.
+        expected: what would have been right.
+    """
+
+    def __init__(self, culprit: str, deed: str, phase: str, expected: str) -> None:
+        super().__init__(culprit, deed, phase, expected)
+        self.culprit = culprit
+        self.deed = deed
+        self.phase = phase
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return f"{self.culprit} {self.deed} while {self.phase}; expected {self.expected}"
+
+
+@final
+class StateCollision(LifespanError):
+    """Two units set the same key of the lifespan state to different objects.
+
+    Args:
+        key: the key of ``scope["state"]``.
+        first: the unit that had set it.
+        second: the unit that set it anew.
+        advice: what to do about it.
+    """
+
+    def __init__(self, key: str, first: str, second: str, advice: str) -> None:
+        super().__init__(key, first, second, advice)
+        self.key = key
+        self.first = first
+        self.second = second
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return (
+            f"state key {self.key!r} was set by {self.first} and set to another object by {self.second}; {self.advice}"
+        )

@@ -1,0 +1,239 @@
+"""Hooks: what the user registers, in which order, and how each is opened or called.
+
+A hook is read once, when it is registered: what cannot work is refused there, with the line that registers it in the
+traceback. Nothing here knows how hooks are run.
+"""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
+from dataclasses import dataclass
+from enum import Enum
+from types import TracebackType
+from typing import Any, TypeAlias, final
+
+from ._settings import checked_seconds
+
+HookFunction: TypeAlias = Callable[..., Any]
+
+
+class Kind(Enum):
+    """The three kinds of hooks; the values are the decorators' names."""
+
+    CONTEXT = "context"
+    STARTUP = "on_startup"
+    SHUTDOWN = "on_shutdown"
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Hook:
+    """One registered hook.
+
+    Attributes:
+        kind: what it was registered as.
+        function: what the user gave.
+        name: the function's name, or the one that the user chose.
+        timeout: seconds for it to start, and as many to stop; None for no limit of its own.
+        takes_app: whether it is called with the app.
+    """
+
+    kind: Kind
+    function: HookFunction
+    name: str
+    timeout: float | None
+    takes_app: bool
+
+    @property
+    def label(self) -> str:
+        """Who it is in messages: ``hook 'open_pool' (shop/db.py:12)``."""
+        return f"hook {self.name!r} ({_place(self.function)})"
+
+    async def call(self, app: object) -> None:
+        """Call an ``on_startup`` or ``on_shutdown`` function, on the event loop, and await what it gives."""
+        result = self._called(app)
+        if inspect.isawaitable(result):
+            await result
+
+    def open(self, app: object) -> AbstractAsyncContextManager[object]:
+        """Make the context of this hook; it is entered once.
+
+        Raises:
+            TypeError: the function gave no context manager.
+        """
+        result = self._called(app)
+        if inspect.isasyncgen(result):
+            return _YieldsOnce(asynccontextmanager(lambda: result)(), self.label)
+        if inspect.isgenerator(result):
+            return _YieldsOnce(_Lifted(contextmanager(lambda: result)()), self.label)
+        if isinstance(result, AbstractAsyncContextManager):
+            return result
+        if isinstance(result, AbstractContextManager):
+            return _Lifted(result)
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(
+            f"{self.label} returned {result!r}, expected a context manager: let the function yield once (start before "
+            "the yield, stop after it), or register it with on_startup"
+        )
+
+    def state_of(self, value: object) -> Mapping[str, Any]:
+        """What the context yielded, as lifespan state.
+
+        Raises:
+            TypeError: it is neither None nor a mapping with texts as keys.
+        """
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            raise TypeError(
+                f"{self.label} yielded {value!r}, expected nothing or a mapping that becomes lifespan state, such as "
+                f"{{{self.name!r}: {type(value).__name__.lower()}}}"
+            )
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"{self.label} yielded a mapping with the key {key!r}, expected texts as keys")
+        return value
+
+    def _called(self, app: object) -> Any:
+        return self.function(app) if self.takes_app else self.function()
+
+
+def make_hook(kind: Kind, function: object, name: str | None, timeout: float | None) -> Hook:
+    """Read a hook as the user gives it.
+
+    Raises:
+        TypeError: it is no hook of that kind: not callable, one that needs more than the app, a coroutine function as
+            a context, a generator as a function, a context manager in place of a function that makes one.
+        ValueError: the timeout is not a positive number.
+    """
+    given = f"{kind.value}() got {_described(function)}"
+    if isinstance(function, (AbstractAsyncContextManager, AbstractContextManager)):
+        raise TypeError(
+            f"{given}, a context manager, which can be entered only once; expected a function that makes one, such as "
+            "lambda: manager"
+        )
+    if not callable(function):
+        raise TypeError(f"{given}, expected a function")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"{kind.value}() got name={name!r}, expected a text")
+    _check_kind(kind, function, given)
+    return Hook(
+        kind=kind,
+        function=function,
+        name=_name(function) if name is None else name,
+        timeout=checked_seconds(timeout, f"{kind.value}(timeout=...)"),
+        takes_app=_takes_app(kind, function, given),
+    )
+
+
+def _check_kind(kind: Kind, function: HookFunction, given: str) -> None:
+    if kind is Kind.CONTEXT:
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"{given}, a coroutine function without a yield; add the yield, or use on_startup()")
+        return
+    # `@asynccontextmanager` leaves the generator function that it wraps in `__wrapped__`.
+    inner = inspect.unwrap(function)
+    if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner) or inspect.isclass(function):
+        raise TypeError(f"{given}, which makes a context and would never be entered; register it with context()")
+
+
+def _takes_app(kind: Kind, function: HookFunction, given: str) -> bool:
+    """Whether to call a hook with the app: a context that can take it, a function that needs it."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some builtins have none
+        return False
+    with_app, without = _binds(signature, "app"), _binds(signature)
+    if not with_app and not without:
+        raise TypeError(f"{given}, which can't be called as {signature} asks; expected no parameter or one, the app")
+    return with_app if kind is Kind.CONTEXT else not without
+
+
+def _binds(signature: inspect.Signature, *args: object) -> bool:
+    try:
+        signature.bind(*args)
+    except TypeError:
+        return False
+    return True
+
+
+def _bare(function: object) -> object:
+    """The function behind partials, decorators and bound methods."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if callable(function):
+        function = inspect.unwrap(function)
+    return getattr(function, "__func__", function)
+
+
+def _name(function: HookFunction) -> str:
+    bare = _bare(function)
+    name = getattr(bare, "__name__", None)
+    return name if isinstance(name, str) else type(bare).__name__
+
+
+def _place(function: HookFunction) -> str:
+    bare = _bare(function)
+    code = getattr(bare, "__code__", None) or getattr(getattr(bare, "__init__", None), "__code__", None)
+    if code is None:
+        return str(getattr(bare, "__module__", type(bare).__module__))
+    here = os.getcwd() + os.sep  # noqa: PTH109 - a prefix of texts
+    return f"{code.co_filename.removeprefix(here)}:{code.co_firstlineno}"
+
+
+def _described(thing: object) -> str:
+    return f"{_name(thing)!r} ({_place(thing)})" if callable(thing) else repr(thing)
+
+
+@final
+class _Lifted(AbstractAsyncContextManager[object]):
+    """A plain context manager, entered and left on the event loop."""
+
+    def __init__(self, context: AbstractContextManager[object]) -> None:
+        self._context = context
+
+    async def __aenter__(self) -> object:
+        return self._context.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return self._context.__exit__(kind, error, traceback)
+
+
+@final
+class _YieldsOnce(AbstractAsyncContextManager[object]):
+    """A generator's context, whose errors about too few or too many yields name the hook."""
+
+    def __init__(self, context: AbstractAsyncContextManager[object], label: str) -> None:
+        self._context = context
+        self._label = label
+
+    async def __aenter__(self) -> object:
+        with self._explains("generator didn't yield", "never yielded"):
+            return await self._context.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        with self._explains("generator didn't stop", "yielded more than once"):
+            return await self._context.__aexit__(kind, error, traceback)
+
+    @contextmanager
+    def _explains(self, complaint: str, deed: str) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            if error.args != (complaint,):
+                raise
+            raise TypeError(
+                f"{self._label} {deed}; a context yields exactly once: it starts before the yield and stops after it"
+            ) from None

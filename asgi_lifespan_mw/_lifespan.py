@@ -1,0 +1,82 @@
+"""`Lifespan`: hooks that can be a framework's own lifespan."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Literal, final
+
+from ._registry import ContextFunction, HookRegistry
+from ._hooks import HookFunction
+from ._run import Run
+from ._settings import Settings, checked_apps, checked_mounts
+from ._types import ASGIApp, State
+
+
+@final
+class Lifespan(HookRegistry):
+    """A collection of hooks, to be given to `LifespanMiddleware`, or to a framework as its lifespan.
+
+    ``FastAPI(lifespan=hooks)`` with ``hooks = Lifespan(mounts="auto")`` starts the mounted apps too, with nothing at
+    all on the request path. Without any app, ``async with hooks(None): ...`` runs the hooks in a script or a worker.
+    """
+
+    def __init__(
+        self,
+        *,
+        contexts: Iterable[ContextFunction] = (),
+        on_startup: Iterable[HookFunction] = (),
+        on_shutdown: Iterable[HookFunction] = (),
+        mounts: Literal["auto", "off"] | Iterable[ASGIApp] = "off",
+        exclude: Iterable[ASGIApp] = (),
+    ) -> None:
+        """Make a collection; the decorators add to it.
+
+        Args:
+            contexts: contexts, as `context` takes them.
+            on_startup: functions, as `on_startup` takes them; they come after the contexts.
+            on_shutdown: functions, as `on_shutdown` takes them.
+            mounts: as in `LifespanMiddleware`. Only for a Lifespan that is a framework's own.
+            exclude: as in `LifespanMiddleware`.
+
+        Raises:
+            TypeError: something of this is of the wrong kind.
+            ValueError: `mounts` is another text.
+        """
+        super().__init__(contexts, on_startup, on_shutdown)
+        self.mounts = checked_mounts(mounts, "Lifespan")
+        self.exclude = checked_apps(exclude, "Lifespan(exclude=...)")
+
+    def __call__(self, app: Any) -> AbstractAsyncContextManager[State | None]:
+        """Make a lifespan of the hooks: what frameworks call with their app.
+
+        Args:
+            app: given to the hooks that take it; what is mounted in it is started, if ``mounts`` says so.
+
+        Returns:
+            An async context manager. Entering starts everything and gives the state, or None where there is none;
+            leaving stops everything.
+
+        Raises:
+            BaseException: on entering or leaving, what failed; several errors as a group.
+
+        *Cancellation:* everything that has started is stopped, shielded, within 10 s.
+        """
+        return self._lived(app)
+
+    @asynccontextmanager
+    async def _lived(self, app: Any) -> AsyncIterator[State | None]:
+        state: State = {}
+        settings = Settings(mounts=self.mounts, exclude=tuple(self.excluded()))
+        run = Run(app, self.plan(), settings, {"type": "lifespan", "app": app, "state": state}, sends_to_app=False)
+        await run.start()
+        run.serve()
+        try:
+            yield state or None
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            await run.stop_after(error)
+            raise
+        await run.stop()
+
+    def __repr__(self) -> str:
+        return f"<Lifespan of {', '.join(repr(hook.name) for hook in self.plan()) or 'no hooks'}>"

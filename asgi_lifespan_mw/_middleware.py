@@ -1,0 +1,171 @@
+"""`LifespanMiddleware`: the ASGI callable. It wires the parts together and has no rule of its own."""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Literal, TypeAlias, final
+
+from ._app import checked_app, straight_through
+from ._crash import CrashPolicy, checked_on_crash, terminate
+from ._errors import ProtocolViolation
+from ._hooks import HookFunction, Kind
+from ._lifespan import Lifespan
+from ._protocol import Phase
+from ._registry import ContextFunction, HookRegistry
+from ._run import Run
+from ._settings import Settings, checked_apps, checked_mounts, checked_seconds
+from ._tasks import is_cancellation
+from ._types import ASGIApp, Receive, Scope, Send, State
+
+LifespanArgument: TypeAlias = Lifespan | ContextFunction
+
+
+@final
+class LifespanMiddleware(HookRegistry):
+    """Gives an app a lifespan that starts everything: ``app = LifespanMiddleware(app)``.
+
+    It answers the server's lifespan messages, runs hooks, the wrapped app's own lifespan, and that of the apps which
+    are mounted inside and which their framework skips; it stops them in reverse. Requests go straight through. The
+    decorators of `Lifespan` are here too: ``@app.on_startup``.
+
+    Follows the ASGI specification, "Lifespan Protocol" 2.0.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        lifespan: "LifespanArgument | Sequence[LifespanArgument] | None" = None,
+        *,
+        on_startup: Iterable[HookFunction] = (),
+        on_shutdown: Iterable[HookFunction] = (),
+        mounts: Literal["auto", "off"] | Iterable[ASGIApp] = "auto",
+        exclude: Iterable[ASGIApp] = (),
+        concurrent: bool = False,
+        strict: bool = False,
+        startup_timeout: float | None = None,
+        shutdown_timeout: float | None = None,
+        on_crash: Literal["log", "stop"] | Callable[[BaseException], object] = "log",
+    ) -> None:
+        """Wrap an app.
+
+        Args:
+            app: any ASGI 3 application.
+            lifespan: hooks that are started before all others: a `Lifespan`, any callable that takes the app and
+                returns an async context manager, or a sequence of those.
+            on_startup: functions that run at startup.
+            on_shutdown: functions that run at shutdown.
+            mounts: ``"auto"`` finds the mounted apps that get no lifespan otherwise, and starts them; ``"off"`` leaves
+                them alone; a sequence of apps names them in place of looking, and starts them in any case.
+            exclude: apps that are never sent a lifespan, nor what is mounted in them. It may name the wrapped app.
+            concurrent: start and stop the mounts of one level side by side.
+            strict: departures from the lifespan protocol are errors, not warnings.
+            startup_timeout: seconds for the whole startup; None for no limit.
+            shutdown_timeout: seconds for the whole shutdown; None for no limit.
+            on_crash: what is done when something that had started breaks: ``"log"`` it, also ``"stop"`` the process,
+                or a function that is called with the error.
+
+        Raises:
+            TypeError: something of this is of the wrong kind.
+            ValueError: something of this has a wrong value, or a `Lifespan` is named twice.
+        """
+        super().__init__()
+        self.app = checked_app(app, "LifespanMiddleware()")
+        self.mounts = checked_mounts(mounts, "LifespanMiddleware")
+        self.exclude = checked_apps(exclude, "LifespanMiddleware(exclude=...)")
+        for one in lifespan if isinstance(lifespan, Sequence) else () if lifespan is None else (lifespan,):
+            self.include(one)
+        self._register_all(Kind.STARTUP, on_startup)
+        self._register_all(Kind.SHUTDOWN, on_shutdown)
+        self._concurrent = concurrent
+        self._strict = strict
+        self._startup_timeout = checked_seconds(startup_timeout, "LifespanMiddleware(startup_timeout=...)")
+        self._shutdown_timeout = checked_seconds(shutdown_timeout, "LifespanMiddleware(shutdown_timeout=...)")
+        self._on_crash = checked_on_crash(on_crash)
+        # The state of the run that was answered last, for the requests of a server that has none.
+        self._state: State | None = None
+
+    @straight_through
+    def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer a lifespan; pass every other scope on to the wrapped app, whose own awaitable is returned.
+
+        Raises:
+            BaseException: in a lifespan, what failed, after the server was told; else what the wrapped app raises.
+
+        *Cancellation:* a lifespan that is cancelled stops everything that has started, in reverse and shielded,
+        within `shutdown_timeout` (10 s where there is none), sends nothing, and raises the cancellation again.
+        """
+        if scope["type"] == "lifespan":
+            return self._lifespan(scope, receive, send)
+        if self._state and "state" not in scope:
+            scope = {**scope, "state": self._state.copy()}
+        return self.app(scope, receive, send)
+
+    def __repr__(self) -> str:
+        return f"LifespanMiddleware({self.app!r})"
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _received(receive, "lifespan.startup", Phase.IDLE)
+        state: State = scope.get("state", {})
+        policy = CrashPolicy(self._on_crash)
+        run = Run(self.app, self.plan(), self._settings(), {**scope, "state": state}, on_crash=policy)
+        await _or_tell(run.start(), "startup", run, send)
+        if run.refusal is not None:
+            raise run.refusal
+        try:
+            await self._serve(run, state, policy, receive, send)
+        except GeneratorExit:  # the event loop is gone: nothing may be awaited any more
+            raise
+        except BaseException:
+            await run.abandon()
+            raise
+        finally:
+            if self._state is state:
+                self._state = None
+        await _or_tell(run.stop(), "shutdown", run, send)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve(self, run: Run, state: State, policy: CrashPolicy, receive: Receive, send: Send) -> None:
+        """Say that the startup is complete, and wait for the shutdown."""
+        self._state = state
+        run.serve()
+        await send({"type": "lifespan.startup.complete"})
+        with policy.interrupt:
+            return await _received(receive, "lifespan.shutdown", Phase.STARTED)
+        await run.abandon()
+        terminate()
+        await _received(receive, "lifespan.shutdown", Phase.STARTED)
+
+    def _settings(self) -> Settings:
+        return Settings(
+            mounts=self.mounts,
+            exclude=tuple(self.excluded()),
+            concurrent=self._concurrent,
+            strict=self._strict,
+            startup_timeout=self._startup_timeout,
+            shutdown_timeout=self._shutdown_timeout,
+        )
+
+
+async def _received(receive: Receive, expected: str, phase: Phase) -> None:
+    """Wait for a message of the server.
+
+    Raises:
+        ProtocolViolation: it sent another one.
+    """
+    message = await receive()
+    if message["type"] != expected:
+        raise ProtocolViolation("the server", f"sent {message['type']!r}", phase.value, repr(expected))
+
+
+async def _or_tell(work: Awaitable[None], phase: str, run: Run, send: Send) -> None:
+    """Await `work`, and tell the server of its failure before it is raised.
+
+    What `send` raises wins, with the failure as its context: hypercorn refuses to serve only if its own error comes
+    out. A cancellation is the server's own doing, of which it is told nothing.
+    """
+    try:
+        await work
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if not is_cancellation(error):
+            await send({"type": f"lifespan.{phase}.failed", "message": run.account()})
+        raise

@@ -1,0 +1,214 @@
+"""The rules of the lifespan protocol, as one table.
+
+Rule 1: everything that decides what a step of an app means is in this file, and nothing here does I/O, waits, logs or
+knows an event loop.
+
+Rule 2: an app's lifespan is in exactly one *phase*. It changes only by a *step* of the app, and only as the table
+says. Our own part, a timeout or a cancellation, ends a lifespan from outside and is no step.
+
+Rule 3: the table is total. Every pair of a phase and a step has a row, the terminal phases too, so that no app can do
+something that was not thought of.
+
+Rule 4: a row says three things: the phase that follows, how serious the step is, and what comes of it. A strict
+reading raises the seriousness of each departure from the protocol to a violation, and changes nothing else.
+
+The phases::
+
+    idle -> starting -> started -> stopping -> stopped
+      \\________|__________|__________|_________/
+        unsupported (before it started), failed (at any time)
+
+One row departs from the letter of the ASGI specification, which asks a server to go on without lifespan when an app
+raises: an app that took the startup message and then raised has a startup that broke, and has *failed*. An app that
+turns the scope away raises before it receives: that is *unsupported*, as the specification wants.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+
+class Phase(Enum):
+    """Where one app's lifespan stands; the values read as "while ..."."""
+
+    IDLE = "idle"
+    """It was called, and has asked for nothing."""
+    STARTING = "starting"
+    """It has received ``lifespan.startup``."""
+    STARTED = "started"
+    """It has answered ``lifespan.startup.complete``."""
+    STOPPING = "stopping"
+    """It has received ``lifespan.shutdown``."""
+    STOPPED = "stopped"
+    """Nothing more is due from it."""
+    UNSUPPORTED = "unsupported"
+    """It turned the lifespan away."""
+    FAILED = "failed"
+    """It said that it failed, or raised."""
+
+
+class Step(Enum):
+    """What an app can do; the values read after its name."""
+
+    RECEIVES = "called receive()"
+    COMPLETES_STARTUP = "sent 'lifespan.startup.complete'"
+    FAILS_STARTUP = "sent 'lifespan.startup.failed'"
+    COMPLETES_SHUTDOWN = "sent 'lifespan.shutdown.complete'"
+    FAILS_SHUTDOWN = "sent 'lifespan.shutdown.failed'"
+    SENDS_OTHER = "sent what is no lifespan message"
+    RETURNS = "returned"
+    RAISES = "raised"
+
+
+class Severity(Enum):
+    """How serious a step is."""
+
+    FINE = "fine"
+    """As the protocol has it."""
+    NOTE = "note"
+    """A departure that harms nobody."""
+    WARNING = "warning"
+    """A departure that its author should know of."""
+    VIOLATION = "violation"
+    """A departure that ends the lifespan of the app, as failed."""
+
+
+class Outcome(Enum):
+    """What comes of a step, beside the new phase."""
+
+    NOTHING = "nothing"
+    GIVES_STARTUP = "is given 'lifespan.startup'"
+    GIVES_SHUTDOWN = "is given 'lifespan.shutdown' when it is time"
+    WAITS = "waits for the phase to change"
+    CANCELS = "is cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of the table: the phase that follows, how serious the step is, and what comes of it."""
+
+    then: Phase
+    severity: Severity = Severity.FINE
+    outcome: Outcome = Outcome.NOTHING
+
+
+_IDLE, _STARTING, _STARTED, _STOPPING = Phase.IDLE, Phase.STARTING, Phase.STARTED, Phase.STOPPING
+_STOPPED, _UNSUPPORTED, _FAILED = Phase.STOPPED, Phase.UNSUPPORTED, Phase.FAILED
+_NOTE, _WARNING, _VIOLATION = Severity.NOTE, Severity.WARNING, Severity.VIOLATION
+
+TABLE: Final[Mapping[Phase, Mapping[Step, Rule]]] = MappingProxyType(
+    {
+        Phase.IDLE: {
+            Step.RECEIVES: Rule(_STARTING, outcome=Outcome.GIVES_STARTUP),
+            Step.COMPLETES_STARTUP: Rule(_STARTED, _WARNING),
+            Step.FAILS_STARTUP: Rule(_FAILED),
+            Step.COMPLETES_SHUTDOWN: Rule(_FAILED, _VIOLATION),
+            Step.FAILS_SHUTDOWN: Rule(_FAILED, _VIOLATION),
+            Step.SENDS_OTHER: Rule(_UNSUPPORTED, _WARNING, Outcome.CANCELS),
+            Step.RETURNS: Rule(_UNSUPPORTED),
+            Step.RAISES: Rule(_UNSUPPORTED),
+        },
+        Phase.STARTING: {
+            # Another task of the app may be about to answer.
+            Step.RECEIVES: Rule(_STARTING, _NOTE, Outcome.WAITS),
+            Step.COMPLETES_STARTUP: Rule(_STARTED),
+            Step.FAILS_STARTUP: Rule(_FAILED),
+            Step.COMPLETES_SHUTDOWN: Rule(_FAILED, _VIOLATION),
+            Step.FAILS_SHUTDOWN: Rule(_FAILED, _VIOLATION),
+            Step.SENDS_OTHER: Rule(_UNSUPPORTED, _WARNING, Outcome.CANCELS),
+            Step.RETURNS: Rule(_UNSUPPORTED, _WARNING),
+            Step.RAISES: Rule(_FAILED),
+        },
+        Phase.STARTED: {
+            Step.RECEIVES: Rule(_STOPPING, outcome=Outcome.GIVES_SHUTDOWN),
+            Step.COMPLETES_STARTUP: Rule(_STARTED, _WARNING),
+            Step.FAILS_STARTUP: Rule(_FAILED),
+            Step.COMPLETES_SHUTDOWN: Rule(_STARTED, _WARNING),
+            Step.FAILS_SHUTDOWN: Rule(_FAILED),
+            Step.SENDS_OTHER: Rule(_STARTED, _WARNING),
+            Step.RETURNS: Rule(_STOPPED, _NOTE),
+            Step.RAISES: Rule(_FAILED),
+        },
+        Phase.STOPPING: {
+            Step.RECEIVES: Rule(_STOPPING, _NOTE, Outcome.WAITS),
+            Step.COMPLETES_STARTUP: Rule(_STOPPING, _WARNING),
+            Step.FAILS_STARTUP: Rule(_STOPPING, _WARNING),
+            Step.COMPLETES_SHUTDOWN: Rule(_STOPPED),
+            Step.FAILS_SHUTDOWN: Rule(_FAILED),
+            Step.SENDS_OTHER: Rule(_STOPPING, _WARNING),
+            Step.RETURNS: Rule(_STOPPED, _NOTE),
+            Step.RAISES: Rule(_FAILED),
+        },
+        Phase.STOPPED: {
+            Step.RECEIVES: Rule(_STOPPED, _NOTE, Outcome.CANCELS),
+            Step.COMPLETES_STARTUP: Rule(_STOPPED, _WARNING),
+            Step.FAILS_STARTUP: Rule(_STOPPED, _WARNING),
+            Step.COMPLETES_SHUTDOWN: Rule(_STOPPED, _WARNING),
+            Step.FAILS_SHUTDOWN: Rule(_STOPPED, _WARNING),
+            Step.SENDS_OTHER: Rule(_STOPPED, _WARNING),
+            Step.RETURNS: Rule(_STOPPED),
+            Step.RAISES: Rule(_FAILED),
+        },
+        # Nothing comes of what an app does after it turned the lifespan away or failed: it only has to end.
+        **{
+            over: {
+                Step.RECEIVES: Rule(over, outcome=Outcome.CANCELS),
+                Step.COMPLETES_STARTUP: Rule(over),
+                Step.FAILS_STARTUP: Rule(over),
+                Step.COMPLETES_SHUTDOWN: Rule(over),
+                Step.FAILS_SHUTDOWN: Rule(over),
+                Step.SENDS_OTHER: Rule(over),
+                Step.RETURNS: Rule(over),
+                Step.RAISES: Rule(over),
+            }
+            for over in (_UNSUPPORTED, _FAILED)
+        },
+    }
+)
+
+EXPECTED: Final[Mapping[Phase, str]] = MappingProxyType(
+    {
+        Phase.IDLE: "a call of receive(), which gives 'lifespan.startup'",
+        Phase.STARTING: "'lifespan.startup.complete' or 'lifespan.startup.failed'",
+        Phase.STARTED: "a call of receive(), which gives 'lifespan.shutdown' when it is time",
+        Phase.STOPPING: "'lifespan.shutdown.complete' or 'lifespan.shutdown.failed'",
+        Phase.STOPPED: "a return",
+        Phase.UNSUPPORTED: "a return",
+        Phase.FAILED: "a return, or the exception behind the failure",
+    }
+)
+"""What would have been right, by phase; for messages."""
+
+_MESSAGES: Final[Mapping[object, Step]] = MappingProxyType(
+    {
+        "lifespan.startup.complete": Step.COMPLETES_STARTUP,
+        "lifespan.startup.failed": Step.FAILS_STARTUP,
+        "lifespan.shutdown.complete": Step.COMPLETES_SHUTDOWN,
+        "lifespan.shutdown.failed": Step.FAILS_SHUTDOWN,
+    }
+)
+
+
+def step_of(message: object) -> Step:
+    """The step that an app takes by sending `message`, which may be anything at all."""
+    kind = message.get("type") if isinstance(message, Mapping) else None
+    return _MESSAGES.get(kind, Step.SENDS_OTHER) if isinstance(kind, str) else Step.SENDS_OTHER
+
+
+def advance(phase: Phase, step: Step, *, strict: bool = False) -> Rule:
+    """What `step` means in `phase`.
+
+    Args:
+        phase: where the lifespan stands.
+        step: what the app does.
+        strict: read every departure from the protocol as a violation.
+
+    Returns:
+        The row of the table; a violation always leads to `Phase.FAILED`.
+    """
+    rule = TABLE[phase][step]
+    if strict and rule.severity is not Severity.FINE:
+        return Rule(Phase.FAILED, Severity.VIOLATION)
+    return rule

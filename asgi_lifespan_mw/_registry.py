@@ -1,0 +1,289 @@
+"""The decorators: a collection of hooks in the order of their registration."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+)
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias, TypeVar, overload
+
+from ._hooks import Hook, HookFunction, Kind, make_hook
+from ._settings import Mounts
+from ._types import ASGIApp
+
+ContextFunction: TypeAlias = Callable[
+    ..., AbstractAsyncContextManager[Any] | AbstractContextManager[Any] | AsyncIterator[Any] | Iterator[Any]
+]
+EventType: TypeAlias = Literal["startup", "shutdown"]
+
+C = TypeVar("C", bound=ContextFunction)
+F = TypeVar("F", bound=HookFunction)
+T = TypeVar("T")
+
+
+class _Slot:
+    """A place in the order of registration. What stands in it can be replaced for a while."""
+
+    __slots__ = ("entry",)
+
+    def __init__(self, entry: "Hook | HookRegistry | None") -> None:
+        self.entry = entry
+
+
+class HookRegistry:
+    """Hooks, in the order in which they were registered, and other registries among them.
+
+    A run takes the hooks as they stand when it begins; one that is registered later counts from the next run on.
+    """
+
+    mounts: Mounts = "off"
+    exclude: tuple[ASGIApp, ...] = ()
+
+    def __init__(
+        self,
+        contexts: Iterable[ContextFunction] = (),
+        on_startup: Iterable[HookFunction] = (),
+        on_shutdown: Iterable[HookFunction] = (),
+    ) -> None:
+        self._slots: list[_Slot] = []
+        self._register_all(Kind.CONTEXT, contexts)
+        self._register_all(Kind.STARTUP, on_startup)
+        self._register_all(Kind.SHUTDOWN, on_shutdown)
+
+    @overload
+    def context(self, fn: C, /, *, name: str | None = None, timeout: float | None = None) -> C: ...
+    @overload
+    def context(
+        self, fn: None = None, /, *, name: str | None = None, timeout: float | None = None
+    ) -> Callable[[C], C]: ...
+    def context(self, fn: Any = None, /, *, name: str | None = None, timeout: float | None = None) -> Any:
+        """Register a context: what is before its yield runs at startup, what is after it at shutdown.
+
+        A decorator, with or without arguments. Contexts are left in reverse order. What one yields, nothing or a
+        mapping, becomes lifespan state. It lives in a task of its own, so that task groups may be open at the yield.
+
+        Args:
+            fn: an async generator function, a generator function, a function that returns a context manager (sync or
+                async), or such a manager's class. It is given the app if it can take an argument.
+            name: what it is called in messages; its own name if None.
+            timeout: seconds for its start, and as many for its stop; None for no limit of its own.
+
+        Returns:
+            `fn` as it was given.
+
+        Raises:
+            TypeError: `fn` can't be a context, or `timeout` is no number.
+            ValueError: `timeout` is not positive.
+
+        *Cancellation:* if the startup is cancelled, or its time is up, the cancellation is raised where the context
+        waits; what has started is left in reverse order, as at shutdown.
+        """
+        return self._decorate(Kind.CONTEXT, fn, name, timeout)
+
+    @overload
+    def on_startup(self, fn: F, /, *, name: str | None = None, timeout: float | None = None) -> F: ...
+    @overload
+    def on_startup(
+        self, fn: None = None, /, *, name: str | None = None, timeout: float | None = None
+    ) -> Callable[[F], F]: ...
+    def on_startup(self, fn: Any = None, /, *, name: str | None = None, timeout: float | None = None) -> Any:
+        """Register a function that runs at startup, among the contexts, in the order of registration.
+
+        A decorator, with or without arguments.
+
+        Args:
+            fn: a function, `def` or ``async def``. A `def` runs on the event loop; `threaded` moves it to a thread.
+                It is given the app if it needs an argument. What it returns is awaited if it can be, and dropped.
+            name: what it is called in messages; its own name if None.
+            timeout: seconds that it may take; None for no limit of its own.
+
+        Returns:
+            `fn` as it was given.
+
+        Raises:
+            TypeError: `fn` can't be called so, or yields; `timeout` is no number.
+            ValueError: `timeout` is not positive.
+
+        *Cancellation:* raised where the function waits.
+        """
+        return self._decorate(Kind.STARTUP, fn, name, timeout)
+
+    @overload
+    def on_shutdown(self, fn: F, /, *, name: str | None = None, timeout: float | None = None) -> F: ...
+    @overload
+    def on_shutdown(
+        self, fn: None = None, /, *, name: str | None = None, timeout: float | None = None
+    ) -> Callable[[F], F]: ...
+    def on_shutdown(self, fn: Any = None, /, *, name: str | None = None, timeout: float | None = None) -> Any:
+        """Register a function that runs at shutdown, before the contexts beside it are left.
+
+        A decorator, with or without arguments. These functions run in the order of registration, and only if all
+        that was registered here had started.
+
+        Args:
+            fn: a function, `def` or ``async def``, as for `on_startup`.
+            name: what it is called in messages; its own name if None.
+            timeout: seconds that it may take; None for no limit of its own.
+
+        Returns:
+            `fn` as it was given.
+
+        Raises:
+            TypeError: `fn` can't be called so, or yields; `timeout` is no number.
+            ValueError: `timeout` is not positive.
+
+        *Cancellation:* raised where the function waits, when its time is up.
+        """
+        return self._decorate(Kind.SHUTDOWN, fn, name, timeout)
+
+    def on_event(self, event_type: EventType) -> Callable[[F], F]:
+        """Register a function with the decorator that Starlette 1.0 took away: ``@hooks.on_event("startup")``.
+
+        Args:
+            event_type: ``"startup"``, as `on_startup`, or ``"shutdown"``, as `on_shutdown`.
+
+        Raises:
+            ValueError: `event_type` is another one.
+        """
+        kind = _kind_of(event_type)
+
+        def decorator(fn: F) -> F:
+            self._register(kind, fn)
+            return fn
+
+        return decorator
+
+    def add_event_handler(self, event_type: EventType, fn: HookFunction) -> None:
+        """Register a function as `on_event` does, without a decorator.
+
+        Args:
+            event_type: ``"startup"`` or ``"shutdown"``.
+            fn: the function.
+
+        Raises:
+            TypeError: `fn` can't be called so, or yields.
+            ValueError: `event_type` is another one.
+        """
+        self._register(_kind_of(event_type), fn)
+
+    def include(self, other: T) -> T:
+        """Put another `Lifespan`, or any lifespan, in this place of the order.
+
+        Args:
+            other: a `Lifespan`, or a callable that takes the app and returns an async context manager: what FastAPI,
+                Starlette and Litestar call a lifespan.
+
+        Returns:
+            `other` as it was given.
+
+        Raises:
+            TypeError: `other` is neither.
+            ValueError: it is in here already, so that it would run twice; or it names mounts, and this one does not.
+        """
+        if not isinstance(other, HookRegistry):
+            self._register(Kind.CONTEXT, other)
+            return other
+        mine, others = self._registries(), other._registries()
+        if any(registry is known for registry in others for known in mine):
+            raise ValueError(f"include() got {other!r}, which is included already and would run twice")
+        if other.mounts not in ("off", self.mounts):
+            raise ValueError(
+                f"include() got a Lifespan with mounts={other.mounts!r} where mounts={self.mounts!r} counts: give "
+                "mounts= to the one that includes it, and leave it out in the other"
+            )
+        self._slots.append(_Slot(other))
+        return other
+
+    @contextmanager
+    def override(self, hook: HookFunction | str, replacement: HookFunction | None) -> Iterator[None]:
+        """Replace a hook for the time of a ``with``, for tests; also one of an included `Lifespan`.
+
+        Args:
+            hook: the function that was registered, or the hook's name.
+            replacement: a hook of the same kind that runs in its place; None to leave it out.
+
+        Raises:
+            LookupError: no such hook is registered.
+            TypeError: `replacement` can't be a hook of that kind.
+        """
+        slots = [slot for slot in self._all_slots() if isinstance(slot.entry, Hook) and _is_hook(slot.entry, hook)]
+        if not slots:
+            names = ", ".join(repr(hook.name) for hook in self.plan()) or "none"
+            raise LookupError(f"override() got {hook!r}, which is not registered; registered are: {names}")
+        with ExitStack() as stack:
+            for slot in slots:
+                stack.callback(setattr, slot, "entry", slot.entry)
+                slot.entry = _replaced(slot.entry, replacement)
+            yield
+
+    def plan(self) -> Iterator[Hook]:
+        """The hooks in the order of their start; at the stop the order is reversed.
+
+        The ``on_shutdown`` functions of a registry have no start. They come last, and last first, so that they are
+        reached only when all else has started, and run in their own order before all else is stopped.
+        """
+        at_stop: list[Hook] = []
+        for slot in self._slots:
+            if isinstance(slot.entry, HookRegistry):
+                yield from slot.entry.plan()
+            elif slot.entry is not None and slot.entry.kind is Kind.SHUTDOWN:
+                at_stop.append(slot.entry)
+            elif slot.entry is not None:
+                yield slot.entry
+        yield from reversed(at_stop)
+
+    def excluded(self) -> Iterator[ASGIApp]:
+        """The apps that this registry, or one that it includes, wants to be left alone."""
+        for registry in self._registries():
+            yield from registry.exclude
+
+    def _decorate(self, kind: Kind, fn: Any, name: str | None, timeout: float | None) -> Any:
+        def decorator(function: Any) -> Any:
+            self._register(kind, function, name, timeout)
+            return function
+
+        return decorator if fn is None else decorator(fn)
+
+    def _register(self, kind: Kind, function: object, name: str | None = None, timeout: float | None = None) -> None:
+        if isinstance(function, HookRegistry):
+            raise TypeError(f"{kind.value}() got {function!r}, expected a function; a Lifespan goes to include()")
+        self._slots.append(_Slot(make_hook(kind, function, name, timeout)))
+
+    def _register_all(self, kind: Kind, functions: Any) -> None:
+        if callable(functions) or isinstance(functions, str) or not isinstance(functions, Iterable):
+            raise TypeError(f"{kind.value}= got {functions!r}, expected a sequence of functions, such as [open_pool]")
+        for function in functions:
+            self._register(kind, function)
+
+    def _registries(self) -> "list[HookRegistry]":
+        """This one, and all that are included in it, however deep."""
+        found = [self]
+        for slot in self._slots:
+            if isinstance(slot.entry, HookRegistry):
+                found += slot.entry._registries()
+        return found
+
+    def _all_slots(self) -> Iterator[_Slot]:
+        for registry in self._registries():
+            yield from registry._slots
+
+
+def _replaced(entry: Hook, replacement: HookFunction | None) -> Hook | None:
+    if replacement is None:
+        return None
+    return replace(make_hook(entry.kind, replacement, entry.name, None), timeout=entry.timeout)
+
+
+def _is_hook(entry: Hook, wanted: HookFunction | str) -> bool:
+    return entry.name == wanted if isinstance(wanted, str) else entry.function == wanted
+
+
+def _kind_of(event_type: object) -> Kind:
+    if event_type == "startup":
+        return Kind.STARTUP
+    if event_type == "shutdown":
+        return Kind.SHUTDOWN
+    raise ValueError(f"unknown event type {event_type!r}; expected 'startup' or 'shutdown'")

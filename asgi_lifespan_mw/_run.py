@@ -1,0 +1,251 @@
+"""One run: hooks, wrapped app and mounts, started in order and stopped in reverse."""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, final
+
+import anyio
+
+from ._account import account, combined, log_failure, log_failures
+from ._app import name_of
+from ._hooks import Hook, Kind
+from ._mounts import same_as
+from ._settings import Settings
+from ._state import Realm
+from ._tasks import is_cancellation
+from ._tree import Node, Tree
+from ._units import Unit, UnitFailed, Units
+
+logger = logging.getLogger("asgi_lifespan_mw")
+
+CANCELLED_LIMIT = 10.0
+"""Seconds for stopping everything after a cancellation, where there is no `shutdown_timeout`."""
+
+_NEVER_TAKE_IT = ("django.", "channels.")
+"""Where apps come from whose refusal of the lifespan is no news."""
+
+
+@final
+class Run:
+    """One lifespan, from its start to its stop.
+
+    All that belongs to one run is here, so that the same app can be run again, on another loop, in another thread.
+
+    Attributes:
+        refusal: the exception with which the wrapped app turned the lifespan away, if nothing else was to be run.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        hooks: Iterable[Hook],
+        settings: Settings,
+        scope: dict[str, Any],
+        *,
+        sends_to_app: bool = True,
+        on_crash: Callable[[Unit], None] = lambda _: None,
+    ) -> None:
+        """Prepare a run; nothing is started yet.
+
+        Args:
+            app: the app at the root of the tree.
+            hooks: what is started before it, in this order.
+            settings: how to treat mounts and time.
+            scope: the server's lifespan scope. Its ``state`` must be there, and is filled in place.
+            sends_to_app: whether the app is sent a lifespan, which it is not where we are its lifespan.
+            on_crash: called with a unit that broke while serving.
+        """
+        self.refusal: Exception | None = None
+        self._units = Units(self._crashed)
+        self._realm = Realm(scope["state"])
+        self._tree = Tree(app, f"app {name_of(app)}", scope, self._realm, settings)
+        self._hooks = list(hooks)
+        self._hook_app = scope.get("app", app)
+        self._settings = settings
+        self._sends_to_app = sends_to_app
+        self._on_crash = on_crash
+        self._is_serving = False
+        self._mounts = 0
+        self._error_of_ours: BaseException | None = None
+
+    async def start(self) -> None:
+        """Start everything, in order.
+
+        Raises:
+            BaseException: what failed, as it was raised; with errors of the clean-up, a group. All that had started
+                is stopped by then.
+
+        *Cancellation:* everything is stopped, shielded; then it is raised again.
+        """
+        began = anyio.current_time()
+        self._units.allow(self._settings.startup_timeout)
+        try:
+            await self._start_all()
+            self._units.check()
+        except GeneratorExit:  # the event loop is gone: nothing may be awaited any more
+            raise
+        except UnitFailed:
+            pass
+        except BaseException as error:
+            if is_cancellation(error):
+                await self.abandon()
+                raise
+            self._error_of_ours = error
+        else:
+            self._log("startup", began)
+            return
+        await self._stop_units()
+        self._raise("startup")
+
+    async def stop(self) -> None:
+        """Stop everything, in reverse.
+
+        Raises:
+            BaseException: what failed, now or by a crash while serving; several errors as a group.
+
+        *Cancellation:* what is left is stopped, shielded; then it is raised again.
+        """
+        began = anyio.current_time()
+        self._is_serving = False
+        await self._stop_units()
+        if self._units.failures:
+            self._raise("shutdown")
+        self._log("shutdown", began)
+
+    async def stop_after(self, error: BaseException) -> None:
+        """Stop everything because what ran in between raised `error`, which the caller raises again.
+
+        Raises:
+            BaseExceptionGroup: stopping failed too; `error` comes first in it.
+        """
+        if is_cancellation(error):
+            await self.abandon()
+            return
+        try:
+            await self.stop()
+        except BaseException as another:
+            if is_cancellation(another):
+                raise
+            raise combined("shutdown", [error, another]) from None
+
+    async def abandon(self) -> None:
+        """Stop everything within the time for that, whatever comes between; errors are logged."""
+        self._is_serving = False
+        limit = self._settings.shutdown_timeout
+        self._units.allow(CANCELLED_LIMIT if limit is None else limit)
+        await self._units.stop_shielded()
+        self._tree.leave()
+        log_failures(self._units.failures)
+
+    @property
+    def label(self) -> str:
+        """What the app at the root is called."""
+        return self._tree.root.label
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether the app at the root took its lifespan."""
+        return self._tree.root.delivered
+
+    def serve(self) -> None:
+        """Let requests see the state, and treat what breaks from now on as a crash."""
+        self._is_serving = True
+        self._tree.serve()
+
+    def account(self) -> str:
+        """What failed, as the message of a ``lifespan.*.failed``."""
+        return account(self._units.failures, self._error_of_ours)
+
+    async def _start_all(self) -> None:
+        self._tree.share(self._units.context)
+        await self._start_hooks()
+        root = self._tree.root
+        if self._sends_to_app and not self._tree.is_excluded(root.app):
+            await self._start_nodes([root])
+        if self._settings.concurrent:
+            await self._start_levels(root)
+        else:
+            await self._start_branches(root)
+        if not root.delivered:
+            self._tell_refusal(root)
+
+    async def _start_hooks(self) -> None:
+        for hook in self._hooks:
+            unit = _unit_of(hook, self._hook_app)
+            await self._units.start(unit)
+            if isinstance(unit.value, dict):
+                self._realm.add(unit.name, {}, unit.value)
+        self._tree.read(hook.function for hook in self._hooks)
+
+    async def _start_branches(self, parent: Node) -> None:
+        """Start the mounts one after the other, each before what is mounted in it."""
+        for node in self._tree.children(parent):
+            await self._start_nodes([node])
+            await self._start_branches(node)
+
+    async def _start_levels(self, root: Node) -> None:
+        """Start the mounts side by side, one level of the tree after the other."""
+        level = [root]
+        while level:
+            level = [child for parent in level for child in self._tree.children(parent)]
+            await self._start_nodes(level)
+
+    async def _start_nodes(self, nodes: list[Node]) -> None:
+        if nodes:
+            await self._units.start(*(self._tree.unit(node) for node in nodes))
+        for node in nodes:
+            self._tree.settle(node)
+            self._mounts += node is not self._tree.root
+
+    async def _stop_units(self) -> None:
+        self._units.allow(self._settings.shutdown_timeout)
+        try:
+            await self._units.stop()
+        except GeneratorExit:
+            raise
+        except BaseException:
+            await self.abandon()
+            raise
+        self._tree.leave()
+
+    def _raise(self, phase: str) -> NoReturn:
+        errors = [] if self._error_of_ours is None else [self._error_of_ours]
+        if self._error_of_ours is not None:
+            logger.error("%s failed: %s", phase, self._error_of_ours, exc_info=self._error_of_ours)
+        log_failures(self._units.failures)
+        errors += [unit.error for unit in self._units.failures if unit.error is not None]
+        raise combined(phase, errors)
+
+    def _crashed(self, unit: Unit) -> None:
+        log_failure(unit)
+        if self._is_serving:
+            self._on_crash(unit)
+
+    def _tell_refusal(self, root: Node) -> None:
+        refusal = root.session.refusal if root.session is not None else None
+        if refusal is not None and not self._hooks and not self._mounts:
+            self.refusal = refusal
+        elif any(type(thing).__module__.startswith(_NEVER_TAKE_IT) for thing in same_as(root.app)):
+            logger.info("%s does not support the lifespan protocol; what else there is was started", root.label)
+        else:
+            logger.warning("%s does not support the lifespan protocol", root.label, exc_info=refusal)
+
+    def _log(self, phase: str, began: float) -> None:
+        took = anyio.current_time() - began
+        of_app = f"{self.label}, " if self._sends_to_app else ""
+        logger.info("%s complete in %.3f s: %s%d hooks, %d mounts", phase, took, of_app, len(self._hooks), self._mounts)
+
+
+def _unit_of(hook: Hook, app: object) -> Unit:
+    async def live_context(unit: Unit) -> None:
+        async with hook.open(app) as value:
+            unit.started(hook.state_of(value))
+            await unit.until_stop()
+
+    async def live_function(unit: Unit) -> None:
+        await hook.call(app)
+        unit.started()
+        unit.answered()
+
+    live = live_context if hook.kind is Kind.CONTEXT else live_function
+    return Unit(hook.label, live, timeout=hook.timeout, runs_at_stop=hook.kind is Kind.SHUTDOWN)

@@ -1,0 +1,126 @@
+"""One app through one lifespan: the side of the conversation that a server has.
+
+The table in `_protocol` decides what each step of the app means; here it is carried out.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import assert_never, final
+
+import anyio
+
+from ._errors import ProtocolViolation, ShutdownFailed, StartupFailed
+from ._protocol import EXPECTED, Outcome, Phase, Rule, Severity, Step, advance, step_of
+from ._types import SHUTDOWN, STARTUP, ASGIApp, Scope
+from ._units import Unit
+
+logger = logging.getLogger("asgi_lifespan_mw")
+
+
+@final
+class Session:
+    """Drives one app through one lifespan; its `live` is the body of a unit.
+
+    Follows the ASGI specification, "Lifespan Protocol", but for the row that `_protocol` names.
+
+    Attributes:
+        phase: where the app's lifespan stands.
+        refusal: the exception with which the app turned the lifespan away; None if it did not, or just returned.
+    """
+
+    __slots__ = ("_app", "_moved", "_scope", "_strict", "_unit", "phase", "refusal")
+
+    def __init__(self, app: ASGIApp, scope: Scope, *, strict: bool = False) -> None:
+        self.phase = Phase.IDLE
+        self.refusal: Exception | None = None
+        self._app = app
+        self._scope = scope
+        self._strict = strict
+        self._moved = anyio.Event()
+
+    async def live(self, unit: Unit) -> None:
+        """Call the app and see it through.
+
+        Raises:
+            Exception: what the app raised, unless it turned the lifespan away by it.
+            ProtocolViolation: the app returned where it must not, in a strict session.
+        """
+        self._unit = unit
+        try:
+            await self._app(self._scope, self._receive, self._send)
+        except Exception as error:
+            self._take(Step.RAISES)
+            if self.phase is not Phase.UNSUPPORTED:
+                raise
+            self.refusal = error
+        else:
+            self._take(Step.RETURNS)
+
+    async def _receive(self) -> object:
+        while True:
+            if self.phase is Phase.STARTED:
+                await self._unit.until_stop()
+            outcome = self._take(Step.RECEIVES).outcome
+            match outcome:
+                case Outcome.GIVES_STARTUP:
+                    return STARTUP.copy()
+                case Outcome.GIVES_SHUTDOWN:
+                    return SHUTDOWN.copy()
+                case Outcome.CANCELS:
+                    self._unit.cancel()
+                    await anyio.sleep_forever()
+                case Outcome.WAITS | Outcome.NOTHING:
+                    await self._moved.wait()
+                case _:  # pragma: no cover
+                    assert_never(outcome)
+
+    async def _send(self, message: object) -> None:
+        step = step_of(message)
+        before = self.phase
+        rule = self._take(step, message)
+        if rule.outcome is Outcome.CANCELS:
+            self._unit.cancel()
+        elif self.phase is before:
+            return
+        elif self.phase is Phase.STARTED:
+            self._unit.started()
+        elif self.phase is Phase.STOPPED:
+            self._unit.answered()
+        elif self.phase is Phase.FAILED:
+            self._fail(step, message)
+
+    def _fail(self, step: Step, message: object) -> None:
+        failed = StartupFailed if step is Step.FAILS_STARTUP else ShutdownFailed
+        self._unit.said = _reason(message)
+        self._unit.fail(failed(self._unit.name, self._unit.said))
+
+    def _take(self, step: Step, message: object = None) -> Rule:
+        """Take one step: log it, or raise, as serious as it is, and go on to the next phase."""
+        before = self.phase
+        rule = advance(before, step, strict=self._strict)
+        if rule.then is not before:
+            self.phase = rule.then
+            self._moved.set()
+            self._moved = anyio.Event()
+        if rule.severity is not Severity.FINE:
+            departure = ProtocolViolation(self._unit.name, _deed(step, message), before.value, EXPECTED[before])
+            if rule.severity is Severity.VIOLATION:
+                self._unit.fail(departure)
+                raise departure
+            logger.log(_LEVELS[rule.severity], "%s", departure)
+        return rule
+
+
+_LEVELS = {Severity.NOTE: logging.DEBUG, Severity.WARNING: logging.WARNING}
+
+
+def _deed(step: Step, message: object) -> str:
+    if step is not Step.SENDS_OTHER:
+        return step.value
+    kind = message.get("type", message) if isinstance(message, Mapping) else message
+    return f"sent {kind!r}"
+
+
+def _reason(message: object) -> str:
+    """The text of a ``*.failed`` message: the key is optional, and it comes from an app that is in trouble."""
+    return str(message.get("message", "")) if isinstance(message, Mapping) else ""

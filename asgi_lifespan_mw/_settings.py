@@ -1,0 +1,68 @@
+"""What the user sets, checked when it is given."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, final
+
+from ._app import checked_app
+from ._types import ASGIApp
+
+Mounts: TypeAlias = Literal["auto", "off"] | tuple[ASGIApp, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How one run treats mounts and time; the arguments of `LifespanMiddleware` tell what each is."""
+
+    mounts: Mounts = "auto"
+    exclude: tuple[ASGIApp, ...] = ()
+    concurrent: bool = False
+    strict: bool = False
+    startup_timeout: float | None = None
+    shutdown_timeout: float | None = None
+
+
+def checked_mounts(mounts: Any, who: str) -> Mounts:
+    """``"auto"``, ``"off"`` or a tuple of apps.
+
+    Raises:
+        TypeError: it is no sequence of apps.
+        ValueError: it is another text.
+    """
+    if isinstance(mounts, str):
+        if mounts == "auto":
+            return "auto"
+        if mounts == "off":
+            return "off"
+        raise ValueError(f"{who}(mounts=...) got {mounts!r}, expected 'auto', 'off' or a sequence of apps")
+    return checked_apps(mounts, f"{who}(mounts=...)", "'auto', 'off' or a sequence of apps, such as [admin]")
+
+
+def checked_apps(apps: Any, where: str, expected: str = "a sequence of apps, such as [admin]") -> tuple[ASGIApp, ...]:
+    """A tuple of the apps that the user gave.
+
+    Raises:
+        TypeError: it is no sequence, or something in it is no app.
+    """
+    # An app may be iterable by accident; a single app where a sequence belongs is the likelier slip.
+    if callable(apps) or isinstance(apps, (str, bytes)) or not isinstance(apps, Iterable):
+        raise TypeError(f"{where} got {apps!r}, expected {expected}")
+    return tuple(checked_app(app, where) for app in apps)
+
+
+def checked_seconds(seconds: Any, where: str) -> float | None:
+    """A positive number of seconds, or None for no limit.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not positive.
+    """
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{where} got {seconds!r}, expected seconds as a number, or None for no limit")
+    if math.isnan(seconds) or seconds <= 0:
+        raise ValueError(f"{where} got {seconds!r}, expected more than 0 seconds, or None for no limit")
+    return float(seconds)

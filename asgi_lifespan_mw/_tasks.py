@@ -1,0 +1,74 @@
+"""Tasks of their own, on asyncio (uvloop too) and trio.
+
+A unit's task must outlive the call that started it and must not be reached by a cancellation that is meant for the
+server's lifespan task: the units are stopped in order, by us. A task group would tie the two together (and could
+never be left while one unit refuses to end), so each unit gets a plain task. ``anyio`` has no name for such a task.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+
+import anyio
+
+CANCELLED_GRACE = 1.0
+"""Seconds that a cancelled unit has for its ``finally``: gunicorn's ASGI worker leaves no more."""
+
+
+def current_asyncio_task() -> "asyncio.Task[object] | None":
+    """The running asyncio task, or None on trio."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop of asyncio runs in this thread
+        return None
+
+
+def spawn(work: Callable[[], Awaitable[None]], name: str, context: Context, on_done: Callable[[bool], None]) -> object:
+    """Run `work` in a task of its own.
+
+    Args:
+        work: must let no exception out but the cancellation of its task.
+        name: the task's name, for debuggers.
+        context: the context variables that the task sees and changes.
+        on_done: called once, when the task is over, with whether it was cancelled before its first step.
+
+    Returns:
+        The task, to be held: asyncio keeps only a weak reference to it.
+    """
+    if current_asyncio_task() is None:
+        return _spawn_on_trio(work, name, context, on_done)
+
+    async def run() -> None:
+        await work()
+
+    # Not `loop.create_task`: an eager task factory would run the first steps inside our caller.
+    task = asyncio.Task(run(), loop=asyncio.get_running_loop(), name=name, context=context)
+    task.add_done_callback(lambda task: on_done(task.cancelled()))
+    return task
+
+
+def _spawn_on_trio(
+    work: Callable[[], Awaitable[None]], name: str, context: Context, on_done: Callable[[bool], None]
+) -> object:
+    import trio  # noqa: PLC0415 - it runs already; on asyncio it need not be installed
+
+    # A system task holds Ctrl-C back from the code in it. A hook is the user's code, which Ctrl-C may interrupt.
+    @trio.lowlevel.disable_ki_protection
+    async def run() -> None:
+        try:
+            await work()
+        finally:
+            on_done(False)
+
+    return trio.lowlevel.spawn_system_task(run, name=name, context=context)
+
+
+def is_cancelled_by_scope() -> bool:
+    """Whether a cancel scope around the running code is cancelled; a plain ``Task.cancel()`` is none."""
+    return anyio.current_effective_deadline() == -math.inf
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether `error` is a cancellation of the running event loop, or asyncio's on trio."""
+    return isinstance(error, (asyncio.CancelledError, anyio.get_cancelled_exc_class()))

@@ -1,0 +1,23 @@
+"""The ASGI shapes that the package speaks of.
+
+``asgiref.typing`` gives the messages of the lifespan protocol. For an *app* its types are too narrow: Starlette,
+FastAPI, Litestar and the servers each spell scope and messages in their own way, and a user should need neither a
+cast nor an ``Any`` to pass from one to the other. So an app is anything that is called with three arguments and
+gives an awaitable.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+from asgiref.typing import LifespanShutdownEvent, LifespanStartupEvent
+
+ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[Any]]
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Any]]
+Send: TypeAlias = Callable[[Any], Awaitable[None]]
+
+State: TypeAlias = dict[str, Any]
+"""What a lifespan hands to the requests: ``scope["state"]``."""
+
+STARTUP: LifespanStartupEvent = {"type": "lifespan.startup"}
+SHUTDOWN: LifespanShutdownEvent = {"type": "lifespan.shutdown"}

@@ -1,0 +1,1 @@
+"""The tests of asgi_lifespan_mw."""

@@ -1,0 +1,41 @@
+"""Event loops for the asynchronous tests: each runs on all of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+import trio.testing
+
+from tests.clock import EagerJumpingLoop, JumpingLoop
+
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.load_profile("default")
+
+
+def _asyncio_debug() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"debug": True, "loop_factory": JumpingLoop}
+
+
+def _asyncio_eager() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"loop_factory": EagerJumpingLoop}
+
+
+def _uvloop() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+def _trio() -> tuple[str, dict[str, Any]]:
+    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+VIRTUAL = [pytest.param(_asyncio_debug, id="asyncio"), pytest.param(_asyncio_eager, id="eager"), pytest.param(_trio, id="trio")]
+"""Loops on a virtual clock: time limits of seconds take no time."""
+
+BACKENDS = [*VIRTUAL, pytest.param(_uvloop, id="uvloop")]
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each event loop in turn. A module whose tests wait for seconds overrides it with `VIRTUAL`."""
+    yield request.param()

@@ -1,0 +1,40 @@
+"""The harness itself: whatever goes wrong with a server, a test says why, and leaves nothing behind."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.servers.harness import HYPERCORN_TRIO, UVICORN, Server
+
+pytestmark = pytest.mark.servers
+
+
+def test_a_server_that_ends_early_is_not_waited_for(tmp_path: Path) -> None:
+    """What was waited for cannot come any more, and the message shows what the server said."""
+    with Server(UVICORN, "tests.apps.faults:missing", tmp_path / "shop.db") as server:
+        with pytest.raises(AssertionError, match='Attribute "missing" not found in module'):
+            server.request("GET", "/")
+        with pytest.raises(AssertionError, match="'started shop' was not announced"):
+            server.wait_for_announcement("started shop")
+
+
+def test_a_server_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    """One that does not end within the patience fails the test and is killed."""
+    server = Server(UVICORN, "tests.apps.faults:failing_at_the_end", tmp_path / "shop.db", patience=0.1)
+    with pytest.raises(AssertionError, match=r"still runs after 0\.1 s"), server:
+        server.signal(signal.SIGSTOP)
+
+    assert server.wait() == -signal.SIGKILL
+
+
+def test_a_child_that_outlives_the_server_is_killed(tmp_path: Path) -> None:
+    """A worker whose parent was killed holds on to the output; it fails the test and is killed as well."""
+    with Server(HYPERCORN_TRIO, "tests.apps.faults:failing_at_the_end", tmp_path / "shop.db") as server:
+        server.wait_for_log("running on")
+        server.signal(signal.SIGKILL)
+        server.patience = 0.2
+        with pytest.raises(AssertionError, match="left a child behind"):
+            server.wait()
+
+    assert server.wait() == -signal.SIGKILL
