@@ -76,8 +76,8 @@ def _advice(unit: Unit) -> str:
     """What helps an app that was started twice: the MCP SDK's session manager, run by hand in its parent's lifespan."""
     if unit.failed_in is Stage.STARTING and _RUNS_ALREADY.search(f"{unit.error} {unit.said}"):
         return (
-            f" ({unit.name} seems to run already: if something else starts it, such as the lifespan of its parent, leave "
-            "it out with exclude=[the app])"
+            f" ({unit.name} seems to run already: if something else starts it, such as the lifespan of its parent, "
+            "leave it out with exclude=[the app])"
         )
     return ""
 

@@ -4,14 +4,14 @@ import functools
 import inspect
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ._types import ASGIApp
 
 S = TypeVar("S")
 
 
-def checked_app(app: Any, where: str) -> ASGIApp:
+def checked_app(app: object, where: str) -> ASGIApp:
     """`app` itself, if it can be an ASGI 3 application.
 
     ASGI 2 is not guessed at: a class is most often one that was not called.
@@ -34,7 +34,7 @@ def checked_app(app: Any, where: str) -> ASGIApp:
             "async def app(scope, receive, send). For an ASGI 2 application there is "
             "asgiref.compatibility.guarantee_single_callable"
         )
-    return app
+    return cast("ASGIApp", app)
 
 
 def name_of(app: object) -> str:
@@ -57,7 +57,7 @@ def straight_through(
         return inspect.markcoroutinefunction(method)
 
     @functools.wraps(method)
-    async def __call__(self: S, scope: Any, receive: Any, send: Any) -> None:
+    async def call(self: S, scope: Any, receive: Any, send: Any) -> None:
         await method(self, scope, receive, send)
 
-    return __call__
+    return call

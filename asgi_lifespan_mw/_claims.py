@@ -8,10 +8,10 @@ breaks some apps for good. Nothing is called and nothing is changed here: functi
 import functools
 import inspect
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, final
+from typing import Any, cast, final
 
 from ._registry import HookRegistry
 
@@ -41,9 +41,9 @@ class Reading:
         words: all names in its code.
     """
 
-    held: dict[int, object] = field(default_factory=dict)
-    named: dict[int, object] = field(default_factory=dict)
-    words: set[str] = field(default_factory=set)
+    held: dict[int, object] = field(default_factory=dict[int, object])
+    named: dict[int, object] = field(default_factory=dict[int, object])
+    words: set[str] = field(default_factory=set[str])
 
     def claim(self, apps: Iterable[object], lifespans: Iterable[object]) -> Claim:
         """Whether this lifespan runs an app.
@@ -81,7 +81,7 @@ def read(lifespan: object) -> Reading:
     return reading
 
 
-def _held_by(thing: object) -> Iterator[object]:
+def _held_by(thing: Any) -> Iterator[object]:
     match thing:
         case functools.partial():
             yield from (thing.func, *thing.args, *thing.keywords.values())
@@ -94,10 +94,15 @@ def _held_by(thing: object) -> Iterator[object]:
             yield from _wrapped(thing)
         case HookRegistry():
             yield from (hook.function for hook in thing.plan())
-        case Mapping() if len(thing) <= MOST_ITEMS:
-            yield from thing.values()
-        case list() | tuple() | set() | frozenset() if len(thing) <= MOST_ITEMS:
-            yield from thing
+        case dict() | list() | tuple() | set() | frozenset():
+            yield from _items(cast("Collection[object]", thing))
+        case _:
+            pass
+
+
+def _items(collection: Collection[object]) -> Iterator[object]:
+    if len(collection) <= MOST_ITEMS:
+        yield from collection.values() if isinstance(collection, dict) else collection
 
 
 def _cells(function: types.FunctionType) -> Iterator[object]:

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, final
+from typing import Literal, TypeAlias, cast, final
 
 import anyio
 
@@ -16,7 +16,7 @@ logger = logging.getLogger("asgi_lifespan_mw")
 OnCrash: TypeAlias = Literal["log", "stop"] | Callable[[BaseException], object]
 
 
-def checked_on_crash(on_crash: Any) -> OnCrash:
+def checked_on_crash(on_crash: object) -> OnCrash:
     """What the user wants done about a crash.
 
     Raises:
@@ -31,9 +31,10 @@ def checked_on_crash(on_crash: Any) -> OnCrash:
         raise ValueError(f"LifespanMiddleware(on_crash=...) got {on_crash!r}, expected 'log', 'stop' or a function")
     if not callable(on_crash) or inspect.iscoroutinefunction(on_crash):
         raise TypeError(
-            f"LifespanMiddleware(on_crash=...) got {on_crash!r}, expected 'log', 'stop' or a plain function of the error"
+            f"LifespanMiddleware(on_crash=...) got {on_crash!r}, expected 'log', 'stop' or a plain function that takes "
+            "the error"
         )
-    return on_crash
+    return cast("Callable[[BaseException], object]", on_crash)
 
 
 @final

@@ -7,7 +7,7 @@ traceback. Nothing here knows how hooks are run.
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -17,9 +17,10 @@ from contextlib import (
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias, cast, final
 
 from ._settings import checked_seconds
+from ._types import State
 
 HookFunction: TypeAlias = Callable[..., Any]
 
@@ -69,14 +70,14 @@ class Hook:
             TypeError: the function gave no context manager.
         """
         result = self._called(app)
-        if inspect.isasyncgen(result):
-            return _YieldsOnce(asynccontextmanager(lambda: result)(), self.label)
-        if inspect.isgenerator(result):
-            return _YieldsOnce(_Lifted(contextmanager(lambda: result)()), self.label)
+        if isinstance(result, AsyncGenerator):
+            return _YieldsOnce(_of_async_generator(cast("AsyncGenerator[object]", result)), self.label)
+        if isinstance(result, Generator):
+            return _YieldsOnce(_Lifted(_of_generator(cast("Generator[object]", result))), self.label)
         if isinstance(result, AbstractAsyncContextManager):
-            return result
+            return cast("AbstractAsyncContextManager[object]", result)
         if isinstance(result, AbstractContextManager):
-            return _Lifted(result)
+            return _Lifted(cast("AbstractContextManager[object]", result))
         if inspect.iscoroutine(result):
             result.close()
         raise TypeError(
@@ -84,7 +85,7 @@ class Hook:
             "the yield, stop after it), or register it with on_startup"
         )
 
-    def state_of(self, value: object) -> Mapping[str, Any]:
+    def state_of(self, value: object) -> State:
         """What the context yielded, as lifespan state.
 
         Raises:
@@ -97,16 +98,17 @@ class Hook:
                 f"{self.label} yielded {value!r}, expected nothing or a mapping that becomes lifespan state, such as "
                 f"{{{self.name!r}: {type(value).__name__.lower()}}}"
             )
-        for key in value:
+        mapping = dict(cast("Mapping[object, Any]", value))
+        for key in mapping:
             if not isinstance(key, str):
                 raise TypeError(f"{self.label} yielded a mapping with the key {key!r}, expected texts as keys")
-        return value
+        return cast("State", mapping)
 
     def _called(self, app: object) -> Any:
         return self.function(app) if self.takes_app else self.function()
 
 
-def make_hook(kind: Kind, function: object, name: str | None, timeout: float | None) -> Hook:
+def make_hook(kind: Kind, function: object, name: object, timeout: float | None) -> Hook:
     """Read a hook as the user gives it.
 
     Raises:
@@ -193,6 +195,14 @@ def _described(thing: object) -> str:
     return f"{_name(thing)!r} ({_place(thing)})" if callable(thing) else repr(thing)
 
 
+def _of_async_generator(generator: AsyncGenerator[object]) -> AbstractAsyncContextManager[object]:
+    return asynccontextmanager(lambda: generator)()
+
+
+def _of_generator(generator: Generator[object]) -> AbstractContextManager[object]:
+    return contextmanager(lambda: generator)()
+
+
 @final
 class _Lifted(AbstractAsyncContextManager[object]):
     """A plain context manager, entered and left on the event loop."""
@@ -228,7 +238,7 @@ class _YieldsOnce(AbstractAsyncContextManager[object]):
             return await self._context.__aexit__(kind, error, traceback)
 
     @contextmanager
-    def _explains(self, complaint: str, deed: str) -> Iterator[None]:
+    def _explains(self, complaint: str, deed: str) -> Generator[None]:
         try:
             yield
         except RuntimeError as error:

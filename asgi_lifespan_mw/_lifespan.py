@@ -1,11 +1,11 @@
 """`Lifespan`: hooks that can be a framework's own lifespan."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, final
 
-from ._registry import ContextFunction, HookRegistry
 from ._hooks import HookFunction
+from ._registry import ContextFunction, HookRegistry
 from ._run import Run
 from ._settings import Settings, checked_apps, checked_mounts
 from ._types import ASGIApp, State
@@ -63,7 +63,7 @@ class Lifespan(HookRegistry):
         return self._lived(app)
 
     @asynccontextmanager
-    async def _lived(self, app: Any) -> AsyncIterator[State | None]:
+    async def _lived(self, app: Any) -> AsyncGenerator[State | None]:
         state: State = {}
         settings = Settings(mounts=self.mounts, exclude=tuple(self.excluded()))
         run = Run(app, self.plan(), settings, {"type": "lifespan", "app": app, "state": state}, sends_to_app=False)

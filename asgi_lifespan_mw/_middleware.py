@@ -1,10 +1,10 @@
 """`LifespanMiddleware`: the ASGI callable. It wires the parts together and has no rule of its own."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias, cast, final
 
 from ._app import checked_app, straight_through
-from ._crash import CrashPolicy, checked_on_crash, terminate
+from ._crash import CrashPolicy, OnCrash, checked_on_crash, terminate
 from ._errors import ProtocolViolation
 from ._hooks import HookFunction, Kind
 from ._lifespan import Lifespan
@@ -70,15 +70,14 @@ class LifespanMiddleware(HookRegistry):
         self.app = checked_app(app, "LifespanMiddleware()")
         self.mounts = checked_mounts(mounts, "LifespanMiddleware")
         self.exclude = checked_apps(exclude, "LifespanMiddleware(exclude=...)")
-        for one in lifespan if isinstance(lifespan, Sequence) else () if lifespan is None else (lifespan,):
-            self.include(one)
+        self._include_all(lifespan)
         self._register_all(Kind.STARTUP, on_startup)
         self._register_all(Kind.SHUTDOWN, on_shutdown)
         self._concurrent = concurrent
         self._strict = strict
         self._startup_timeout = checked_seconds(startup_timeout, "LifespanMiddleware(startup_timeout=...)")
         self._shutdown_timeout = checked_seconds(shutdown_timeout, "LifespanMiddleware(shutdown_timeout=...)")
-        self._on_crash = checked_on_crash(on_crash)
+        self._on_crash: OnCrash = checked_on_crash(on_crash)
         # The state of the run that was answered last, for the requests of a server that has none.
         self._state: State | None = None
 
@@ -128,10 +127,18 @@ class LifespanMiddleware(HookRegistry):
         run.serve()
         await send({"type": "lifespan.startup.complete"})
         with policy.interrupt:
-            return await _received(receive, "lifespan.shutdown", Phase.STARTED)
-        await run.abandon()
-        terminate()
-        await _received(receive, "lifespan.shutdown", Phase.STARTED)
+            await _received(receive, "lifespan.shutdown", Phase.STARTED)
+        if policy.interrupt.cancelled_caught:
+            await run.abandon()
+            terminate()
+            await _received(receive, "lifespan.shutdown", Phase.STARTED)
+
+    def _include_all(self, lifespans: object) -> None:
+        if isinstance(lifespans, Sequence) and not isinstance(lifespans, str):
+            for lifespan in cast("Sequence[object]", lifespans):
+                self.include(lifespan)
+        elif lifespans is not None:
+            self.include(lifespans)
 
     def _settings(self) -> Settings:
         return Settings(

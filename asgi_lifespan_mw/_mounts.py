@@ -7,7 +7,6 @@ is taken for a wrapper, a middleware, if it has an ``.app``.
 Objects are told apart by identity alone: routes have no hash, and two mounts of one app are equal.
 """
 
-import inspect
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -127,8 +126,8 @@ def register_container(
         TypeError: `container` is neither a class nor a text.
         ValueError: `kind` is another one, or `inside` is empty.
     """
-    name = f"{container.__module__}.{container.__qualname__}" if inspect.isclass(container) else container
-    if not isinstance(name, str):
+    name = f"{container.__module__}.{container.__qualname__}" if isinstance(container, type) else container
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the user may be untyped
         raise TypeError(f"register_container() got {container!r}, expected a class or its full name")
     if kind not in ("passes_on", "forwards", "skips"):
         raise ValueError(f"register_container() got kind={kind!r}, expected 'passes_on', 'forwards' or 'skips'")
@@ -168,8 +167,8 @@ class Inside:
         reached: the objects that it does reach, beside the app.
     """
 
-    nested: list[Nested] = field(default_factory=list)
-    reached: list[Any] = field(default_factory=list)
+    nested: list[Nested] = field(default_factory=list[Nested])
+    reached: list[Any] = field(default_factory=list[Any])
 
 
 def look_inside(app: object, path: str, *, delivered: bool, excluded: Iterable[object] = ()) -> Inside:
@@ -182,14 +181,14 @@ def look_inside(app: object, path: str, *, delivered: bool, excluded: Iterable[o
         excluded: apps that are not looked into.
     """
     inside = Inside()
-    _look(app, path, delivered, inside, {id(app), *map(id, excluded)})
+    _look(app, path, inside, {id(app), *map(id, excluded)}, delivered=delivered)
     return inside
 
 
-def _look(app: object, path: str, delivered: bool, inside: Inside, seen: set[int], is_part: bool = False) -> None:
+def _look(app: object, path: str, inside: Inside, seen: set[int], *, delivered: bool, is_part: bool = False) -> None:
     row = row_of(app)
-    path += _segment(app, row)
-    for way in _ways(row, is_part):
+    path = _joined(path, app, row)
+    for way in _ways(row, is_part=is_part):
         for inner in _follow(app, way.path):
             if id(inner) in seen or not _can_be_nested(inner, app, way.kind):
                 continue
@@ -199,7 +198,8 @@ def _look(app: object, path: str, delivered: bool, inside: Inside, seen: set[int
                 continue
             if way.kind is not Kind.PART:
                 inside.reached.append(inner)
-            _look(inner, path, delivered or way.kind is Kind.FORWARDS, inside, seen, way.kind is Kind.PART)
+            takes = delivered or way.kind is Kind.FORWARDS
+            _look(inner, path, inside, seen, delivered=takes, is_part=way.kind is Kind.PART)
 
 
 def same_as(app: object) -> Iterator[Any]:
@@ -220,7 +220,7 @@ def same_as(app: object) -> Iterator[Any]:
 def may_be_sent(app: object) -> bool:
     """Whether a lifespan may be sent to what was found: a class, a static file server or a WSGI app gets none."""
     row = row_of(app)
-    return callable(app) and not inspect.isclass(app) and (row is None or row.is_sent)
+    return callable(app) and not isinstance(app, type) and (row is None or row.is_sent)
 
 
 def is_bare_router(app: object) -> bool:
@@ -242,7 +242,7 @@ def lifespans_of(app: object) -> Iterator[Any]:
             yield from _follow(thing, row.lifespan)
 
 
-def row_of(thing: object) -> Row | None:
+def row_of(thing: Any) -> Row | None:
     """What the table knows of an object's class, or of the nearest class that it inherits from."""
     for cls in type(thing).__mro__:
         row = _table.get(f"{cls.__module__}.{cls.__qualname__}")
@@ -251,7 +251,7 @@ def row_of(thing: object) -> Row | None:
     return None
 
 
-def _ways(row: Row | None, is_part: bool) -> tuple[Way, ...]:
+def _ways(row: Row | None, *, is_part: bool) -> tuple[Way, ...]:
     """The ways inside; an unknown app is taken for a wrapper, an unknown route for what leads nowhere."""
     if row is not None:
         return row.ways
@@ -265,10 +265,12 @@ def _can_be_nested(inner: object, container: object, kind: Kind) -> bool:
     return callable(inner) and getattr(inner, "__self__", None) is not container
 
 
-def _segment(app: object, row: Row | None) -> str:
+def _joined(path: str, app: object, row: Row | None) -> str:
+    """The path behind a container: a path is appended, the name of a host comes first."""
     if row is None or row.segment is None:
-        return ""
-    return next((text.rstrip("/") for text in _follow(app, row.segment) if isinstance(text, str)), "")
+        return path
+    segment = next((text.rstrip("/") for text in _follow(app, row.segment) if isinstance(text, str)), "")
+    return path + segment if segment.startswith("/") or not segment else segment + path
 
 
 def _follow(thing: Any, path: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The rules of the lifespan protocol, as one table.
+r"""The rules of the lifespan protocol, as one table.
 
 Rule 1: everything that decides what a step of an app means is in this file, and nothing here does I/O, waits, logs or
 knows an event loop.
@@ -15,7 +15,7 @@ reading raises the seriousness of each departure from the protocol to a violatio
 The phases::
 
     idle -> starting -> started -> stopping -> stopped
-      \\________|__________|__________|_________/
+      \________|__________|__________|_________/
         unsupported (before it started), failed (at any time)
 
 One row departs from the letter of the ASGI specification, which asks a server to go on without lifespan when an app
@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
 
 class Phase(Enum):
@@ -193,8 +193,13 @@ _MESSAGES: Final[Mapping[object, Step]] = MappingProxyType(
 
 def step_of(message: object) -> Step:
     """The step that an app takes by sending `message`, which may be anything at all."""
-    kind = message.get("type") if isinstance(message, Mapping) else None
+    kind = entry_of(message, "type")
     return _MESSAGES.get(kind, Step.SENDS_OTHER) if isinstance(kind, str) else Step.SENDS_OTHER
+
+
+def entry_of(message: object, key: str) -> object:
+    """One entry of a message that an app sent; None where there is none, or where it is no message."""
+    return cast("Mapping[object, object]", message).get(key) if isinstance(message, Mapping) else None
 
 
 def advance(phase: Phase, step: Step, *, strict: bool = False) -> Rule:

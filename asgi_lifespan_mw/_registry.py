@@ -1,6 +1,6 @@
 """The decorators: a collection of hooks in the order of their registration."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -8,7 +8,7 @@ from contextlib import (
     contextmanager,
 )
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
 
 from ._hooks import Hook, HookFunction, Kind, make_hook
 from ._settings import Mounts
@@ -48,7 +48,7 @@ class HookRegistry:
         on_startup: Iterable[HookFunction] = (),
         on_shutdown: Iterable[HookFunction] = (),
     ) -> None:
-        self._slots: list[_Slot] = []
+        self.slots: list[_Slot] = []
         self._register_all(Kind.CONTEXT, contexts)
         self._register_all(Kind.STARTUP, on_startup)
         self._register_all(Kind.SHUTDOWN, on_shutdown)
@@ -186,7 +186,7 @@ class HookRegistry:
         if not isinstance(other, HookRegistry):
             self._register(Kind.CONTEXT, other)
             return other
-        mine, others = self._registries(), other._registries()
+        mine, others = self.registries(), other.registries()
         if any(registry is known for registry in others for known in mine):
             raise ValueError(f"include() got {other!r}, which is included already and would run twice")
         if other.mounts not in ("off", self.mounts):
@@ -194,11 +194,11 @@ class HookRegistry:
                 f"include() got a Lifespan with mounts={other.mounts!r} where mounts={self.mounts!r} counts: give "
                 "mounts= to the one that includes it, and leave it out in the other"
             )
-        self._slots.append(_Slot(other))
+        self.slots.append(_Slot(other))
         return other
 
     @contextmanager
-    def override(self, hook: HookFunction | str, replacement: HookFunction | None) -> Iterator[None]:
+    def override(self, hook: HookFunction | str, replacement: HookFunction | None) -> Generator[None]:
         """Replace a hook for the time of a ``with``, for tests; also one of an included `Lifespan`.
 
         Args:
@@ -209,14 +209,15 @@ class HookRegistry:
             LookupError: no such hook is registered.
             TypeError: `replacement` can't be a hook of that kind.
         """
-        slots = [slot for slot in self._all_slots() if isinstance(slot.entry, Hook) and _is_hook(slot.entry, hook)]
-        if not slots:
+        found = [(slot, slot.entry) for registry in self.registries() for slot in registry.slots]
+        matching = [(slot, entry) for slot, entry in found if isinstance(entry, Hook) and _is_hook(entry, hook)]
+        if not matching:
             names = ", ".join(repr(hook.name) for hook in self.plan()) or "none"
             raise LookupError(f"override() got {hook!r}, which is not registered; registered are: {names}")
         with ExitStack() as stack:
-            for slot in slots:
-                stack.callback(setattr, slot, "entry", slot.entry)
-                slot.entry = _replaced(slot.entry, replacement)
+            for slot, entry in matching:
+                stack.callback(setattr, slot, "entry", entry)
+                slot.entry = _replaced(entry, replacement)
             yield
 
     def plan(self) -> Iterator[Hook]:
@@ -226,7 +227,7 @@ class HookRegistry:
         reached only when all else has started, and run in their own order before all else is stopped.
         """
         at_stop: list[Hook] = []
-        for slot in self._slots:
+        for slot in self.slots:
             if isinstance(slot.entry, HookRegistry):
                 yield from slot.entry.plan()
             elif slot.entry is not None and slot.entry.kind is Kind.SHUTDOWN:
@@ -237,7 +238,7 @@ class HookRegistry:
 
     def excluded(self) -> Iterator[ASGIApp]:
         """The apps that this registry, or one that it includes, wants to be left alone."""
-        for registry in self._registries():
+        for registry in self.registries():
             yield from registry.exclude
 
     def _decorate(self, kind: Kind, fn: Any, name: str | None, timeout: float | None) -> Any:
@@ -250,25 +251,21 @@ class HookRegistry:
     def _register(self, kind: Kind, function: object, name: str | None = None, timeout: float | None = None) -> None:
         if isinstance(function, HookRegistry):
             raise TypeError(f"{kind.value}() got {function!r}, expected a function; a Lifespan goes to include()")
-        self._slots.append(_Slot(make_hook(kind, function, name, timeout)))
+        self.slots.append(_Slot(make_hook(kind, function, name, timeout)))
 
-    def _register_all(self, kind: Kind, functions: Any) -> None:
+    def _register_all(self, kind: Kind, functions: object) -> None:
         if callable(functions) or isinstance(functions, str) or not isinstance(functions, Iterable):
             raise TypeError(f"{kind.value}= got {functions!r}, expected a sequence of functions, such as [open_pool]")
-        for function in functions:
+        for function in cast("Iterable[object]", functions):
             self._register(kind, function)
 
-    def _registries(self) -> "list[HookRegistry]":
+    def registries(self) -> "list[HookRegistry]":
         """This one, and all that are included in it, however deep."""
-        found = [self]
-        for slot in self._slots:
+        found: list[HookRegistry] = [self]
+        for slot in self.slots:
             if isinstance(slot.entry, HookRegistry):
-                found += slot.entry._registries()
+                found += slot.entry.registries()
         return found
-
-    def _all_slots(self) -> Iterator[_Slot]:
-        for registry in self._registries():
-            yield from registry._slots
 
 
 def _replaced(entry: Hook, replacement: HookFunction | None) -> Hook | None:

@@ -173,8 +173,7 @@ class Run:
         for hook in self._hooks:
             unit = _unit_of(hook, self._hook_app)
             await self._units.start(unit)
-            if isinstance(unit.value, dict):
-                self._realm.add(unit.name, {}, unit.value)
+            self._realm.add(unit.name, {}, unit.state)
         self._tree.read(hook.function for hook in self._hooks)
 
     async def _start_branches(self, parent: Node) -> None:

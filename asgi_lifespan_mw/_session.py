@@ -4,13 +4,12 @@ The table in `_protocol` decides what each step of the app means; here it is car
 """
 
 import logging
-from collections.abc import Mapping
 from typing import assert_never, final
 
 import anyio
 
 from ._errors import ProtocolViolation, ShutdownFailed, StartupFailed
-from ._protocol import EXPECTED, Outcome, Phase, Rule, Severity, Step, advance, step_of
+from ._protocol import EXPECTED, Outcome, Phase, Rule, Severity, Step, advance, entry_of, step_of
 from ._types import SHUTDOWN, STARTUP, ASGIApp, Scope
 from ._units import Unit
 
@@ -115,12 +114,9 @@ _LEVELS = {Severity.NOTE: logging.DEBUG, Severity.WARNING: logging.WARNING}
 
 
 def _deed(step: Step, message: object) -> str:
-    if step is not Step.SENDS_OTHER:
-        return step.value
-    kind = message.get("type", message) if isinstance(message, Mapping) else message
-    return f"sent {kind!r}"
+    return step.value if step is not Step.SENDS_OTHER else f"sent {entry_of(message, 'type') or message!r}"
 
 
 def _reason(message: object) -> str:
     """The text of a ``*.failed`` message: the key is optional, and it comes from an app that is in trouble."""
-    return str(message.get("message", "")) if isinstance(message, Mapping) else ""
+    return str(entry_of(message, "message") or "")

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, final
+from typing import Literal, TypeAlias, cast, final
 
 from ._app import checked_app
 from ._types import ASGIApp
@@ -24,7 +24,7 @@ class Settings:
     shutdown_timeout: float | None = None
 
 
-def checked_mounts(mounts: Any, who: str) -> Mounts:
+def checked_mounts(mounts: object, who: str) -> Mounts:
     """``"auto"``, ``"off"`` or a tuple of apps.
 
     Raises:
@@ -40,7 +40,9 @@ def checked_mounts(mounts: Any, who: str) -> Mounts:
     return checked_apps(mounts, f"{who}(mounts=...)", "'auto', 'off' or a sequence of apps, such as [admin]")
 
 
-def checked_apps(apps: Any, where: str, expected: str = "a sequence of apps, such as [admin]") -> tuple[ASGIApp, ...]:
+def checked_apps(
+    apps: object, where: str, expected: str = "a sequence of apps, such as [admin]"
+) -> tuple[ASGIApp, ...]:
     """A tuple of the apps that the user gave.
 
     Raises:
@@ -49,10 +51,10 @@ def checked_apps(apps: Any, where: str, expected: str = "a sequence of apps, suc
     # An app may be iterable by accident; a single app where a sequence belongs is the likelier slip.
     if callable(apps) or isinstance(apps, (str, bytes)) or not isinstance(apps, Iterable):
         raise TypeError(f"{where} got {apps!r}, expected {expected}")
-    return tuple(checked_app(app, where) for app in apps)
+    return tuple(checked_app(app, where) for app in cast("Iterable[object]", apps))
 
 
-def checked_seconds(seconds: Any, where: str) -> float | None:
+def checked_seconds(seconds: object, where: str) -> float | None:
     """A positive number of seconds, or None for no limit.
 
     Raises:

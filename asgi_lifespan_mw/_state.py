@@ -40,7 +40,7 @@ class Realm:
                 continue
             known = before if key in before else self.state
             if key in self._setters and known.get(key, value) is not value:
-                raise StateCollision(key, self._setters[key], unit, _advice(key, self._setters[key], is_mount))
+                raise StateCollision(key, self._setters[key], unit, _advice(key, self._setters[key], is_mount=is_mount))
             self.state[key] = value
             self._setters.setdefault(key, unit)
 
@@ -51,7 +51,7 @@ class Realm:
         return realm
 
 
-def _advice(key: str, first: str, is_mount: bool) -> str:
+def _advice(key: str, first: str, *, is_mount: bool) -> str:
     if is_mount or first.startswith("mount "):
         return f"rename it, or wrap the mounted app in Isolated(app), so that only its own requests see its {key!r}"
     return "rename one of them"

@@ -9,11 +9,19 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from contextvars import Context
+from typing import Protocol
 
 import anyio
 
 CANCELLED_GRACE = 1.0
 """Seconds that a cancelled unit has for its ``finally``: gunicorn's ASGI worker leaves no more."""
+
+
+class OnDone(Protocol):
+    """What is called when a task is over."""
+
+    def __call__(self, *, was_cancelled: bool) -> None:
+        """Tell whether the task was cancelled before its first step."""
 
 
 def current_asyncio_task() -> "asyncio.Task[object] | None":
@@ -24,7 +32,7 @@ def current_asyncio_task() -> "asyncio.Task[object] | None":
         return None
 
 
-def spawn(work: Callable[[], Awaitable[None]], name: str, context: Context, on_done: Callable[[bool], None]) -> object:
+def spawn(work: Callable[[], Awaitable[None]], name: str, context: Context, on_done: OnDone) -> object:
     """Run `work` in a task of its own.
 
     Args:
@@ -44,13 +52,11 @@ def spawn(work: Callable[[], Awaitable[None]], name: str, context: Context, on_d
 
     # Not `loop.create_task`: an eager task factory would run the first steps inside our caller.
     task = asyncio.Task(run(), loop=asyncio.get_running_loop(), name=name, context=context)
-    task.add_done_callback(lambda task: on_done(task.cancelled()))
+    task.add_done_callback(lambda task: on_done(was_cancelled=task.cancelled()))
     return task
 
 
-def _spawn_on_trio(
-    work: Callable[[], Awaitable[None]], name: str, context: Context, on_done: Callable[[bool], None]
-) -> object:
+def _spawn_on_trio(work: Callable[[], Awaitable[None]], name: str, context: Context, on_done: OnDone) -> object:
     import trio  # noqa: PLC0415 - it runs already; on asyncio it need not be installed
 
     # A system task holds Ctrl-C back from the code in it. A hook is the user's code, which Ctrl-C may interrupt.
@@ -59,7 +65,7 @@ def _spawn_on_trio(
         try:
             await work()
         finally:
-            on_done(False)
+            on_done(was_cancelled=False)
 
     return trio.lowlevel.spawn_system_task(run, name=name, context=context)
 

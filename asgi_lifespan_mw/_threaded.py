@@ -36,6 +36,13 @@ async def _run(function: Callable[[], T]) -> T:
     return await to_thread.run_sync(function, abandon_on_cancel=True)
 
 
+def _check(function: object) -> None:
+    if not callable(function) or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"threaded() got {function!r}, expected a `def` function: an `async def` runs on the event loop"
+        )
+
+
 def threaded(function: Callable[P, T]) -> Callable[P, _InThread]:
     """Have a ``def`` hook run in a worker thread, so that it does not hold the event loop up.
 
@@ -54,10 +61,7 @@ def threaded(function: Callable[P, T]) -> Callable[P, _InThread]:
 
     *Cancellation:* a thread can't be cancelled. It is left to end by itself, and what it gives is dropped.
     """
-    if not callable(function) or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(
-            f"threaded() got {function!r}, expected a `def` function: an `async def` runs on the event loop"
-        )
+    _check(function)
     call = contextmanager(function) if inspect.isgeneratorfunction(function) else function
 
     @functools.wraps(function)

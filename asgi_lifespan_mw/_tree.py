@@ -40,7 +40,7 @@ class Node:
         realm: what the requests to it see.
         given: the state that it was given.
         state: the dict in which it was given. It may be the realm's own.
-        enclosing: the application around it, which a bare router takes for its own.
+        parent: the app that it is nested in; None for the wrapped app.
         readings: what was read of the lifespans around it.
         session: its lifespan; None for an app whose lifespan is not ours to run.
         unit: its unit, once it was made.
@@ -52,7 +52,7 @@ class Node:
     realm: Realm
     given: State
     state: State
-    enclosing: object
+    parent: "Node | None"
     readings: list[Reading]
     session: Session | None = None
     unit: Unit | None = None
@@ -73,7 +73,7 @@ class Tree:
 
     def __init__(self, app: Any, label: str, scope: Scope, realm: Realm, settings: Settings) -> None:
         """Plant the tree; `scope` is the server's, and `realm` what its requests see."""
-        self.root = Node(app, label, "", realm, dict(realm.state), realm.state, scope.get("app", app), [])
+        self.root = Node(app, label, "", realm, dict(realm.state), realm.state, None, [])
         self._scope = scope
         self._settings = settings
         self._isolated: list[tuple[Isolated, State]] = []
@@ -117,6 +117,8 @@ class Tree:
         node.given = dict(node.state)
         node.session = Session(node.app, self._scope_of(node), strict=self._settings.strict)
         node.unit = Unit(node.label, node.session.live)
+        if self._settings.concurrent and node.parent is not None and node.parent.unit is not None:
+            node.unit.inherits = node.parent.unit.context
         return node.unit
 
     def settle(self, node: Node) -> None:
@@ -141,7 +143,7 @@ class Tree:
         inside = look_inside(parent.app, parent.path, delivered=parent.delivered, excluded=self._settings.exclude)
         self._note(inside.reached)
         readings = [*parent.readings, *map(read, lifespans_of(parent.app))] if inside.nested else []
-        # What is a copy for one child is the same for the next: siblings do not see each other's state.
+        # Taken before the first of them starts: siblings do not see each other's state.
         given = dict(parent.state)
         for nested in self._wanted(parent, inside, readings):
             yield self._child(nested, parent, given, readings)
@@ -169,8 +171,7 @@ class Tree:
         if isolated is not None:
             realm = realm.branch(state)
             self._isolated.append((isolated, state))
-        enclosing = application_of(parent.app) or parent.enclosing
-        return Node(nested.app, nested.label, nested.path, realm, given, state, enclosing, readings)
+        return Node(nested.app, nested.label, nested.path, realm, given, state, parent, readings)
 
     def _scope_of(self, node: Node) -> dict[str, Any]:
         scope = {"asgi": {"version": "3.0", "spec_version": "2.0"}, **self._scope, "state": node.state}
@@ -178,8 +179,17 @@ class Tree:
             for key in _PARENTS_OWN:
                 scope.pop(key, None)
             if is_bare_router(node.app):
-                scope["app"] = node.enclosing
+                scope["app"] = self._application_around(node)
         return scope
+
+    def _application_around(self, node: Node) -> object:
+        """The application that a bare router belongs to."""
+        while node.parent is not None:
+            node = node.parent
+            application = application_of(node.app)
+            if application is not None:
+                return application
+        return self._scope.get("app", node.app)
 
     def _note(self, apps: Iterable[object]) -> None:
         for app in apps:

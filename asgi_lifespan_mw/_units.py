@@ -24,6 +24,7 @@ import anyio
 
 from ._errors import LifespanTimeout, ShutdownFailed, StartupFailed
 from ._tasks import CANCELLED_GRACE, current_asyncio_task, is_cancellation, is_cancelled_by_scope, spawn
+from ._types import State
 from ._where import where
 
 logger = logging.getLogger("asgi_lifespan_mw")
@@ -56,7 +57,7 @@ class Unit:
     Attributes:
         name: who it is in messages, such as ``hook 'open_pool' (shop/db.py:12)``.
         stage: where it stands.
-        value: what it gave when it had started; None before, and for most units.
+        state: the lifespan state that it gave when it had started; most units give none.
         error: why it failed. *Invariant:* None for a unit that has not failed.
         said: the message of an app that failed; it goes into the answer to the server.
         failed_in: the stage in which it failed. *Invariant:* None exactly where `error` is.
@@ -66,7 +67,7 @@ class Unit:
 
     __slots__ = (
         "_began", "_body", "_over", "_runs_at_stop", "_scope", "_stop", "_task", "_timeout", "_units",
-        "context", "error", "failed_in", "inherits", "name", "said", "stage", "value",
+        "context", "error", "failed_in", "inherits", "name", "said", "stage", "state",
     )  # fmt: skip
 
     def __init__(
@@ -87,7 +88,7 @@ class Unit:
         """
         self.name = name
         self.stage = Stage.NEW
-        self.value: object = None
+        self.state: State = {}
         self.error: BaseException | None = None
         self.said = ""
         self.failed_in: Stage | None = None
@@ -102,9 +103,9 @@ class Unit:
 
     # What a body calls.
 
-    def started(self, value: object = None) -> None:
-        """Say that the start is done; `value` is kept for whoever started it."""
-        self.value = value
+    def started(self, state: State | None = None) -> None:
+        """Say that the start is done, and which state came of it."""
+        self.state = state or {}
         self.context = copy_context()
         if self.stage is Stage.STARTING:
             self._enter(Stage.STARTED)
@@ -134,7 +135,7 @@ class Unit:
         if self.stage is not Stage.OVER:
             self._enter(Stage.ENDING)
         if broke_while_serving:
-            self._units.hold(spawn(self.finish, f"end of {self.name}", copy_context(), lambda _: None))
+            self._units.hold(spawn(self.finish, f"end of {self.name}", copy_context(), _nothing))
 
     def cancel(self) -> None:
         """Cancel the unit's task, and what is open in it."""
@@ -254,7 +255,7 @@ class Unit:
             self.failed_in = self.stage
             self._units.failures.append(self)
 
-    def _task_is_over(self, was_cancelled: bool) -> None:
+    def _task_is_over(self, *, was_cancelled: bool) -> None:
         if was_cancelled:  # before its first step, so that the body never ran
             self._take(asyncio.CancelledError())
         self._end()
@@ -383,6 +384,10 @@ class Units:
         self._wake = anyio.Event()
         with anyio.CancelScope(deadline=until):
             await self._wake.wait()
+
+
+def _nothing(*, was_cancelled: bool) -> None:
+    """For a task whose end concerns nobody."""
 
 
 def _log_slow(units: Sequence[Unit], phase: str, seconds: float) -> None:

@@ -8,7 +8,7 @@ _LIBRARIES = ("asyncio", "anyio", "trio", "contextlib", "asgi_lifespan_mw", "uvl
 """Modules whose frames say nothing to a user: he wants the line of his own that waits."""
 
 
-def where(task: object) -> str:
+def where(task: Any) -> str:
     """The innermost line, as ``file:line in function``, that a task waits at.
 
     Args:

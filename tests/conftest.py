@@ -1,6 +1,5 @@
 """Event loops for the asynchronous tests: each runs on all of them."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
@@ -29,13 +28,18 @@ def _trio() -> tuple[str, dict[str, Any]]:
     return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
 
 
-VIRTUAL = [pytest.param(_asyncio_debug, id="asyncio"), pytest.param(_asyncio_eager, id="eager"), pytest.param(_trio, id="trio")]
+VIRTUAL = [
+    pytest.param(_asyncio_debug, id="asyncio"),
+    pytest.param(_asyncio_eager, id="eager"),
+    pytest.param(_trio, id="trio"),
+]
 """Loops on a virtual clock: time limits of seconds take no time."""
 
 BACKENDS = [*VIRTUAL, pytest.param(_uvloop, id="uvloop")]
 
 
 @pytest.fixture(params=BACKENDS)
-def anyio_backend(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, Any]]]:
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Each event loop in turn. A module whose tests wait for seconds overrides it with `VIRTUAL`."""
-    yield request.param()
+    backend: tuple[str, dict[str, Any]] = request.param()
+    return backend

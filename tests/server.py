@@ -25,7 +25,8 @@ class RecordingServer:
             scope: entries of the lifespan scope, beside or in place of the usual ones.
         """
         self.sent: list[dict[str, Any]] = []
-        self.scope: dict[str, Any] = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+        asgi = {"version": "3.0", "spec_version": "2.0"}
+        self.scope: dict[str, Any] = {"type": "lifespan", "asgi": asgi, "state": {}}
         self.scope.update(scope)
         self.started = anyio.Event()
         self.may_stop = anyio.Event()
@@ -77,8 +78,8 @@ async def request(app: ASGIApp, path: str = "/", **scope: Any) -> list[dict[str,
         sent.append(message)
 
     usual = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http", "path": path,
-        "raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": [(b"host", b"testserver")],
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": [(b"host", b"test")],
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
     }  # fmt: skip
     await app({**usual, **scope}, receive, send)
