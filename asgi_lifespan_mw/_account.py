@@ -58,14 +58,17 @@ def combined(phase: str, errors: Sequence[BaseException]) -> BaseException:
 
 
 def _told(unit: Unit) -> str:
-    if "Traceback (most recent call last)" in unit.said:
-        return f"{_deed(unit)} in {unit.name}{_advice(unit)}:\n\n{unit.said.strip()}"
-    lines = [headline(unit)]
-    if unit.said and unit.said not in lines[0]:
-        lines.append(unit.said)
-    if unit.error is not None and (unit.error.__traceback__ or unit.error.__cause__):
-        lines.append("\n" + _traceback(unit.error))
-    return "\n".join(lines)
+    told = headline(unit)
+    if unit.said not in told:
+        told += f"\n\n{unit.said.strip()}"
+    # Starlette sends the traceback as its message.
+    if "Traceback (most recent call last)" not in told and unit.error is not None and _has_traceback(unit.error):
+        told += f"\n\n{_traceback(unit.error)}"
+    return told
+
+
+def _has_traceback(error: BaseException) -> bool:
+    return error.__traceback__ is not None or error.__cause__ is not None
 
 
 def _deed(unit: Unit) -> str:

@@ -6,10 +6,10 @@ never be left while one unit refuses to end), so each unit gets a plain task. ``
 """
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Protocol
+from weakref import WeakSet
 
 import anyio
 
@@ -70,9 +70,21 @@ def _spawn_on_trio(work: Callable[[], Awaitable[None]], name: str, context: Cont
     return trio.lowlevel.spawn_system_task(run, name=name, context=context)
 
 
-def is_cancelled_by_scope() -> bool:
-    """Whether a cancel scope around the running code is cancelled; a plain ``Task.cancel()`` is none."""
-    return anyio.current_effective_deadline() == -math.inf
+_spared: WeakSet["asyncio.Task[object]"] = WeakSet()
+
+
+def is_cancelled(task: "asyncio.Task[object] | None") -> bool:
+    """Whether a task was cancelled by a plain ``Task.cancel()``, even if it was spared that."""
+    return task is not None and (task.cancelling() > 0 or task in _spared)
+
+
+def spare_current_task() -> None:
+    """Take a plain ``Task.cancel()`` back from the running task, which goes on."""
+    task = current_asyncio_task()
+    if task is not None:
+        # Else a task group that is open in the task takes its own cancellation for the server's when it is left.
+        task.uncancel()
+        _spared.add(task)
 
 
 def is_cancellation(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from contextvars import Context, copy_context
 from enum import Enum
 from typing import final
@@ -23,7 +24,7 @@ from typing import final
 import anyio
 
 from ._errors import LifespanTimeout, ShutdownFailed, StartupFailed
-from ._tasks import CANCELLED_GRACE, current_asyncio_task, is_cancellation, is_cancelled_by_scope, spawn
+from ._tasks import CANCELLED_GRACE, current_asyncio_task, is_cancellation, is_cancelled, spare_current_task, spawn
 from ._types import State
 from ._where import where
 
@@ -113,15 +114,19 @@ class Unit:
     async def until_stop(self) -> None:
         """Wait until the unit is to stop.
 
-        *Cancellation:* some servers cancel every task of the event loop, not the lifespan's alone, and a shield does
-        not hold that back on asyncio. Then the stop is on its way, in its order, and the wait goes on.
+        *Cancellation:* some servers cancel every task of the event loop, not the lifespan's alone, and no shield holds
+        that back on asyncio. Then the stop is on its way, in its order, and the wait goes on. It is shielded from then
+        on: the tasks of a group that is open in the body are cancelled too, which cancels the group around us.
         """
-        while True:
-            try:
-                return await self._stop.wait()
-            except asyncio.CancelledError:
-                if is_cancelled_by_scope() or not self._units.is_driver_cancelled():
-                    raise
+        try:
+            return await self._stop.wait()
+        except asyncio.CancelledError:
+            if self._scope.cancel_called or not self._units.is_driver_cancelled():
+                raise
+        while not self._stop.is_set():
+            spare_current_task()
+            with suppress(asyncio.CancelledError), anyio.CancelScope(shield=True):
+                await self._stop.wait()
 
     def answered(self) -> None:
         """Say that the stop is done, though the body may have lines left."""
@@ -138,7 +143,8 @@ class Unit:
             self._units.hold(spawn(self.finish, f"end of {self.name}", copy_context(), _nothing))
 
     def cancel(self) -> None:
-        """Cancel the unit's task, and what is open in it."""
+        """Cancel the unit's task, and what is open in it; nothing in it waits for the stop any more."""
+        self._stop.set()
         self._scope.cancel()
 
     # What `Units` calls.
@@ -352,7 +358,7 @@ class Units:
 
     def is_driver_cancelled(self) -> bool:
         """Whether the task that drives the units is being cancelled; on trio a scope tells."""
-        return self._driver is not None and self._driver.cancelling() > 0
+        return is_cancelled(self._driver)
 
     def wake(self) -> None:
         """Have the driver look again."""

@@ -51,11 +51,12 @@ class RecordingServer:
 
     async def receive(self) -> dict[str, Any]:
         """Give the startup, then the shutdown when it may be, then nothing more."""
-        self._received += 1
-        if self._received == 1:
+        if self._received == 0:
+            self._received += 1
             return {"type": "lifespan.startup"}
-        if self._received == 2:
+        if self._received == 1:
             await self.may_stop.wait()
+            self._received += 1  # a `receive` that is cancelled before this loses nothing
             return {"type": "lifespan.shutdown"}
         await anyio.sleep_forever()
         raise AssertionError

@@ -50,9 +50,9 @@ FAULTS = [
 def test_a_part_that_fails_keeps_the_server_from_serving(setup: Setup, fault: Fault, tmp_path: Path) -> None:
     """The server ends by itself, what had started is stopped in reverse, and stderr tells what failed."""
     with Server(setup, f"tests.apps.faults:{fault.app}", tmp_path / "shop.db") as server:
+        assert not server.answers()
         assert server.wait() == setup.failure, str(server)
 
-        assert not server.serving
         assert server.announcements == [
             *(f"started {unit}" for unit in fault.started),
             *(f"stopped {unit}" for unit in reversed(fault.started)),

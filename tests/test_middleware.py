@@ -1,0 +1,357 @@
+"""The middleware between a server and an app: answers, requests, bad input."""
+
+import inspect
+import sys
+import traceback
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import pytest
+
+from asgi_lifespan_mw import Isolated, LifespanMiddleware, ProtocolViolation
+from asgi_lifespan_mw._types import Receive, Scope, Send
+from tests.plans import Boom, Journal, fails_to_start, fails_to_stop
+from tests.server import RecordingServer, request
+
+
+@pytest.fixture
+def journal() -> Journal:
+    """What happens in a test."""
+    return Journal()
+
+
+class ServerError(Exception):
+    """What the server's `send` raises."""
+
+
+class RaisesFromSend(RecordingServer):
+    """A server whose `send` raises at one message, as hypercorn's does at each failure."""
+
+    def __init__(self, at: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.at = at
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Keep the message, or raise."""
+        await super().send(message)
+        if message["type"] == f"lifespan.{self.at}":
+            raise ServerError(self.at)
+
+
+# What the server is told.
+
+
+async def test_it_receives_before_it_sends(journal: Journal) -> None:
+    """Mangum and others refuse an answer that comes before the question."""
+
+    class Server(RecordingServer):
+        async def receive(self) -> dict[str, Any]:
+            journal.events.append("receive")
+            return await super().receive()
+
+        async def send(self, message: dict[str, Any]) -> None:
+            journal.server_send(message)
+
+    await Server().run(LifespanMiddleware(journal.app()))
+    assert journal.events == ["receive", "+app", "startup.complete", "receive", "-app", "shutdown.complete"]
+
+
+async def test_a_failed_hook_is_named_with_file_line_and_traceback() -> None:
+    """Three in the morning: who, where, why, in the one message that the server prints."""
+    server = RecordingServer()
+    with pytest.raises(Boom):
+        await server.run(LifespanMiddleware(Journal().app(), fails_to_start))
+    (message,) = [one["message"] for one in server.sent]
+    assert message.startswith("startup failed in hook 'fails_to_start' (tests/plans.py:")
+    assert "Boom: no start\n\nTraceback (most recent call last):\n" in message
+    first_frame = message.split("Traceback (most recent call last):\n")[1].splitlines()[0]
+    assert "plans.py" in first_frame
+
+
+@pytest.mark.parametrize("hook", [fails_to_start, fails_to_stop])
+async def test_the_error_of_the_servers_send_wins(hook: Any) -> None:
+    """Hypercorn refuses to serve only if its own error comes out; ours is its context."""
+    at = "startup.failed" if hook is fails_to_start else "shutdown.failed"
+    server = RaisesFromSend(at)
+    with pytest.raises(ServerError) as raised:
+        await server.run(LifespanMiddleware(Journal().app(), hook))
+    assert isinstance(raised.value.__context__, Boom)
+    assert server.answers.count(at) == 1
+
+
+async def test_an_error_of_send_at_the_success_stops_everything(journal: Journal) -> None:
+    """The server is broken: everything is stopped, nothing more is sent, its error comes out."""
+    server = RaisesFromSend("startup.complete")
+    with pytest.raises(ServerError):
+        await server.run(LifespanMiddleware(journal.app(), journal.context("a")))
+    assert journal.events == ["+a", "+app", "-app", "-a"]
+    assert server.answers == ["startup.complete"]
+
+
+async def test_an_error_of_send_at_the_end_comes_out(journal: Journal) -> None:
+    """Everything is stopped by then, and no second answer is tried."""
+    server = RaisesFromSend("shutdown.complete")
+    with pytest.raises(ServerError):
+        await server.run(LifespanMiddleware(journal.app()))
+    assert server.answers == ["startup.complete", "shutdown.complete"]
+
+
+@pytest.mark.parametrize("wrong", ["first", "second"])
+async def test_a_server_that_sends_something_else_is_told(wrong: str, journal: Journal) -> None:
+    """Nothing is guessed; what had started is stopped."""
+
+    class SendsTheWrongMessage(RecordingServer):
+        async def receive(self) -> dict[str, Any]:
+            message = await super().receive()
+            return {"type": "lifespan.pause"} if self._received == (1 if wrong == "first" else 2) else message
+
+    server = SendsTheWrongMessage()
+    with pytest.raises(ProtocolViolation, match="the server sent 'lifespan.pause' while"):
+        await server.run(LifespanMiddleware(journal.app()))
+    assert journal.events in ([], ["+app", "-app"])
+
+
+async def test_a_scope_needs_neither_state_nor_asgi() -> None:
+    """The apps get both all the same."""
+    seen: dict[str, Any] = {}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.update(scope)
+        await Journal().app()(scope, receive, send)
+
+    server = RecordingServer()
+    del server.scope["state"], server.scope["asgi"]
+    await server.run(LifespanMiddleware(app))
+    assert seen["state"] == {}
+    assert seen["asgi"]["version"] == "3.0"
+    assert server.answers == ["startup.complete", "shutdown.complete"]
+
+
+async def test_the_wrapped_app_gets_the_servers_own_state_dict() -> None:
+    """What it adds later is seen where the server looks at the live dict."""
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["state"])
+        await Journal().app()(scope, receive, send)
+
+    server = RecordingServer()
+    await server.run(LifespanMiddleware(app))
+    assert seen[0] is server.state
+
+
+async def test_a_server_that_clears_the_state_before_the_shutdown_does_no_harm(journal: Journal) -> None:
+    """Granian does: nothing is read from the state at shutdown."""
+
+    class ClearsState(RecordingServer):
+        async def receive(self) -> dict[str, Any]:
+            message = await super().receive()
+            if message["type"] == "lifespan.shutdown":
+                self.state.clear()
+            return message
+
+    server = ClearsState()
+    await server.run(LifespanMiddleware(journal.app(), journal.context("a", db=1)))
+    assert journal.events == ["+a", "+app", "-app", "-a"]
+
+
+# Runs.
+
+
+async def test_the_same_instance_can_be_run_again(journal: Journal) -> None:
+    """Nothing of one run is left for the next."""
+    app = LifespanMiddleware(journal.app(), journal.context("a"))
+    for _ in range(2):
+        server = RecordingServer()
+        await server.run(app)
+        assert server.answers == ["startup.complete", "shutdown.complete"]
+    assert journal.events == ["+a", "+app", "-app", "-a"] * 2
+
+
+async def test_the_same_instance_can_run_in_two_threads_at_once(journal: Journal) -> None:
+    """All that belongs to a run is in the call."""
+    app = LifespanMiddleware(journal.app(), journal.context("a"))
+
+    async def serve() -> list[str]:
+        server = RecordingServer()
+        await server.run(app)
+        return server.answers
+
+    here = RecordingServer(holds_on=True)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(here.run, app)
+        await here.started.wait()
+        answers = await anyio.to_thread.run_sync(lambda: anyio.run(serve))
+        assert answers == ["startup.complete", "shutdown.complete"]
+        here.may_stop.set()
+    assert here.answers == ["startup.complete", "shutdown.complete"]
+
+
+async def test_a_hook_sees_the_framework_app_or_else_the_wrapped_one() -> None:
+    """`scope["app"]` where a framework sets it: we are one of its middlewares then."""
+    seen: list[object] = []
+    inner = Journal().app()
+    for scope in ({}, {"app": "the framework's"}):
+        await RecordingServer(**scope).run(LifespanMiddleware(inner, on_startup=[lambda app: seen.append(app)]))
+    assert seen == [inner, "the framework's"]
+
+
+# Requests.
+
+
+class KeepsAwaitables:
+    """An app that keeps what it returned."""
+
+    def __init__(self) -> None:
+        self.returned: list[Awaitable[None]] = []
+        self.got: list[tuple[Any, Any, Any]] = []
+
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        self.got.append((scope, receive, send))
+        self.returned.append(self._answer())
+        return self.returned[-1]
+
+    async def _answer(self) -> None:
+        await anyio.sleep(0)
+
+
+async def test_a_request_is_passed_on_as_it_is() -> None:
+    """The very scope, the very `receive`, the very `send`."""
+    app = KeepsAwaitables()
+    scope, receive, send = {"type": "http", "state": {}}, object(), object()
+    await LifespanMiddleware(app)(scope, receive, send)  # type: ignore[arg-type]
+    assert app.got[0][0] is scope
+    assert app.got[0][1:] == (receive, send)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has no mark for such a function")
+@pytest.mark.parametrize("wrap", [LifespanMiddleware, Isolated])
+async def test_a_request_gets_the_apps_own_awaitable(wrap: Any) -> None:
+    """No frame of ours, no cost per await: the object that the wrapped app returned is returned."""
+    app = KeepsAwaitables()
+    awaitable = wrap(app)({"type": "http", "state": {}}, None, None)
+    assert awaitable is app.returned[0]
+    await awaitable
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has no mark for such a function")
+async def test_a_requests_traceback_does_not_show_us() -> None:
+    """What an app raises in a request has its own frames alone, and those of the caller."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise Boom
+
+    with pytest.raises(Boom) as raised:
+        await request(LifespanMiddleware(app))
+    files = [frame.filename for frame in traceback.extract_tb(raised.value.__traceback__)]
+    assert not [file for file in files if "asgi_lifespan_mw" in file.replace("\\", "/").split("/")[-2]]
+
+
+def test_the_call_is_what_servers_look_for() -> None:
+    """Uvicorn probes for factories and ASGI 2, daphne calls by keyword: three plain parameters, a coroutine function."""
+    app = LifespanMiddleware(Journal().app())
+    for instance in (app, Isolated(app)):
+        parameters = inspect.signature(instance).parameters
+        assert list(parameters) == ["scope", "receive", "send"]
+        assert {(one.kind, one.default) for one in parameters.values()} == {
+            (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty)
+        }
+        assert inspect.iscoroutinefunction(instance.__call__)
+        with pytest.raises(TypeError):
+            instance()  # type: ignore[call-arg]
+
+
+async def test_requests_get_a_copy_of_the_state_where_the_server_has_none() -> None:
+    """Daphne and httpx have no state: a shallow copy for each request, until the run is over."""
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await Journal().app()(scope, receive, send)
+        else:
+            seen.append(scope.get("state"))
+            scope.get("state", {})["mine"] = True
+
+    pool = object()
+
+    @asynccontextmanager
+    async def opens_a_pool() -> AsyncIterator[dict[str, object]]:
+        yield {"pool": pool}
+
+    wrapped = LifespanMiddleware(app, opens_a_pool)
+    server = RecordingServer(holds_on=True)
+    del server.scope["state"]
+    await request(wrapped)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.run, wrapped)
+        await server.started.wait()
+        await request(wrapped)
+        await request(wrapped, state={"server": 1})
+        await request(wrapped)
+        server.may_stop.set()
+    await request(wrapped)
+    assert seen[0] is None
+    assert seen[1] == {"pool": pool, "mine": True}
+    assert seen[2] == {"server": 1, "mine": True}
+    assert seen[3] == {"pool": pool, "mine": True}
+    assert seen[4] is None
+
+
+async def test_unknown_scope_types_go_straight_through() -> None:
+    """What comes after HTTP and WebSocket is the app's business."""
+    app = KeepsAwaitables()
+    await LifespanMiddleware(app)({"type": "webtransport"}, None, None)  # type: ignore[arg-type]
+    assert app.got[0][0] == {"type": "webtransport"}
+
+
+# Bad input.
+
+
+class AnApp:
+    """A class, where an instance belongs."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Be an app."""
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (
+            lambda: LifespanMiddleware(AnApp),
+            TypeError,
+            "got the class AnApp.*give an instance.*guarantee_single_callable",
+        ),  # type: ignore[arg-type]
+        (lambda: LifespanMiddleware(None), TypeError, "can't be called.*guarantee_single_callable"),  # type: ignore[arg-type]
+        (lambda: LifespanMiddleware(AnApp(), mounts="all"), ValueError, "'all', expected 'auto', 'off' or a sequence"),  # type: ignore[arg-type]
+        (lambda: LifespanMiddleware(AnApp(), mounts=AnApp()), TypeError, "expected 'auto', 'off' or a sequence"),  # type: ignore[arg-type]
+        (lambda: LifespanMiddleware(AnApp(), exclude=AnApp()), TypeError, "exclude.*expected a sequence of apps"),  # type: ignore[arg-type]
+        (lambda: LifespanMiddleware(AnApp(), startup_timeout=0), ValueError, "startup_timeout.*more than 0 seconds"),
+        (lambda: LifespanMiddleware(AnApp(), shutdown_timeout="5"), TypeError, "shutdown_timeout.*as a number"),  # type: ignore[arg-type]
+        (lambda: LifespanMiddleware(AnApp(), on_crash="die"), ValueError, "expected 'log', 'stop' or a function"),  # type: ignore[arg-type]
+        (
+            lambda: LifespanMiddleware(AnApp(), on_crash=request),
+            TypeError,
+            "expected 'log', 'stop' or a plain function",
+        ),  # type: ignore[arg-type]
+        (lambda: LifespanMiddleware(AnApp(), startup=[]), TypeError, "unexpected keyword argument"),  # type: ignore[call-arg]
+        (
+            lambda: LifespanMiddleware(AnApp(), lifespan="app.lifespan"),
+            TypeError,
+            "'app.lifespan', expected a function",
+        ),  # type: ignore[arg-type]
+    ],
+)
+def test_bad_input_is_refused_at_construction(make: Any, error: type[Exception], text: str) -> None:
+    """What was given, what was expected, what to do, before anything runs."""
+    with pytest.raises(error, match=text):
+        make()
+
+
+def test_repr_shows_the_app() -> None:
+    """A middleware stack can be read in a debugger."""
+    assert repr(LifespanMiddleware(Isolated(AnApp()))).startswith("LifespanMiddleware(Isolated(<")

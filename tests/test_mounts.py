@@ -1,0 +1,1364 @@
+import json
+import logging
+import math
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+import a2wsgi
+import anyio
+import asgiref.wsgi
+import pytest
+import starlette.routing
+from fastapi import APIRouter, FastAPI
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Host, Mount, Route, Router
+from starlette.staticfiles import StaticFiles
+
+from asgi_lifespan_mw import Isolated, Lifespan, LifespanMiddleware, LifespanTimeout, _mounts, register_container
+from asgi_lifespan_mw._mounts import look_inside, may_be_sent, row_of, same_as
+from asgi_lifespan_mw._types import ASGIApp
+from tests.conftest import VIRTUAL
+from tests.server import RecordingServer, request
+
+LifespanFunction = Callable[[Any], AbstractAsyncContextManager[dict[str, Any]]]
+
+
+def lifespan_of(log: list[str], name: str) -> LifespanFunction:
+    """A lifespan that writes into `log`, and whose state is its name."""
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[dict[str, Any]]:
+        log.append(f"start {name}")
+        yield {name: name}
+        log.append(f"stop {name}")
+
+    return lifespan
+
+
+async def show_state(request: Request) -> JSONResponse:
+    """Answer with the keys of the state that the request sees."""
+    return JSONResponse(list(request.scope["state"]))
+
+
+def recorded(log: list[str], name: str, *routes: starlette.routing.BaseRoute) -> Starlette:
+    """An app that records its lifespan and tells the state of requests to it."""
+    return Starlette(lifespan=lifespan_of(log, name), routes=[Route("/state", show_state), *routes])
+
+
+async def lived(app: ASGIApp) -> RecordingServer:
+    """See one lifespan of an app through, which must be answered as it should be."""
+    server = RecordingServer()
+    await server.run(app)
+    assert server.answers == ["startup.complete", "shutdown.complete"]
+    return server
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp) -> AsyncIterator[RecordingServer]:
+    """Serve an app while the body runs."""
+    server = RecordingServer(holds_on=True)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.run, app)
+        await server.started.wait()
+        yield server
+        server.may_stop.set()
+    assert server.answers == ["startup.complete", "shutdown.complete"]
+
+
+async def state_seen(app: ASGIApp, server: RecordingServer, path: str, **scope: Any) -> list[str]:
+    """The keys of the state that a request to `path` sees."""
+    start, *parts = await request(app, path, state=server.state.copy(), **scope)
+    assert start["status"] == 200
+    keys: list[str] = json.loads(b"".join(part["body"] for part in parts))
+    return keys
+
+
+def started_and_stopped(*names: str) -> list[str]:
+    """The log of units that start in this order and stop in reverse."""
+    return [f"start {name}" for name in names] + [f"stop {name}" for name in reversed(names)]
+
+
+def told(caplog: pytest.LogCaptureFixture, level: int) -> list[logging.LogRecord]:
+    """What the package logged at `level`."""
+    return [record for record in caplog.records if record.name == "asgi_lifespan_mw" and record.levelno == level]
+
+
+def labels(app: ASGIApp) -> list[str]:
+    """What is found in an app, by the names that messages use."""
+    return [nested.label for nested in look_inside(app, "", delivered=True).nested]
+
+
+class Create(Protocol):
+    """Makes an application that uses the package, and what the server is given."""
+
+    def __call__(self, lifespan: LifespanFunction, **options: Any) -> tuple[FastAPI, ASGIApp]: ...
+
+
+def around(lifespan: LifespanFunction, **options: Any) -> tuple[FastAPI, ASGIApp]:
+    """``app = LifespanMiddleware(app)``."""
+    app = FastAPI(lifespan=lifespan)
+    return app, LifespanMiddleware(app, **options)
+
+
+def in_the_stack(lifespan: LifespanFunction, **options: Any) -> tuple[FastAPI, ASGIApp]:
+    """``app.add_middleware(LifespanMiddleware)``."""
+    app = FastAPI(lifespan=lifespan)
+    app.add_middleware(LifespanMiddleware, **options)
+    return app, app
+
+
+def as_the_lifespan(lifespan: LifespanFunction, **options: Any) -> tuple[FastAPI, ASGIApp]:
+    """``FastAPI(lifespan=Lifespan(mounts="auto"))``."""
+    app = FastAPI(lifespan=Lifespan(contexts=[lifespan], **{"mounts": "auto", **options}))
+    return app, app
+
+
+@pytest.fixture(params=[around, in_the_stack, as_the_lifespan], ids=lambda usage: usage.__name__)
+def create(request: pytest.FixtureRequest) -> Create:
+    """The three ways of use in turn."""
+    usage: Create = request.param
+    return usage
+
+
+class PassesOn:
+    """A middleware that nobody knows."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
+class TurnsLifespanAway(PassesOn):
+    """A middleware that lets nothing but requests through."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise ValueError("requests only, please")
+        await self.app(scope, receive, send)
+
+
+class RefusesLifespan:
+    """An app without lifespan that says so, and remembers that it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked.append(scope["type"])
+        raise ValueError("requests only, please")
+
+
+class ReturnsAtOnce:
+    """An app without lifespan that says nothing."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        return
+
+
+class FailsToStart:
+    """An app whose startup fails."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        raise OSError("no database")
+
+
+# --- Where apps are found ---
+
+
+async def test_a_mounted_app_is_started_after_its_parent_and_stopped_before_it(create: Create) -> None:
+    """A `Mount`'s app runs inside its parent's lifespan, and its requests see the state of both."""
+    log: list[str] = []
+    app, served = create(lifespan_of(log, "parent"))
+    app.mount("/sub", recorded(log, "sub"))
+    async with serving(served) as server:
+        assert await state_seen(served, server, "/sub/state") == ["parent", "sub"]
+    assert log == started_and_stopped("parent", "sub")
+
+
+async def test_mounts_start_in_route_order_each_parent_before_its_children(create: Create) -> None:
+    """The tree is walked depth first, and stopped in exactly the reverse order."""
+    log: list[str] = []
+    app, served = create(lifespan_of(log, "parent"))
+    leaf = recorded(log, "leaf")
+    app.mount("/a", recorded(log, "a", Mount("/inner", recorded(log, "inner", Mount("/leaf", leaf)))))
+    app.mount("/b", recorded(log, "b"))
+    async with serving(served) as server:
+        assert await state_seen(served, server, "/a/inner/leaf/state") == ["parent", "a", "inner", "leaf", "b"]
+    assert log == started_and_stopped("parent", "a", "inner", "leaf", "b")
+
+
+async def test_an_app_behind_a_host_is_started(create: Create) -> None:
+    """A `Host`'s app is a mount too."""
+    log: list[str] = []
+    app, served = create(lifespan_of(log, "parent"))
+    app.host("api.example.org", recorded(log, "api"))
+    async with serving(served) as server:
+        headers = [(b"host", b"api.example.org")]
+        assert await state_seen(served, server, "/state", headers=headers) == ["parent", "api"]
+    assert log == started_and_stopped("parent", "api")
+
+
+async def test_a_nested_router_is_started_with_the_application_around_it(create: Create) -> None:
+    """A bare router's lifespan is given the application, as that of a router which is no mount."""
+    given: list[object] = []
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[dict[str, Any]]:
+        given.append(app)
+        yield {"router": 1}
+
+    app, served = create(lifespan_of([], "parent"))
+    app.mount("/sub", Router(routes=[Route("/state", show_state)], lifespan=lifespan))
+    async with serving(served) as server:
+        assert await state_seen(served, server, "/sub/state") == ["parent", "router"]
+    assert given == [app]
+
+
+async def test_a_router_behind_a_middleware_is_given_the_application_too(create: Create) -> None:
+    """A middleware around a bare router takes nothing from it."""
+    given: list[object] = []
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[None]:
+        given.append(app)
+        yield
+
+    app, served = create(lifespan_of([], "parent"))
+    app.router.routes.append(Mount("/sub", Router(lifespan=lifespan), middleware=[Middleware(GZipMiddleware)]))
+    await lived(served)
+    assert given == [app]
+
+
+async def test_a_router_in_a_sub_app_is_given_the_sub_app(create: Create) -> None:
+    """The nearest application around a router is its own."""
+    given: list[object] = []
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[None]:
+        given.append(app)
+        yield
+
+    app, served = create(lifespan_of([], "parent"))
+    sub = Starlette(routes=[Mount("/group", routes=[Mount("/router", Router(lifespan=lifespan))])])
+    app.mount("/sub", sub)
+    await lived(served)
+    assert given == [sub]
+
+
+async def test_a_wrapped_router_is_the_application_of_the_routers_in_it() -> None:
+    """Where there is no application at all, routers get what is wrapped, as hooks do."""
+    given: list[object] = []
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[None]:
+        given.append(app)
+        yield
+
+    router = Router(routes=[Mount("/sub", Router(lifespan=lifespan))])
+    await lived(LifespanMiddleware(router))
+    assert given == [router]
+
+
+async def test_apps_in_a_group_of_routes_are_started(create: Create) -> None:
+    """``Mount(routes=[...])`` is looked through, however deep."""
+    log: list[str] = []
+    app, served = create(lifespan_of(log, "parent"))
+    inner = Mount("/inner", routes=[Mount("/sub", recorded(log, "sub"))])
+    app.router.routes.append(Mount("/group", routes=[inner]))
+    async with serving(served) as server:
+        assert await state_seen(served, server, "/group/inner/sub/state") == ["parent", "sub"]
+    assert log == started_and_stopped("parent", "sub")
+
+
+@pytest.mark.parametrize(
+    "middleware",
+    [
+        [Middleware(GZipMiddleware)],
+        [Middleware(TrustedHostMiddleware, allowed_hosts=["*"])],
+        [Middleware(PassesOn), Middleware(GZipMiddleware)],
+        [Middleware(BaseHTTPMiddleware, dispatch=lambda request, call_next: call_next(request))],
+    ],
+    ids=["gzip", "trusted-host", "two", "base-http"],
+)
+async def test_a_mount_with_middleware_is_sent_one_lifespan(create: Create, middleware: list[Middleware]) -> None:
+    """The lifespan enters by the middleware and passes on to the app, which is not sent a second one."""
+    log: list[str] = []
+    app, served = create(lifespan_of(log, "parent"))
+    app.router.routes.append(Mount("/sub", recorded(log, "sub"), middleware=middleware))
+    async with serving(served) as server:
+        assert await state_seen(served, server, "/sub/state") == ["parent", "sub"]
+    assert log == started_and_stopped("parent", "sub")
+
+
+async def test_the_fallback_of_a_router_is_started(create: Create) -> None:
+    """``Router.default``, which answers what no route matches, may be an app."""
+    log: list[str] = []
+    app, served = create(lifespan_of(log, "parent"))
+    app.router.default = recorded(log, "fallback")
+    async with serving(served) as server:
+        assert await state_seen(served, server, "/state") == ["parent", "fallback"]
+    assert log == started_and_stopped("parent", "fallback")
+
+
+async def test_an_included_router_runs_once_and_its_mounts_are_started(create: Create) -> None:
+    """``include_router()`` merges the router's lifespan, and skips what is mounted on the router.
+
+    Where the package is the application's lifespan, FastAPI runs those of its routers inside that.
+    """
+    log: list[str] = []
+    app, served = create(lifespan_of(log, "parent"))
+    router = APIRouter(lifespan=lifespan_of(log, "router"))
+    router.mount("/sub", recorded(log, "sub"))
+    app.include_router(router, prefix="/api")
+    async with serving(served) as server:
+        assert sorted(await state_seen(served, server, "/api/sub/state")) == ["parent", "router", "sub"]
+    if create is as_the_lifespan:
+        assert log == started_and_stopped("parent", "sub", "router")
+    else:
+        assert log == started_and_stopped("parent", "router", "sub")
+
+
+async def test_nested_included_routers_run_once_each_and_their_mounts_are_started(create: Create) -> None:
+    """An included router may include others."""
+    log: list[str] = []
+    app, served = create(lifespan_of(log, "parent"))
+    outer, inner = APIRouter(lifespan=lifespan_of(log, "outer")), APIRouter(lifespan=lifespan_of(log, "inner"))
+    inner.mount("/sub", recorded(log, "sub"))
+    outer.include_router(inner, prefix="/v1")
+    app.include_router(outer, prefix="/api")
+    async with serving(served) as server:
+        assert sorted(await state_seen(served, server, "/api/v1/sub/state")) == ["inner", "outer", "parent", "sub"]
+    if create is as_the_lifespan:
+        assert log == started_and_stopped("parent", "sub", "outer", "inner")
+    else:
+        assert log == started_and_stopped("parent", "outer", "inner", "sub")
+
+
+async def test_a_router_included_twice_starts_its_mounts_once(create: Create) -> None:
+    """The two ways to one mount are found to lead to one app."""
+    log: list[str] = []
+    app, served = create(lifespan_of(log, "parent"))
+    router = APIRouter()
+    router.mount("/sub", recorded(log, "sub"))
+    app.include_router(router, prefix="/v1")
+    app.include_router(router, prefix="/v2")
+    async with serving(served) as server:
+        assert await state_seen(served, server, "/v2/sub/state") == ["parent", "sub"]
+    assert log == started_and_stopped("parent", "sub")
+
+
+async def test_an_app_mounted_in_its_parents_lifespan_is_started(create: Create) -> None:
+    """Mounts are looked for when the parent has started, for lifespans add them."""
+    log: list[str] = []
+
+    @asynccontextmanager
+    async def mounts_late(parent: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        log.append("start parent")
+        parent.mount("/late", sub)
+        yield {}
+        log.append("stop parent")
+
+    @asynccontextmanager
+    async def mounts_later(parent: Starlette) -> AsyncIterator[dict[str, Any]]:
+        log.append("start sub")
+        parent.mount("/later", recorded(log, "later"))
+        yield {}
+        log.append("stop sub")
+
+    sub = Starlette(lifespan=mounts_later)
+    _, served = create(mounts_late)
+    async with serving(served) as server:
+        assert await state_seen(served, server, "/late/later/state") == ["later"]
+    assert log == started_and_stopped("parent", "sub", "later")
+
+
+async def test_an_app_that_a_hook_mounts_is_started() -> None:
+    """Hooks run before the wrapped app, and may add mounts to it."""
+    log: list[str] = []
+    app = recorded(log, "parent")
+    wrapped = LifespanMiddleware(app)
+
+    @wrapped.on_startup
+    def mount(app: Starlette) -> None:
+        app.mount("/late", recorded(log, "late"))
+
+    await lived(wrapped)
+    assert log == started_and_stopped("parent", "late")
+
+
+async def test_a_bare_mount_may_be_wrapped() -> None:
+    """What is no application, but leads to one, is looked into as well."""
+    log: list[str] = []
+    await lived(LifespanMiddleware(Mount("/sub", recorded(log, "sub")), on_startup=[lambda: None]))
+    assert log == started_and_stopped("sub")
+
+
+async def test_the_mounts_of_an_app_whose_lifespan_passes_through_middleware_are_found() -> None:
+    """Wrappers around the wrapped app are looked through."""
+    log: list[str] = []
+    app = recorded(log, "parent", Mount("/sub", recorded(log, "sub")))
+    await lived(LifespanMiddleware(PassesOn(GZipMiddleware(app))))
+    assert log == started_and_stopped("parent", "sub")
+
+
+# --- What a mount is called ---
+
+
+def _plain(mounted: ASGIApp) -> ASGIApp:
+    return Starlette(routes=[Mount("/sub/", mounted)])
+
+
+def _on_included_router(mounted: ASGIApp) -> ASGIApp:
+    router, app = APIRouter(), FastAPI()
+    router.mount("/sub", mounted)
+    app.include_router(router, prefix="/api")
+    return app
+
+
+def _on_included_router_with_prefix(mounted: ASGIApp) -> ASGIApp:
+    router, app = APIRouter(prefix="/ignored/by/mount"), FastAPI()
+    router.mount("/sub", mounted)
+    app.include_router(router, prefix="/api")
+    return app
+
+
+def _on_nested_included_router(mounted: ASGIApp) -> ASGIApp:
+    inner, outer, app = APIRouter(), APIRouter(), FastAPI()
+    inner.mount("/sub", mounted)
+    outer.include_router(inner, prefix="/v1")
+    app.include_router(outer, prefix="/api")
+    return app
+
+
+def _at_the_root(mounted: ASGIApp) -> ASGIApp:
+    return Starlette(routes=[Mount("", mounted)])
+
+
+def _as_fallback(mounted: ASGIApp) -> ASGIApp:
+    return Starlette(routes=[Mount("/sub", Router(default=mounted))])
+
+
+@pytest.mark.parametrize(
+    ("nest", "path"),
+    [
+        (_plain, "/sub"),
+        (_on_included_router, "/api/sub"),
+        (_on_included_router_with_prefix, "/api/sub"),
+        (_on_nested_included_router, "/api/v1/sub"),
+        (_at_the_root, "/"),
+        (_as_fallback, "/sub"),
+    ],
+)
+async def test_a_mount_is_named_by_the_path_that_a_client_types(nest: Callable[[ASGIApp], ASGIApp], path: str) -> None:
+    """The path in a failure's message is one at which the app answers requests."""
+
+    class AnswersRequests(FailsToStart):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                await PlainTextResponse("here")(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
+
+    app = nest(AnswersRequests())
+    assert (await request(app, path.rstrip("/") + "/"))[1]["body"] == b"here"
+    server = RecordingServer()
+    with pytest.raises(OSError, match="no database"):
+        await server.run(LifespanMiddleware(app))
+    assert f"startup failed in mount {path!r}: OSError: no database" in server.sent[0]["message"]
+
+
+def test_a_path_grows_with_the_depth() -> None:
+    """Groups and sub-apps lend their paths to what is mounted in them."""
+    group = Mount("/group", routes=[Mount("/sub", RefusesLifespan())])
+    [nested] = look_inside(Starlette(routes=[group]), "/app", delivered=True).nested
+    assert nested.label == "mount '/app/group'"
+    assert [inner.label for inner in look_inside(nested.app, nested.path, delivered=True).nested] == [
+        "mount '/app/group/sub'"
+    ]
+
+
+def test_a_host_is_named_before_the_path() -> None:
+    """A client types the host first."""
+    assert labels(Starlette(routes=[Host("api.example.org", RefusesLifespan())])) == ["mount 'api.example.org'"]
+    assert labels(Mount("/admin", Starlette(routes=[]))) == ["mount '/admin'"]
+    [behind] = look_inside(Host("{tenant}.example.org", RefusesLifespan()), "/admin", delivered=True).nested
+    assert behind.label == "mount '{tenant}.example.org/admin'"
+
+
+async def test_the_failure_of_a_mount_deep_inside_names_its_whole_path() -> None:
+    """The path of a mount counts from the wrapped app."""
+    app = Starlette(routes=[Mount("/a", Starlette(routes=[Mount("/b", FailsToStart())]))])
+    server = RecordingServer()
+    with pytest.raises(OSError, match="no database"):
+        await server.run(LifespanMiddleware(app))
+    assert "mount '/a/b'" in server.sent[0]["message"]
+
+
+# --- One app under several names ---
+
+
+def _twice(app: Starlette) -> list[ASGIApp]:
+    return [app, app]
+
+
+def _bare_and_wrapped(app: Starlette) -> list[ASGIApp]:
+    return [app, GZipMiddleware(app)]
+
+
+def _wrapped_and_bare(app: Starlette) -> list[ASGIApp]:
+    return [PassesOn(app), app]
+
+
+def _wrapped_twice(app: Starlette) -> list[ASGIApp]:
+    return [PassesOn(app), PassesOn(GZipMiddleware(app))]
+
+
+def _app_and_router(app: Starlette) -> list[ASGIApp]:
+    return [app, app.router]
+
+
+def _router_and_app(app: Starlette) -> list[ASGIApp]:
+    return [app.router, app]
+
+
+@pytest.mark.parametrize("concurrent", [False, True], ids=["in-turn", "concurrent"])
+@pytest.mark.parametrize(
+    "mounted", [_twice, _bare_and_wrapped, _wrapped_and_bare, _wrapped_twice, _app_and_router, _router_and_app]
+)
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["one-parent", "two-parents"])
+async def test_an_app_mounted_under_several_names_is_started_once(
+    mounted: Callable[[Starlette], list[ASGIApp]], elsewhere: bool, concurrent: bool
+) -> None:
+    """Twice, wrapped, or by its own router: it is one app."""
+    log: list[str] = []
+    first, second = mounted(recorded(log, "sub"))
+    routes: list[starlette.routing.BaseRoute] = [Mount("/first", first), Mount("/second", second)]
+    if elsewhere:
+        routes = [Mount("/x", routes=[Mount("/first", first)]), Mount("/y", routes=[Mount("/second", second)])]
+    await lived(LifespanMiddleware(Starlette(routes=routes), concurrent=concurrent))
+    assert log == started_and_stopped("sub")
+
+
+async def test_an_app_mounted_twice_serves_at_both_paths(create: Create) -> None:
+    """Its state reaches the requests to either mount."""
+    log: list[str] = []
+    app, served = create(lifespan_of(log, "parent"))
+    sub = recorded(log, "sub")
+    app.mount("/first", sub)
+    app.mount("/second", sub)
+    async with serving(served) as server:
+        assert await state_seen(served, server, "/first/state") == ["parent", "sub"]
+        assert await state_seen(served, server, "/second/state") == ["parent", "sub"]
+    assert log == started_and_stopped("parent", "sub")
+
+
+async def test_an_app_mounted_in_itself_is_started_once(create: Create) -> None:
+    """A cycle of one; by its router too."""
+    log: list[str] = []
+    app, served = create(lifespan_of(log, "app"))
+    app.mount("/self", app)
+    app.mount("/router", app.router)
+    app.mount("/wrapped", GZipMiddleware(app))
+    await lived(served)
+    assert log == started_and_stopped("app")
+
+
+async def test_apps_mounted_in_each_other_are_started_once(create: Create) -> None:
+    """A cycle of two."""
+    log: list[str] = []
+    x, served = create(lifespan_of(log, "x"))
+    y = recorded(log, "y")
+    x.mount("/y", y)
+    y.mount("/x", x)
+    await lived(served)
+    assert log == started_and_stopped("x", "y")
+
+
+async def test_a_wrapper_that_leads_back_to_itself_ends_the_search() -> None:
+    """A cycle of wrappers has no app in it, and no end."""
+    loop = PassesOn(RefusesLifespan())
+    refuses, loop.app = loop.app, loop
+    assert list(same_as(loop)) == [loop]
+    loop.app = refuses
+    await lived(LifespanMiddleware(loop, on_startup=[lambda: None]))
+
+
+async def test_mounts_that_are_equal_but_not_the_same_are_all_started(create: Create) -> None:
+    """Routers and mounts compare by value and have no hash; identity alone tells apps apart."""
+    log: list[str] = []
+    app, served = create(lifespan_of(log, "parent"))
+    one, other = (Mount("/sub", Router(lifespan=lifespan_of(log, name))) for name in ("one", "other"))
+    assert one == other
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(one)
+    app.router.routes += [one, other]
+    await lived(served)
+    assert log == started_and_stopped("parent", "one", "other")
+
+
+# --- What is never sent a lifespan ---
+
+
+class RecordsResponse(PlainTextResponse):
+    """A response that remembers what it was asked for."""
+
+    def __init__(self, asked: list[str]) -> None:
+        super().__init__("hello")
+        self.asked = asked
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked.append(scope["type"])
+        await super().__call__(scope, receive, send)
+
+
+class RecordsStaticFiles(StaticFiles):
+    """A file server that remembers what it was asked for."""
+
+    def __init__(self, asked: list[str]) -> None:
+        super().__init__(check_dir=False)
+        self.asked = asked
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked.append(scope["type"])
+
+
+def _wsgi_app(environ: Any, start_response: Any) -> list[bytes]:
+    raise AssertionError
+
+
+def _of_a2wsgi(asked: list[str]) -> ASGIApp:
+    class Records(a2wsgi.WSGIMiddleware):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            asked.append(scope["type"])
+
+    adapter: Any = Records(_wsgi_app)
+    return adapter  # type: ignore[no-any-return]
+
+
+def _of_asgiref(asked: list[str]) -> ASGIApp:
+    class Records(asgiref.wsgi.WsgiToAsgi):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            asked.append(scope["type"])
+
+    adapter: Any = Records
+    return adapter(_wsgi_app)  # type: ignore[no-any-return]
+
+
+def _of_starlette(asked: list[str]) -> ASGIApp:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the module is deprecated, and says so when it is imported
+        from starlette.middleware.wsgi import WSGIMiddleware
+
+    class Records(WSGIMiddleware):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            asked.append(scope["type"])
+
+    adapter: Any = Records
+    return adapter(_wsgi_app)  # type: ignore[no-any-return]
+
+
+def _class_endpoint(asked: list[str]) -> Any:
+    class Endpoint(HTTPEndpoint):
+        def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+            asked.append(scope["type"])
+
+    return Endpoint
+
+
+def _around_a_response(asked: list[str]) -> ASGIApp:
+    return GZipMiddleware(RecordsResponse(asked))
+
+
+def _around_static_files(asked: list[str]) -> ASGIApp:
+    return PassesOn(RecordsStaticFiles(asked))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        RecordsResponse,
+        RecordsStaticFiles,
+        _of_a2wsgi,
+        _of_asgiref,
+        _of_starlette,
+        _class_endpoint,
+        _around_a_response,
+        _around_static_files,
+    ],
+)
+async def test_what_has_no_lifespan_is_not_asked_for_one(
+    make: Callable[[list[str]], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Responses, file servers, WSGI adapters and classes are left alone, and its siblings are started."""
+    asked: list[str] = []
+    log: list[str] = []
+    app = recorded(log, "parent", Mount("/before", make(asked)), Mount("/sub", recorded(log, "sub")))
+    await lived(LifespanMiddleware(app))
+    assert log == started_and_stopped("parent", "sub")
+    assert asked == []
+    assert not told(caplog, logging.WARNING)
+
+
+async def test_an_asgi_app_behind_a_wsgi_adapter_is_not_started() -> None:
+    """Nothing behind an adapter is reached by requests as an ASGI app of its own."""
+    log: list[str] = []
+    adapter: Any = a2wsgi.WSGIMiddleware(a2wsgi.ASGIMiddleware(recorded(log, "behind")))  # type: ignore[arg-type]
+    await lived(LifespanMiddleware(Starlette(routes=[Mount("/wsgi", adapter)])))
+    assert log == []
+
+
+async def test_the_endpoints_of_routes_are_not_asked_for_a_lifespan() -> None:
+    """An endpoint answers requests: functions, classes, and apps as endpoints."""
+    asked: list[str] = []
+
+    async def function(request: Request) -> PlainTextResponse:
+        raise AssertionError
+
+    endpoints: list[Any] = [
+        function,
+        _class_endpoint(asked),
+        RecordsResponse(asked),
+        GZipMiddleware(RecordsResponse(asked)),
+    ]
+    app = Starlette(routes=[Route(f"/{index}", endpoint) for index, endpoint in enumerate(endpoints)])
+    await lived(LifespanMiddleware(app))
+    assert asked == []
+
+
+async def test_functions_and_methods_that_turn_the_lifespan_away_are_no_errors(
+    create: Create, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mount without a lifespan is told of at DEBUG, with its traceback, and its siblings are started."""
+    caplog.set_level(logging.DEBUG, "asgi_lifespan_mw")
+    log: list[str] = []
+
+    async def function(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+
+    class Transport:
+        async def method(self, scope: Any, receive: Any, send: Any) -> None:
+            scope["method"]
+
+    app, served = create(lifespan_of(log, "parent"))
+    app.mount("/function", function)
+    app.mount("/method", Transport().method)
+    app.mount("/silent", ReturnsAtOnce())
+    app.mount("/sub", recorded(log, "sub"))
+    await lived(served)
+    assert log == started_and_stopped("parent", "sub")
+    refusals = [record for record in told(caplog, logging.DEBUG) if "does not support" in record.getMessage()]
+    assert [record.getMessage() for record in refusals] == [
+        f"mount '/{path}' does not support the lifespan protocol" for path in ("function", "method", "silent")
+    ]
+    types = [record.exc_info and record.exc_info[0] for record in refusals]
+    assert types[:2] == [AssertionError, KeyError]
+    assert not types[2]
+    assert not told(caplog, logging.WARNING)
+
+
+async def test_a_mounted_function_with_a_lifespan_is_started() -> None:
+    """Any ASGI app may have one."""
+    log: list[str] = []
+
+    async def function(scope: Any, receive: Any, send: Any) -> None:
+        log.append((await receive())["type"])
+        await send({"type": "lifespan.startup.complete"})
+        log.append((await receive())["type"])
+        await send({"type": "lifespan.shutdown.complete"})
+
+    await lived(LifespanMiddleware(Starlette(routes=[Mount("/sub", function)])))
+    assert log == ["lifespan.startup", "lifespan.shutdown"]
+
+
+# --- Wrappers and apps that turn the lifespan away ---
+
+
+async def test_an_app_in_a_mounted_wrapper_that_turns_the_lifespan_away_is_asked_itself(create: Create) -> None:
+    """The wrapper's refusal is not its app's."""
+    log: list[str] = []
+    app, served = create(lifespan_of(log, "parent"))
+    sub = recorded(log, "sub", Mount("/deep", recorded(log, "deep")))
+    app.mount("/sub", PassesOn(TurnsLifespanAway(PassesOn(sub))))
+    async with serving(served) as server:
+        assert await state_seen(served, server, "/sub/deep/state") == ["parent", "sub", "deep"]
+    assert log == started_and_stopped("parent", "sub", "deep")
+
+
+async def test_the_app_in_a_wrapper_that_turns_the_lifespan_away_is_asked_itself() -> None:
+    """So it is where the wrapper is the wrapped app, with the mounts of the app inside."""
+    log: list[str] = []
+    app = recorded(log, "app", Mount("/sub", recorded(log, "sub")))
+    async with serving(LifespanMiddleware(TurnsLifespanAway(app))) as server:
+        assert await state_seen(app, server, "/sub/state") == ["app", "sub"]
+    assert log == started_and_stopped("app", "sub")
+
+
+async def test_an_app_that_runs_already_is_not_asked_again_when_a_wrapper_around_it_refuses() -> None:
+    """Mounted bare first, then in a wrapper that turns the lifespan away."""
+    log: list[str] = []
+    sub = recorded(log, "sub")
+    app = Starlette(routes=[Mount("/bare", sub), Mount("/wrapped", TurnsLifespanAway(sub))])
+    await lived(LifespanMiddleware(app))
+    assert log == started_and_stopped("sub")
+
+
+async def test_an_app_is_started_where_it_is_bare_if_the_wrapper_before_it_refused() -> None:
+    """Mounted in a wrapper that turns the lifespan away first, then bare."""
+    log: list[str] = []
+    sub = recorded(log, "sub")
+    app = Starlette(routes=[Mount("/wrapped", TurnsLifespanAway(sub)), Mount("/bare", sub)])
+    await lived(LifespanMiddleware(app))
+    assert log == started_and_stopped("sub")
+
+
+async def test_two_refusing_wrappers_around_one_app_start_it_once() -> None:
+    """The app is found behind each of them."""
+    log: list[str] = []
+    sub = recorded(log, "sub")
+    app = Starlette(routes=[Mount("/one", TurnsLifespanAway(sub)), Mount("/other", TurnsLifespanAway(sub))])
+    await lived(LifespanMiddleware(app))
+    assert log == started_and_stopped("sub")
+
+
+async def test_hooks_and_mounts_run_though_the_wrapped_app_turns_the_lifespan_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The server is answered by us, and the log warns, with the traceback."""
+
+    class RefusingRouter(Router):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            raise ValueError("requests only, please")
+
+    log: list[str] = []
+    router = RefusingRouter(routes=[Mount("/sub", recorded(log, "sub"))])
+    await lived(LifespanMiddleware(router, lifespan=lifespan_of(log, "hook")))
+    assert log == started_and_stopped("hook", "sub")
+    [record] = told(caplog, logging.WARNING)
+    assert "RefusingRouter does not support the lifespan protocol" in record.getMessage()
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ValueError
+
+
+async def test_an_app_that_returns_without_a_word_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """There is no traceback to show."""
+    log: list[str] = []
+    await lived(LifespanMiddleware(ReturnsAtOnce(), lifespan=lifespan_of(log, "hook")))
+    assert log == started_and_stopped("hook")
+    [record] = told(caplog, logging.WARNING)
+    assert "ReturnsAtOnce does not support the lifespan protocol" in record.getMessage()
+    assert not record.exc_info
+
+
+@pytest.mark.parametrize("module", ["django.core.handlers.asgi", "channels.routing"])
+@pytest.mark.parametrize("wrap", [lambda app: app, PassesOn], ids=["bare", "wrapped"])
+async def test_the_refusal_of_apps_that_never_take_a_lifespan_is_no_warning(
+    module: str, wrap: Callable[[ASGIApp], ASGIApp], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Django and Channels turn every lifespan away, which is worth a line at INFO."""
+    caplog.set_level(logging.INFO, "asgi_lifespan_mw")
+    handler: type[RefusesLifespan] = type("Handler", (RefusesLifespan,), {"__module__": module})
+    log: list[str] = []
+    await lived(LifespanMiddleware(wrap(handler()), lifespan=lifespan_of(log, "hook")))
+    assert log == started_and_stopped("hook")
+    assert not told(caplog, logging.WARNING)
+    assert any("does not support the lifespan protocol" in record.getMessage() for record in told(caplog, logging.INFO))
+
+
+@pytest.mark.parametrize("options", [{}, {"mounts": "off"}], ids=str)
+async def test_the_refusal_goes_to_the_server_where_nothing_of_ours_is_run(
+    options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without hooks and mounts, it is as if we were not there."""
+    server = RecordingServer()
+    with pytest.raises(ValueError, match="requests only, please"):
+        await server.run(LifespanMiddleware(RefusesLifespan(), **options))
+    assert server.sent == []
+    assert not told(caplog, logging.WARNING)
+
+
+async def test_a_wrapper_and_its_app_may_both_turn_the_lifespan_away() -> None:
+    """One is asked after the other, each once."""
+    inner = RefusesLifespan()
+    await lived(LifespanMiddleware(TurnsLifespanAway(PassesOn(inner)), on_startup=[lambda: None]))
+    assert inner.asked == ["lifespan"]
+
+
+# --- mounts= and exclude= ---
+
+
+async def test_mounts_can_be_left_alone(create: Create) -> None:
+    """``mounts="off"`` starts none of them."""
+    log: list[str] = []
+    app, served = create(lifespan_of(log, "parent"), mounts="off")
+    app.mount("/sub", recorded(log, "sub"))
+    await lived(served)
+    assert log == started_and_stopped("parent")
+
+
+async def test_named_mounts_take_the_place_of_looking(create: Create) -> None:
+    """Only they are started, in the order of their names, and what is mounted inside them is looked for."""
+    log: list[str] = []
+    first = recorded(log, "first", Mount("/inner", recorded(log, "inner")))
+    second, third = recorded(log, "second"), recorded(log, "third")
+    app, served = create(lifespan_of(log, "parent"), mounts=[second, first])
+    for path, sub in {"/first": first, "/second": second, "/third": third}.items():
+        app.mount(path, sub)
+    async with serving(served) as server:
+        assert await state_seen(served, server, "/first/inner/state") == ["parent", "second", "first", "inner"]
+    assert log == started_and_stopped("parent", "second", "first", "inner")
+
+
+async def test_a_named_app_is_started_though_nothing_leads_to_it() -> None:
+    """An app that is only called by hand can be named."""
+    log: list[str] = []
+    hidden = recorded(log, "hidden")
+    await lived(LifespanMiddleware(recorded(log, "parent"), mounts=[hidden]))
+    assert log == started_and_stopped("parent", "hidden")
+
+
+async def test_a_named_app_is_started_though_a_lifespan_seems_to_run_it(
+    create: Create, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Naming it is how to insist, and then there is no warning."""
+    log: list[str] = []
+    sub = recorded(log, "sub")
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[dict[str, Any]]:
+        log.append(f"start {sub.router.lifespan_context is not None}")
+        yield {}
+
+    app, served = create(lifespan, mounts=[sub])
+    app.mount("/sub", sub)
+    await lived(served)
+    assert log == ["start True", *started_and_stopped("sub")]
+    assert not told(caplog, logging.WARNING)
+
+
+@pytest.mark.parametrize("concurrent", [False, True], ids=["in-turn", "concurrent"])
+async def test_an_app_that_is_named_twice_is_started_once(concurrent: bool) -> None:
+    """Exactly once counts for named apps as well."""
+    log: list[str] = []
+    sub = recorded(log, "sub")
+    app = Starlette(routes=[Mount("/sub", sub)])
+    await lived(LifespanMiddleware(app, mounts=[sub, sub], concurrent=concurrent))
+    assert log == started_and_stopped("sub")
+
+
+@pytest.mark.parametrize("concurrent", [False, True], ids=["in-turn", "concurrent"])
+async def test_a_named_app_inside_another_named_one_is_started_once(concurrent: bool) -> None:
+    """It is found by looking inside the first, before its own turn comes."""
+    log: list[str] = []
+    inner = recorded(log, "inner")
+    outer = recorded(log, "outer", Mount("/inner", inner))
+    app = Starlette(routes=[Mount("/outer", outer)])
+    await lived(LifespanMiddleware(app, mounts=[outer, inner], concurrent=concurrent))
+    assert sorted(log) == sorted(started_and_stopped("outer", "inner"))
+
+
+async def test_a_named_app_deep_inside_is_named_by_its_whole_path() -> None:
+    """Messages name it as a client would type it."""
+    inner = FailsToStart()
+    app = Starlette(routes=[Mount("/outer", Starlette(routes=[Mount("/inner", inner)]))])
+    server = RecordingServer()
+    with pytest.raises(OSError, match="no database"):
+        await server.run(LifespanMiddleware(app, mounts=[inner]))
+    assert "mount '/outer/inner'" in server.sent[0]["message"]
+
+
+async def test_a_named_app_that_is_mounted_isolated_stays_isolated() -> None:
+    """The mount is what is started, and `Isolated` keeps the state to the requests to it."""
+    log: list[str] = []
+    sub = recorded(log, "sub")
+    app = recorded(log, "parent", Mount("/sub", Isolated(sub)))
+    async with serving(LifespanMiddleware(app, mounts=[sub])) as server:
+        assert await state_seen(app, server, "/state") == ["parent"]
+        assert await state_seen(app, server, "/sub/state") == ["parent", "sub"]
+    assert log == started_and_stopped("parent", "sub")
+
+
+async def test_an_excluded_app_is_never_sent_a_lifespan_nor_what_lies_inside(create: Create) -> None:
+    """Its siblings are started."""
+    log: list[str] = []
+    sub = recorded(log, "sub", Mount("/inner", recorded(log, "inner")))
+    app, served = create(lifespan_of(log, "parent"), exclude=[sub])
+    app.mount("/sub", sub)
+    app.mount("/other", recorded(log, "other"))
+    await lived(served)
+    assert log == started_and_stopped("parent", "other")
+
+
+async def test_an_excluded_app_may_be_deep_inside(create: Create) -> None:
+    """What it is mounted in is started."""
+    log: list[str] = []
+    inner = recorded(log, "inner", Mount("/innermost", recorded(log, "innermost")))
+    app, served = create(lifespan_of(log, "parent"), exclude=[inner])
+    app.mount("/sub", recorded(log, "sub", Mount("/inner", inner)))
+    await lived(served)
+    assert log == started_and_stopped("parent", "sub")
+
+
+@pytest.mark.parametrize("wrap", [GZipMiddleware, TurnsLifespanAway, Isolated, LifespanMiddleware])
+async def test_excluding_an_app_excludes_it_behind_its_wrappers(wrap: Callable[[ASGIApp], ASGIApp]) -> None:
+    """A lifespan sent to the wrapper would reach it."""
+    log: list[str] = []
+    sub = recorded(log, "sub", Mount("/inner", recorded(log, "inner")))
+    app = recorded(log, "parent", Mount("/sub", wrap(PassesOn(sub))))
+    await lived(LifespanMiddleware(app, exclude=[sub]))
+    assert log == started_and_stopped("parent")
+
+
+async def test_excluding_an_app_excludes_its_router() -> None:
+    """The router is the same app under another name."""
+    log: list[str] = []
+    sub = recorded(log, "sub")
+    await lived(LifespanMiddleware(recorded(log, "parent", Mount("/sub", sub.router)), exclude=[sub]))
+    assert log == started_and_stopped("parent")
+
+
+async def test_excluding_a_wrapper_excludes_the_app_in_it() -> None:
+    """What lies inside an excluded app is not started where it is mounted once more."""
+    log: list[str] = []
+    sub = recorded(log, "sub")
+    wrapper = PassesOn(sub)
+    app = recorded(log, "parent", Mount("/wrapped", wrapper), Mount("/bare", sub))
+    await lived(LifespanMiddleware(app, exclude=[wrapper]))
+    assert log == started_and_stopped("parent")
+
+
+async def test_the_wrapped_app_may_be_excluded() -> None:
+    """Then nothing but the hooks is run."""
+    log: list[str] = []
+    app = recorded(log, "app", Mount("/sub", recorded(log, "sub")))
+    await lived(LifespanMiddleware(app, lifespan=lifespan_of(log, "hook"), exclude=[app]))
+    assert log == started_and_stopped("hook")
+
+
+async def test_the_wrapped_app_may_be_excluded_behind_a_middleware() -> None:
+    """It is the app that is excluded, however it is wrapped."""
+    log: list[str] = []
+    app = recorded(log, "app", Mount("/sub", recorded(log, "sub")))
+    await lived(LifespanMiddleware(PassesOn(app), lifespan=lifespan_of(log, "hook"), exclude=[app]))
+    assert log == started_and_stopped("hook")
+
+
+async def test_a_lifespan_among_the_hooks_may_exclude_apps() -> None:
+    """``exclude=`` of an included `Lifespan` counts."""
+    log: list[str] = []
+    sub = recorded(log, "sub")
+    hooks = Lifespan(contexts=[lifespan_of(log, "hook")], exclude=[sub])
+    await lived(LifespanMiddleware(recorded(log, "parent", Mount("/sub", sub)), lifespan=hooks))
+    assert log == started_and_stopped("hook", "parent")
+
+
+async def test_an_app_that_is_named_and_excluded_is_not_started(create: Create) -> None:
+    """Excluded is never: there, double runs are known of."""
+    log: list[str] = []
+    sub = recorded(log, "sub")
+    app, served = create(lifespan_of(log, "parent"), mounts=[sub], exclude=[sub])
+    app.mount("/sub", sub)
+    await lived(served)
+    assert log == started_and_stopped("parent")
+
+
+# --- concurrent= ---
+
+
+class TakesItsTime:
+    """An app that starts and stops in 100 ms each, and records when."""
+
+    def __init__(self, log: list[tuple[str, float]], name: str) -> None:
+        self.log = log
+        self.name = name
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await anyio.sleep(0.1)
+        self.log.append((f"start {self.name}", anyio.current_time()))
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await anyio.sleep(0.1)
+        self.log.append((f"stop {self.name}", anyio.current_time()))
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+@pytest.mark.parametrize("anyio_backend", VIRTUAL, indirect=True)
+@pytest.mark.parametrize(("concurrent", "seconds"), [(True, 0.1), (False, 1.0)])
+async def test_concurrent_mounts_start_and_stop_side_by_side(concurrent: bool, seconds: float) -> None:
+    """Ten mounts of 100 ms take 100 ms, and a second one after the other."""
+    log: list[tuple[str, float]] = []
+    app = Starlette(routes=[Mount(f"/{index}", TakesItsTime(log, str(index))) for index in range(10)])
+    wrapped = LifespanMiddleware(app, concurrent=concurrent)
+    began = anyio.current_time()
+    await lived(wrapped)
+    ends = {word: max(when for what, when in log if what.startswith(word)) for word in ("start", "stop")}
+    assert len(log) == 20
+    assert math.isclose(ends["start"] - began, seconds, abs_tol=0.05)
+    assert math.isclose(ends["stop"] - ends["start"], seconds, abs_tol=0.05)
+
+
+@pytest.mark.parametrize("anyio_backend", VIRTUAL, indirect=True)
+async def test_concurrent_parents_start_before_their_children_and_stop_after_them() -> None:
+    """Only siblings go side by side."""
+    log: list[tuple[str, float]] = []
+
+    class HasMounts(Router):
+        def __init__(self, name: str, *routes: starlette.routing.BaseRoute) -> None:
+            super().__init__(routes)
+            self.lives = TakesItsTime(log, name)
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await self.lives(scope, receive, send)
+
+    children = [Mount(f"/{name}", TakesItsTime(log, name)) for name in ("b", "c")]
+    app = Starlette(routes=[Mount("/a", HasMounts("a", *children)), Mount("/d", HasMounts("d"))])
+    began = anyio.current_time()
+    await lived(LifespanMiddleware(app, concurrent=True))
+    when = {what: round(at - began, 2) for what, at in log}
+    assert when == {
+        "start a": 0.1, "start d": 0.1, "start b": 0.2, "start c": 0.2,
+        "stop b": 0.3, "stop c": 0.3, "stop a": 0.4, "stop d": 0.4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("anyio_backend", VIRTUAL, indirect=True)
+async def test_time_that_runs_out_among_concurrent_mounts_names_the_one_that_took_it() -> None:
+    """A sibling that was in time is stopped."""
+    log: list[str] = []
+
+    class HangsInStartup:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await anyio.sleep_forever()
+
+    app = Starlette(routes=[Mount("/hangs", HangsInStartup()), Mount("/sub", recorded(log, "sub"))])
+    server = RecordingServer()
+    with pytest.raises(LifespanTimeout, match="mount '/hangs'"):
+        await server.run(LifespanMiddleware(app, concurrent=True, startup_timeout=5))
+    assert log == started_and_stopped("sub")
+
+
+# --- register_container() ---
+
+
+@pytest.fixture
+def _table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the test write into the table."""
+    monkeypatch.setattr(_mounts, "_table", dict(_mounts._table))
+
+
+class ByTenant:
+    """A container of the user's own, which answers no lifespan."""
+
+    def __init__(self, tenants: Mapping[str, ASGIApp]) -> None:
+        self.tenants = tenants
+        self.base = "/tenants/"
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        raise ValueError(scope["type"])
+
+
+class Starts(PassesOn):
+    """A container that takes the lifespan to its app, which it keeps in a place of its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.inner = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.inner(scope, receive, send)
+
+
+@pytest.mark.usefixtures("_table")
+@pytest.mark.parametrize("container", [ByTenant, f"{ByTenant.__module__}.ByTenant"], ids=["class", "name"])
+async def test_apps_in_a_container_of_the_users_own_are_started(container: type | str) -> None:
+    """Each value of a mapping, at the path of the container; it counts for subclasses."""
+    register_container(container, "tenants[]", "skips", segment="base")
+
+    class Special(ByTenant):
+        pass
+
+    log: list[str] = []
+    tenants = Special({"a": recorded(log, "a"), "b": recorded(log, "b")})
+    await lived(LifespanMiddleware(Starlette(routes=[Mount("/x", tenants)])))
+    assert log == started_and_stopped("a", "b")
+    assert [nested.label for nested in look_inside(tenants, "/x", delivered=True).nested] == ["mount '/x/tenants'"] * 2
+
+
+async def test_apps_in_a_container_that_nobody_knows_are_not_found() -> None:
+    """Without a row, there is no way inside but ``.app``."""
+    log: list[str] = []
+    await lived(LifespanMiddleware(Starlette(routes=[Mount("/x", ByTenant({"a": recorded(log, "a")}))])))
+    assert log == []
+
+
+@pytest.mark.usefixtures("_table")
+@pytest.mark.parametrize("kind", ["passes_on", "forwards"])
+async def test_an_app_that_its_container_starts_is_not_sent_a_lifespan(kind: Any) -> None:
+    """But what is mounted in it is started."""
+    register_container(Starts, "inner", kind)
+    log: list[str] = []
+    inner = recorded(log, "inner", Mount("/deep", recorded(log, "deep")))
+    app = recorded(log, "parent", Mount("/starts", Starts(inner)), Mount("/bare", inner))
+    await lived(LifespanMiddleware(app))
+    assert log == started_and_stopped("parent", "inner", "deep")
+
+
+@pytest.mark.usefixtures("_table")
+async def test_apps_in_a_dispatcher_that_turns_the_lifespan_away_are_asked_themselves() -> None:
+    """As in ``ProtocolTypeRouter`` of Channels, which passes on what it knows and raises at the lifespan."""
+    register_container(ByTenant, "tenants[]", "passes_on")
+    log: list[str] = []
+    tenants = ByTenant({"http": recorded(log, "http", Mount("/sub", recorded(log, "sub"))), "ws": RefusesLifespan()})
+    await lived(LifespanMiddleware(tenants, on_startup=[lambda: None]))
+    assert log == started_and_stopped("http", "sub")
+
+
+@pytest.mark.usefixtures("_table")
+def test_a_later_row_for_a_class_replaces_the_earlier_one() -> None:
+    """So that a wrong row of ours, too, can be set right."""
+    register_container(ByTenant, "tenants[]", "skips", why="a first try")
+    register_container(ByTenant, "other", "skips")
+    row = row_of(ByTenant({}))
+    assert row is not None
+    assert row.why == "registered by the user"
+    assert row.ways[0].path == "other"
+
+
+@pytest.mark.usefixtures("_table")
+def test_an_attribute_that_is_not_there_is_no_way_inside(caplog: pytest.LogCaptureFixture) -> None:
+    """A framework's next version may lack it, which is told of at DEBUG."""
+    caplog.set_level(logging.DEBUG, "asgi_lifespan_mw")
+    register_container(ByTenant, "renamed.apps[]", "skips", segment="renamed.base")
+    assert labels(ByTenant({})) == []
+    assert "no way inside ByTenant: it has no 'renamed.apps[]'" in [
+        record.getMessage() for record in told(caplog, logging.DEBUG)
+    ]
+
+
+@pytest.mark.usefixtures("_table")
+def test_what_is_no_app_is_not_nested() -> None:
+    """A row may lead to an attribute that holds something else, or nothing yet."""
+    register_container(ByTenant, "tenants[]", "skips", segment="tenants")
+    tenants: Any = {"empty": None, "text": "no app", "app": RefusesLifespan()}
+    assert labels(ByTenant(tenants)) == ["mount '/'"]
+
+
+@pytest.mark.usefixtures("_table")
+async def test_an_attribute_that_holds_nothing_yet_is_no_error() -> None:
+    """Where a row expects several apps, there may be None."""
+    register_container(ByTenant, "tenants[]", "skips")
+    nothing: Any = None
+    await lived(LifespanMiddleware(Starlette(routes=[Mount("/x", ByTenant(nothing))])))
+
+
+@pytest.mark.parametrize(
+    ("error", "arguments"),
+    [
+        (TypeError, (42, "app", "skips")),
+        (TypeError, (None, "app", "skips")),
+        (ValueError, (ByTenant, "app", "maybe")),
+        (ValueError, (ByTenant, "", "skips")),
+    ],
+)
+def test_a_row_that_cannot_be_is_refused(error: type[Exception], arguments: tuple[Any, Any, Any]) -> None:
+    """The message says what was given and what was expected."""
+    with pytest.raises(error, match=r"register_container\(\) got .*, expected "):
+        register_container(*arguments)
+
+
+# --- The table and what it rests on ---
+
+
+async def test_an_attribute_that_raises_is_no_way_inside() -> None:
+    """An app may have an ``.app`` that is not ready to be looked at, which is no reason not to start."""
+
+    class NotReady(RefusesLifespan):
+        @property
+        def app(self) -> Any:
+            raise RuntimeError("not ready")
+
+    log: list[str] = []
+    app = Starlette(routes=[Mount("/x", NotReady()), Mount("/sub", recorded(log, "sub"))])
+    await lived(LifespanMiddleware(app))
+    assert log == started_and_stopped("sub")
+
+
+def _rows_of_frameworks() -> Iterator[tuple[Any, str]]:
+    router = APIRouter()
+    router.mount("/sub", RefusesLifespan())
+    app = FastAPI()
+    app.include_router(router)
+    yield Starlette(), "starlette.applications.Starlette"
+    yield app, "starlette.applications.Starlette"
+    yield Router(), "starlette.routing.Router"
+    yield router, "starlette.routing.Router"
+    yield Mount("/sub", RefusesLifespan()), "starlette.routing.Mount"
+    yield Host("example.org", RefusesLifespan()), "starlette.routing.Host"
+    included = next(route for route in app.routes if not isinstance(route, Route))
+    yield included, "fastapi.routing._IncludedRouter"
+    yield StaticFiles(check_dir=False), "starlette.staticfiles.StaticFiles"
+    yield JSONResponse({}), "starlette.responses.Response"
+    yield a2wsgi.WSGIMiddleware(_wsgi_app), "a2wsgi.wsgi.WSGIMiddleware"
+    wsgi_to_asgi: Any = asgiref.wsgi.WsgiToAsgi
+    yield wsgi_to_asgi(_wsgi_app), "asgiref.wsgi.WsgiToAsgi"
+    yield LifespanMiddleware(RefusesLifespan()), "asgi_lifespan_mw._middleware.LifespanMiddleware"
+
+
+def test_every_row_is_found_by_the_class_that_it_names() -> None:
+    """The classes still have these names, and the attributes of each row are there."""
+    for thing, name in _rows_of_frameworks():
+        row = row_of(thing)
+        assert row is not None, name
+        assert row.name == name
+        for path in [way.path for way in row.ways] + [path for path in (row.segment, row.lifespan) if path]:
+            assert hasattr(thing, path.split(".")[0].removesuffix("[]")), (name, path)
+
+
+def test_every_row_says_why() -> None:
+    """The table is read by people."""
+    assert all(row.why for row in _mounts._ROWS)
+
+
+def test_routes_and_unknown_parts_lead_nowhere() -> None:
+    """A part that nobody knows is no wrapper, even if it has an ``.app``; nor is what cannot be called an app."""
+
+    async def endpoint(request: Request) -> PlainTextResponse:
+        raise AssertionError
+
+    class HasApp(starlette.routing.BaseRoute):
+        app = RefusesLifespan()
+
+    assert labels(Starlette(routes=[Route("/", endpoint), HasApp()])) == []
+    not_callable: Any = object()
+    assert not may_be_sent(not_callable)
+
+
+def test_an_excluded_app_is_not_looked_into() -> None:
+    """What lies inside is not found."""
+    inner = RefusesLifespan()
+    sub = Starlette(routes=[Mount("/inner", inner)])
+    wrapped = PassesOn(sub)
+    assert [nested.app for nested in look_inside(wrapped, "", delivered=True).nested] == [inner]
+    assert look_inside(wrapped, "", delivered=True, excluded=[sub]).nested == []
+
+
+def test_looking_changes_nothing() -> None:
+    """The objects are as before, and nothing was called."""
+    app = FastAPI()
+    app.include_router(APIRouter())
+    app.mount("/sub", RefusesLifespan())
+    before = {id(thing): dict(vars(thing)) for thing in (app, app.router, *app.routes)}
+    look_inside(app, "", delivered=True)
+    assert {id(thing): dict(vars(thing)) for thing in (app, app.router, *app.routes)} == before

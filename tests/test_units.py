@@ -1,0 +1,465 @@
+"""Units in their tasks: order, time, cancellation; on a virtual clock."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from starlette.applications import Starlette
+
+from asgi_lifespan_mw import LifespanMiddleware, LifespanTimeout, ShutdownFailed, StartupFailed
+from asgi_lifespan_mw._types import Receive, Scope, Send
+from tests.conftest import VIRTUAL
+from tests.plans import (
+    Boom,
+    Journal,
+    fails_to_start,
+    fails_to_stop,
+    hangs_at_start,
+    hangs_at_stop,
+    ignores_its_cancellation_at_stop,
+)
+from tests.server import RecordingServer
+
+
+@pytest.fixture(params=VIRTUAL)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """Loops on a virtual clock: time limits take no time."""
+    return request.param()
+
+
+@pytest.fixture
+def journal() -> Journal:
+    """What happens in a test."""
+    return Journal()
+
+
+def tasks_of_the_loop() -> set[str]:
+    """The names of the tasks that run, on asyncio."""
+    try:
+        return {task.get_name() for task in asyncio.all_tasks()}
+    except RuntimeError:
+        return set()
+
+
+async def run(app: LifespanMiddleware, server: RecordingServer | None = None) -> RecordingServer:
+    """One lifespan; no task of ours may be left."""
+    server = server or RecordingServer()
+    before = tasks_of_the_loop()
+    try:
+        await server.run(app)
+    finally:
+        assert tasks_of_the_loop() <= before
+    return server
+
+
+async def failing(app: LifespanMiddleware, error: type[BaseException]) -> tuple[RecordingServer, Any]:
+    """One lifespan that must raise `error`."""
+    server = RecordingServer()
+    with pytest.raises(error) as raised:
+        await run(app, server)
+    return server, raised.value
+
+
+async def test_units_start_in_order_and_stop_in_reverse(journal: Journal) -> None:
+    """Contexts with a task group open across their yield, around the wrapped app."""
+    app = LifespanMiddleware(journal.app(), [journal.context("a"), journal.context("b")], startup_timeout=5)
+    await run(app)
+    assert journal.events == ["+a", "+b", "+app", "-app", "-b", "-a"]
+
+
+async def test_what_had_started_is_stopped_when_something_fails(journal: Journal) -> None:
+    """Nothing further is started; what had started leaves without seeing the others' errors."""
+    app = LifespanMiddleware(journal.app(), [journal.context("a"), journal.context("b"), fails_to_start])
+    server, _ = await failing(app, Boom)
+    assert journal.events == ["+a", "+b", "-b", "-a"]
+    assert server.answers == ["startup.failed"]
+
+
+async def test_a_failure_is_announced_after_the_clean_up(journal: Journal) -> None:
+    """A server that kills us on hearing of it finds nothing open."""
+
+    class Server(RecordingServer):
+        async def send(self, message: dict[str, Any]) -> None:
+            journal.server_send(message)
+
+    with pytest.raises(Boom):
+        await run(LifespanMiddleware(journal.app(), [journal.context("a"), fails_to_start]), Server())
+    assert journal.events == ["+a", "-a", "startup.failed"]
+
+
+async def test_errors_of_the_clean_up_come_after_the_cause() -> None:
+    """One group, the cause first, and the message tells of both."""
+    server, error = await failing(LifespanMiddleware(Journal().app(), [fails_to_stop, fails_to_start]), ExceptionGroup)
+    assert [str(one) for one in error.exceptions] == ["no start", "no stop"]
+    message = server.sent[0]["message"]
+    assert message.index("no start") < message.index("no stop")
+    assert "shutdown failed in hook 'fails_to_stop'" in message
+
+
+async def test_a_failed_shutdown_stops_all_the_others(journal: Journal) -> None:
+    """One error comes out as itself."""
+    app = LifespanMiddleware(journal.app(), [journal.context("a"), fails_to_stop, journal.context("b")])
+    server, error = await failing(app, Boom)
+    assert journal.events == ["+a", "+b", "+app", "-app", "-b", "-a"]
+    assert server.answers == ["startup.complete", "shutdown.failed"]
+    assert str(error) == "no stop"
+    assert "hook 'fails_to_stop' (tests/plans.py:" in server.sent[1]["message"]
+    assert "Traceback" in server.sent[1]["message"]
+
+
+async def test_several_errors_of_a_shutdown_come_as_a_group() -> None:
+    """None is lost."""
+    app = LifespanMiddleware(Journal().app(), [fails_to_stop, fails_to_stop])
+    _, error = await failing(app, ExceptionGroup)
+    assert [str(one) for one in error.exceptions] == ["no stop", "no stop"]
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+async def test_an_exit_in_startup_is_answered_and_raised(kind: type[BaseException], journal: Journal) -> None:
+    """Uvicorn would serve otherwise; and asyncio would be torn down by such an error in a task."""
+
+    async def exits() -> None:
+        raise kind("7")
+
+    server, _ = await failing(LifespanMiddleware(journal.app(), journal.context("a"), on_startup=[exits]), kind)
+    assert server.answers == ["startup.failed"]
+    assert kind.__name__ in server.sent[0]["message"]
+    assert journal.events == ["+a", "-a"]
+
+
+async def test_an_exit_and_a_failed_clean_up_are_one_group() -> None:
+    """A group with a SystemExit in it is a BaseExceptionGroup."""
+
+    def exits() -> None:
+        raise SystemExit(7)
+
+    _, error = await failing(LifespanMiddleware(Journal().app(), fails_to_stop, on_startup=[exits]), BaseExceptionGroup)
+    assert [type(one) for one in error.exceptions] == [SystemExit, Boom]
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_a_failed_startup(journal: Journal) -> None:
+    """A hook that awaits a cancelled task has failed; it must not look like the server's cancellation."""
+
+    async def awaits_a_cancelled_task() -> None:
+        raise asyncio.CancelledError("of another task")
+
+    app = LifespanMiddleware(journal.app(), journal.context("a"), on_startup=[awaits_a_cancelled_task])
+    server, error = await failing(app, StartupFailed)
+    assert server.answers == ["startup.failed"]
+    assert "hook 'awaits_a_cancelled_task'" in str(error)
+    assert isinstance(error.__cause__, asyncio.CancelledError)
+    assert journal.events == ["+a", "-a"]
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_a_failed_shutdown(journal: Journal) -> None:
+    """The same at the stop; the others are stopped all the same."""
+
+    @asynccontextmanager
+    async def awaits_a_cancelled_task() -> AsyncIterator[None]:
+        yield
+        raise asyncio.CancelledError
+
+    app = LifespanMiddleware(journal.app(), [journal.context("a"), awaits_a_cancelled_task])
+    server, error = await failing(app, ShutdownFailed)
+    assert server.answers == ["startup.complete", "shutdown.failed"]
+    assert isinstance(error.__cause__, asyncio.CancelledError)
+    assert journal.events == ["+a", "+app", "-app", "-a"]
+
+
+async def test_the_startup_timeout_names_the_unit(journal: Journal) -> None:
+    """Who was at work, where it stands in the files, and after how long."""
+    app = LifespanMiddleware(journal.app(), [journal.context("a"), hangs_at_start], startup_timeout=30)
+    began = anyio.current_time()
+    server, error = await failing(app, LifespanTimeout)
+    assert anyio.current_time() - began == pytest.approx(30, abs=0.5)
+    assert str(error).startswith("startup timed out after 30 s in hook 'hangs_at_start' (tests/plans.py:")
+    assert isinstance(error, TimeoutError)
+    assert server.answers == ["startup.failed"]
+    assert str(error) in server.sent[0]["message"]
+    assert journal.events == ["+a", "-a"]
+
+
+async def test_the_timeout_of_one_hook_is_its_own(journal: Journal) -> None:
+    """It ends that hook alone, before the time of the whole."""
+    app = LifespanMiddleware(journal.app(), startup_timeout=30)
+    app.context(hangs_at_start, timeout=2)
+    _, error = await failing(app, LifespanTimeout)
+    assert error.seconds == 2
+    assert error.phase == "startup"
+
+
+async def test_an_app_that_never_answers_is_timed_out(journal: Journal) -> None:
+    """What most servers would wait for, for ever and in silence."""
+
+    async def never_answers(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await anyio.sleep_forever()
+
+    _, error = await failing(
+        LifespanMiddleware(never_answers, journal.context("a"), startup_timeout=5), LifespanTimeout
+    )
+    assert "never_answers()" in str(error)
+    assert journal.events == ["+a", "-a"]
+
+
+async def test_two_units_that_hang_at_the_stop_are_both_named(journal: Journal) -> None:
+    """When the time of the whole shutdown is up, each unit left is cancelled in turn, and named."""
+    hooks = [journal.context("a"), hangs_at_stop, journal.context("b"), hangs_at_stop]
+    server, error = await failing(LifespanMiddleware(journal.app(), hooks, shutdown_timeout=10), ExceptionGroup)
+    assert [one.phase for one in error.exceptions] == ["shutdown"] * 4
+    assert ["hangs_at_stop" in str(one) for one in error.exceptions] == [True, False, True, False]
+    assert server.answers == ["startup.complete", "shutdown.failed"]
+    assert {"-a", "-b"} < set(journal.events)
+
+
+async def test_the_timeout_of_one_hook_holds_at_the_stop_too(journal: Journal) -> None:
+    """The units before it are stopped in peace."""
+    app = LifespanMiddleware(journal.app(), journal.context("a"))
+    app.context(hangs_at_stop, timeout=2)
+    _, error = await failing(app, LifespanTimeout)
+    assert str(error).startswith("shutdown timed out after 2 s in hook 'hangs_at_stop'")
+    assert journal.events == ["+a", "+app", "-app", "-a"]
+
+
+async def test_a_unit_that_ignores_its_cancellation_is_left_behind(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a second it is given up, with an ERROR; the others are stopped."""
+    app = LifespanMiddleware(
+        journal.app(), [journal.context("a"), ignores_its_cancellation_at_stop], shutdown_timeout=5
+    )
+    server = RecordingServer()
+    began = anyio.current_time()
+    with pytest.raises(ExceptionGroup):
+        await server.run(app)
+    assert anyio.current_time() - began < 10
+    assert "ignores its cancellation and is left behind, at " in caplog.text
+    assert "plans.py" in caplog.text
+    assert journal.events == ["+a", "+app", "-app", "-a"]
+    await anyio.sleep(100)  # its end, for which nobody waits any more
+
+
+async def test_a_slow_unit_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """After 10, 20, 40 seconds, with the place where it waits."""
+
+    @asynccontextmanager
+    async def slow() -> AsyncIterator[None]:
+        await anyio.sleep(45)
+        yield
+
+    await run(LifespanMiddleware(Journal().app(), slow))
+    texts = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [text.split(" takes more than ")[1].split(" s")[0] for text in texts] == ["10", "20", "40"]
+    assert all(text.startswith("startup of hook 'slow'") for text in texts)
+    assert all("test_units.py:" in text.split(", at ")[1] for text in texts)
+
+
+async def test_context_variables_are_seen_by_all_that_start_after() -> None:
+    """What a hook sets is there in the app, though each has a task of its own."""
+    variable: ContextVar[str] = ContextVar("variable")
+    seen: list[str] = []
+
+    @asynccontextmanager
+    async def sets() -> AsyncIterator[None]:
+        variable.set("by a hook")
+        yield
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(variable.get())
+        await Journal().app()(scope, receive, send)
+
+    await run(LifespanMiddleware(app, sets, on_shutdown=[lambda: seen.append(variable.get())]))
+    assert seen == ["by a hook", "by a hook"]
+
+
+# Cancellation by the server.
+
+
+async def cancelled(app: LifespanMiddleware, server: RecordingServer, *, after: float) -> None:
+    """Run a lifespan in a scope that is cancelled after some seconds, as a server on anyio or trio does."""
+    with anyio.move_on_after(after) as scope:
+        await server.run(app)
+    assert scope.cancelled_caught
+
+
+async def test_a_cancellation_while_serving_stops_everything(journal: Journal) -> None:
+    """Nothing is sent, and the cancellation goes on."""
+    server = RecordingServer(holds_on=True)
+    app = LifespanMiddleware(journal.app(), [journal.context("a"), journal.context("b")])
+    await cancelled(app, server, after=5)
+    assert journal.events == ["+a", "+b", "+app", "-app", "-b", "-a"]
+    assert server.answers == ["startup.complete"]
+
+
+async def test_a_cancellation_while_starting_stops_what_had_started(journal: Journal) -> None:
+    """The unit that was at work is cancelled, what had started is left in reverse."""
+    server = RecordingServer()
+    await cancelled(LifespanMiddleware(journal.app(), [journal.context("a"), hangs_at_start]), server, after=5)
+    assert journal.events == ["+a", "-a"]
+    assert server.answers == []
+
+
+async def test_a_cancellation_while_stopping_goes_on_stopping(journal: Journal) -> None:
+    """What is left is stopped, shielded, within ten seconds; what hangs is cancelled."""
+    server = RecordingServer()
+    app = LifespanMiddleware(journal.app(), [journal.context("a"), hangs_at_stop])
+    began = anyio.current_time()
+    await cancelled(app, server, after=5)
+    assert anyio.current_time() - began == pytest.approx(5 + 10, abs=0.5)
+    assert journal.events == ["+a", "+app", "-app", "-a"]
+    assert server.answers == ["startup.complete"]
+
+
+@pytest.mark.parametrize(("limit", "seconds"), [(None, 10), (3, 3)])
+async def test_a_cancellation_is_followed_by_a_bounded_stop(
+    limit: float | None, seconds: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten seconds where there is no limit, else the limit; what ran out of time is in the log."""
+    server = RecordingServer(holds_on=True)
+    began = anyio.current_time()
+    await cancelled(LifespanMiddleware(Journal().app(), hangs_at_stop, shutdown_timeout=limit), server, after=5)
+    assert anyio.current_time() - began == pytest.approx(5 + seconds, abs=0.5)
+    assert f"shutdown timed out after {seconds} s in hook 'hangs_at_stop'" in caplog.text
+
+
+class TestNativeCancellation:
+    """`Task.cancel`, which knows no shields: asyncio's servers use it."""
+
+    @pytest.fixture(params=VIRTUAL[:2])
+    def anyio_backend(self, request: pytest.FixtureRequest) -> Any:
+        """Asyncio only."""
+        return request.param()
+
+    async def _started(self, app: LifespanMiddleware, server: RecordingServer) -> "asyncio.Task[None]":
+        task = asyncio.create_task(server.run(app))
+        await server.started.wait()
+        return task
+
+    async def _cancelled_by(self, task: "asyncio.Task[None]", *also: "asyncio.Task[Any]") -> None:
+        for one in (*also, task):
+            one.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def test_cancelling_the_lifespans_task_stops_everything(self, journal: Journal) -> None:
+        """The server's handle on us is its task."""
+        server = RecordingServer(holds_on=True)
+        task = await self._started(
+            LifespanMiddleware(journal.app(), [journal.context("a"), journal.context("b")]), server
+        )
+        await self._cancelled_by(task)
+        assert journal.events == ["+a", "+b", "+app", "-app", "-b", "-a"]
+        assert server.answers == ["startup.complete"]
+
+    async def test_cancelling_every_task_of_the_loop_keeps_the_order(self, journal: Journal) -> None:
+        """`asyncio.run` does this at its end: uvicorn on a second Ctrl-C, gunicorn's worker on SIGQUIT."""
+
+        class Plain(Journal):
+            """Records without a task of its own, which would be cancelled too."""
+
+            def context(self, name: str, **state: Any) -> Any:
+                @asynccontextmanager
+                async def recorded() -> AsyncIterator[None]:
+                    self.events.append(f"+{name}")
+                    yield
+                    await anyio.lowlevel.checkpoint()
+                    self.events.append(f"-{name}")
+
+                return recorded
+
+        plain = Plain()
+        server = RecordingServer(holds_on=True)
+        before = asyncio.all_tasks()
+        task = await self._started(LifespanMiddleware(plain.app(), [plain.context("a"), plain.context("b")]), server)
+        ours = asyncio.all_tasks() - before - {task}
+        assert len(ours) == 3
+        await self._cancelled_by(task, *ours)
+        assert plain.events == ["+a", "+b", "+app", "-app", "-b", "-a"]
+        assert server.answers == ["startup.complete"]
+
+    async def test_a_task_group_that_is_open_is_left_as_it_should_be(self, journal: Journal) -> None:
+        """Its tasks are cancelled too, which cancels the group; what comes after it in the context still runs."""
+
+        def app_with_group(name: str) -> Any:
+            @asynccontextmanager
+            async def lifespan(app: Any) -> AsyncIterator[None]:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(anyio.sleep_forever)
+                    journal.events.append(f"+{name}")
+                    try:
+                        yield
+                    finally:
+                        tasks.cancel_scope.cancel()
+                journal.events.append(f"-{name}")
+
+            return Starlette(lifespan=lifespan)
+
+        inner = LifespanMiddleware(app_with_group("b"), app_with_group("c").router.lifespan_context)
+        app = app_with_group("a")
+        app.mount("/b", inner)
+        server = RecordingServer(holds_on=True)
+        before = asyncio.all_tasks()
+        task = await self._started(LifespanMiddleware(app), server)
+        ours = asyncio.all_tasks() - before - {task}
+        await self._cancelled_by(task, *ours)
+        assert journal.events == ["+a", "+c", "+b", "-b", "-c", "-a"]
+
+    async def test_a_second_cancellation_does_not_end_the_stop(self, journal: Journal) -> None:
+        """The stop goes on where it was."""
+
+        @asynccontextmanager
+        async def slow_to_stop() -> AsyncIterator[None]:
+            yield
+            await anyio.sleep(3)
+            journal.events.append("-slow")
+
+        server = RecordingServer(holds_on=True)
+        task = await self._started(LifespanMiddleware(journal.app(), [journal.context("a"), slow_to_stop]), server)
+        task.cancel()
+        await anyio.sleep(1)
+        await self._cancelled_by(task)
+        assert journal.events == ["+a", "+app", "-app", "-slow", "-a"]
+
+    async def test_a_unit_that_is_cancelled_alone_has_crashed(
+        self, journal: Journal, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Nobody asked for it, so it is a failure, and the others stay up."""
+        server = RecordingServer(holds_on=True)
+        before = asyncio.all_tasks()
+        task = await self._started(LifespanMiddleware(journal.app(), fails_to_stop), server)
+        (unit,) = [one for one in asyncio.all_tasks() - before - {task} if "fails_to_stop" in one.get_name()]
+        unit.cancel()
+        await anyio.sleep(1)
+        assert "it was cancelled, and nobody asked for that" in caplog.text
+        server.may_stop.set()
+        with pytest.raises(ShutdownFailed):
+            await task
+        assert journal.events == ["+app", "-app"]
+
+    async def test_a_unit_that_is_cancelled_before_its_first_step_has_failed(self, journal: Journal) -> None:
+        """Its body never ran, and nobody waits for it."""
+
+        def cancels_the_next_unit() -> None:
+            def cancel() -> None:
+                for task in asyncio.all_tasks():
+                    if "never_runs" in task.get_name():
+                        task.cancel()
+                        return
+                loop.call_soon(cancel)
+
+            loop = asyncio.get_running_loop()
+            loop.call_soon(cancel)
+
+        def never_runs() -> None:
+            journal.events.append("ran")
+
+        app = LifespanMiddleware(journal.app(), on_startup=[cancels_the_next_unit, never_runs])
+        _, error = await failing(app, StartupFailed)
+        assert "hook 'never_runs'" in str(error)
+        assert journal.events == []
