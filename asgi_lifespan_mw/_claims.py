@@ -6,9 +6,8 @@ breaks some apps for good. Nothing is called and nothing is changed here: functi
 """
 
 import functools
-import inspect
 import types
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, cast, final
@@ -17,6 +16,8 @@ from ._registry import HookRegistry
 
 RUNS_IT = frozenset({"lifespan_context", "lifespan"})
 """The attributes by which code runs an app's lifespan; code that names none of them only mounts the app."""
+
+_VALUES = (str, bytes, int, float, type(None), dict, list, tuple, set, frozenset)
 
 MOST_ITEMS = 1000
 """A container with more items is data, no list of lifespans."""
@@ -66,43 +67,49 @@ class Reading:
 def read(lifespan: object) -> Reading:
     """Read a lifespan: what it holds, what it names."""
     reading = Reading()
-    module = getattr(inspect.unwrap(lifespan) if callable(lifespan) else lifespan, "__globals__", None)
-    todo: list[tuple[object, dict[int, object]]] = [(lifespan, reading.held)]
+    # With each thing the globals of the function that named it: helpers are followed inside one module.
+    todo: list[tuple[Any, dict[int, object], object]] = [(lifespan, reading.held, None)]
+    todo += [(method, reading.held, None) for method in _methods(lifespan)]
     while todo:
-        thing, shelf = todo.pop()
+        thing, shelf, module = todo.pop()
         if id(thing) in reading.held or id(thing) in shelf:
             continue
         shelf[id(thing)] = thing
-        todo += [(inner, shelf) for inner in _held_by(thing)]
-        if isinstance(thing, types.FunctionType) and (shelf is reading.held or thing.__globals__ is module):
+        todo += [(inner, shelf, module) for inner in _held_by(thing)]
+        if _is(thing, types.FunctionType) and (shelf is reading.held or thing.__globals__ is module):
             names = _words(thing.__code__)
             reading.words |= names
-            todo += [(inner, reading.named) for inner in _globals_named(thing, names)]
+            todo += [(inner, reading.named, thing.__globals__) for inner in _globals_named(thing, names)]
     return reading
 
 
+def _is(thing: Any, *classes: type) -> bool:
+    """``isinstance`` that asks the object nothing: lazy ones, such as Django's settings, wake up at ``__class__``."""
+    return issubclass(type(thing), classes)
+
+
+def _methods(lifespan: Any) -> Iterator[object]:
+    """The methods of a lifespan that is a class of contexts, or an object that can be called."""
+    if _is(lifespan, type):
+        yield from (method for method in vars(cast("type", lifespan)).values() if _is(method, types.FunctionType))
+    elif not _is(lifespan, types.FunctionType, types.MethodType):
+        yield vars(cast("type", type(lifespan))).get("__call__")
+
+
 def _held_by(thing: Any) -> Iterator[object]:
-    match thing:
-        case functools.partial():
-            yield from (thing.func, *thing.args, *thing.keywords.values())
-        case types.MethodType():
-            yield from (thing.__self__, thing.__func__)
-        case types.FunctionType():
-            yield from _cells(thing)
-            yield from thing.__defaults__ or ()
-            yield from (thing.__kwdefaults__ or {}).values()
-            yield from _wrapped(thing)
-        case HookRegistry():
-            yield from (hook.function for hook in thing.plan())
-        case dict() | list() | tuple() | set() | frozenset():
-            yield from _items(cast("Collection[object]", thing))
-        case _:
-            pass
-
-
-def _items(collection: Collection[object]) -> Iterator[object]:
-    if len(collection) <= MOST_ITEMS:
-        yield from collection.values() if isinstance(collection, dict) else collection
+    if _is(thing, functools.partial):
+        yield from (thing.func, *thing.args, *thing.keywords.values())
+    elif _is(thing, types.MethodType):
+        yield from (thing.__self__, thing.__func__)
+    elif _is(thing, types.FunctionType):
+        yield from _cells(thing)
+        yield from thing.__defaults__ or ()
+        yield from (thing.__kwdefaults__ or {}).values()
+        yield from _wrapped(thing)
+    elif _is(thing, HookRegistry):
+        yield from (hook.function for hook in thing.plan())
+    elif _is(thing, dict, list, tuple, set, frozenset) and len(thing) <= MOST_ITEMS:
+        yield from thing.values() if _is(thing, dict) else thing
 
 
 def _cells(function: types.FunctionType) -> Iterator[object]:
@@ -130,7 +137,7 @@ def _words(code: types.CodeType) -> set[str]:
 def _globals_named(function: types.FunctionType, names: set[str]) -> Iterator[object]:
     for name in names:
         thing = function.__globals__.get(name)
-        if isinstance(thing, types.ModuleType):  # `shop.admin` names the app `admin` of the module `shop`
+        if _is(thing, types.ModuleType):  # `shop.admin` names the app `admin` of the module `shop`
             yield from (vars(thing)[inner] for inner in names if inner in vars(thing))
         elif thing is not None:
             yield thing
@@ -144,7 +151,10 @@ def _aliases(lifespan: Any) -> Iterator[object]:
 
 
 def _belongs_to_one_app(lifespan: object) -> bool:
-    """Whether a lifespan is bound to something. A plain function may serve several apps, each with a run of its own."""
-    if isinstance(lifespan, types.FunctionType):
-        return any(_belongs_to_one_app(held) for held in (*_cells(lifespan), *_wrapped(lifespan)))
-    return not isinstance(lifespan, (type, types.BuiltinFunctionType))
+    """Whether a lifespan is bound to an object, such as a server or a router.
+
+    A plain function, one that holds mere values, and a `Lifespan` may serve several apps, each with a run of its own.
+    """
+    if _is(lifespan, types.FunctionType):
+        return any(_belongs_to_one_app(held) for held in _held_by(lifespan))
+    return not _is(lifespan, type, types.BuiltinFunctionType, HookRegistry, *_VALUES)

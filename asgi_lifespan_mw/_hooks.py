@@ -7,16 +7,19 @@ traceback. Nothing here knows how hooks are run.
 import functools
 import inspect
 import os
+import traceback
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
+    AsyncContextDecorator,
+    ContextDecorator,
     asynccontextmanager,
     contextmanager,
 )
 from dataclasses import dataclass
 from enum import Enum
-from types import TracebackType
+from types import CodeType, FunctionType, MethodType, TracebackType
 from typing import Any, TypeAlias, cast, final
 
 from ._settings import checked_seconds
@@ -62,18 +65,25 @@ class Hook:
         result = self._called(app)
         if inspect.isawaitable(result):
             await result
+        elif _is_context(result):
+            raise TypeError(
+                f"{self.label} returned {result!r}, which would never be entered; register it with context()"
+            )
 
-    def open(self, app: object) -> AbstractAsyncContextManager[object]:
-        """Make the context of this hook; it is entered once.
+    def open(self, app: object) -> AbstractAsyncContextManager[State]:
+        """Make the context of this hook, which gives its state. It is entered once.
 
         Raises:
             TypeError: the function gave no context manager.
         """
         result = self._called(app)
+        return _Opened(self._entered(result), self)
+
+    def _entered(self, result: object) -> AbstractAsyncContextManager[object]:
         if isinstance(result, AsyncGenerator):
-            return _YieldsOnce(_of_async_generator(cast("AsyncGenerator[object]", result)), self.label)
+            return _of_async_generator(cast("AsyncGenerator[object]", result))
         if isinstance(result, Generator):
-            return _YieldsOnce(_Lifted(_of_generator(cast("Generator[object]", result))), self.label)
+            return _Lifted(_of_generator(cast("Generator[object]", result)))
         if isinstance(result, AbstractAsyncContextManager):
             return cast("AbstractAsyncContextManager[object]", result)
         if isinstance(result, AbstractContextManager):
@@ -82,7 +92,7 @@ class Hook:
             result.close()
         raise TypeError(
             f"{self.label} returned {result!r}, expected a context manager: let the function yield once (start before "
-            "the yield, stop after it), or register it with on_startup"
+            "the yield, stop after it), or register it with on_startup()"
         )
 
     def state_of(self, value: object) -> State:
@@ -108,22 +118,40 @@ class Hook:
         return self.function(app) if self.takes_app else self.function()
 
 
-def make_hook(kind: Kind, function: object, name: object, timeout: float | None) -> Hook:
+def make_hook(
+    kind: Kind,
+    function: object,
+    name: object = None,
+    timeout: float | None = None,
+    *,
+    where: str | None = None,
+    expected: str = "a function",
+) -> Hook:
     """Read a hook as the user gives it.
+
+    Args:
+        kind: what it is registered as.
+        function: what the user gave.
+        name: what the user calls it; None for its own name.
+        timeout: seconds for it to start, and as many to stop; None for no limit of its own.
+        where: what it was given to, if that is not the decorator of its kind.
+        expected: what belongs there, in words.
 
     Raises:
         TypeError: it is no hook of that kind: not callable, one that needs more than the app, a coroutine function as
             a context, a generator as a function, a context manager in place of a function that makes one.
         ValueError: the timeout is not a positive number.
     """
-    given = f"{kind.value}() got {_described(function)}"
-    if isinstance(function, (AbstractAsyncContextManager, AbstractContextManager)):
+    given = f"{where or kind.value + '()'} got {described(function)}"
+    if _is_context(function) and (
+        not callable(function) or isinstance(function, (AsyncContextDecorator, ContextDecorator))
+    ):
         raise TypeError(
             f"{given}, a context manager, which can be entered only once; expected a function that makes one, such as "
             "lambda: manager"
         )
     if not callable(function):
-        raise TypeError(f"{given}, expected a function")
+        raise TypeError(f"{given}, expected {expected}")
     if name is not None and not isinstance(name, str):
         raise TypeError(f"{kind.value}() got name={name!r}, expected a text")
     _check_kind(kind, function, given)
@@ -136,13 +164,17 @@ def make_hook(kind: Kind, function: object, name: object, timeout: float | None)
     )
 
 
+def _is_context(thing: object) -> bool:
+    return isinstance(thing, (AsyncGenerator, Generator, AbstractAsyncContextManager, AbstractContextManager))
+
+
 def _check_kind(kind: Kind, function: HookFunction, given: str) -> None:
     if kind is Kind.CONTEXT:
         if inspect.iscoroutinefunction(function):
             raise TypeError(f"{given}, a coroutine function without a yield; add the yield, or use on_startup()")
         return
     # `@asynccontextmanager` leaves the generator function that it wraps in `__wrapped__`.
-    inner = inspect.unwrap(function)
+    inner = bare(function)
     if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner) or inspect.isclass(function):
         raise TypeError(f"{given}, which makes a context and would never be entered; register it with context()")
 
@@ -151,8 +183,10 @@ def _takes_app(kind: Kind, function: HookFunction, given: str) -> bool:
     """Whether to call a hook with the app: a context that can take it, a function that needs it."""
     try:
         signature = inspect.signature(function)
-    except ValueError:  # some builtins have none
-        return False
+    except ValueError as error:
+        if isinstance(function, functools.partial):  # it binds more than the function takes
+            raise TypeError(f"{given}, which can't be called: {error}") from None
+        return False  # some builtins have none
     with_app, without = _binds(signature, "app"), _binds(signature)
     if not with_app and not without:
         raise TypeError(f"{given}, which can't be called as {signature} asks; expected no parameter or one, the app")
@@ -167,31 +201,38 @@ def _binds(signature: inspect.Signature, *args: object) -> bool:
     return True
 
 
-def _bare(function: object) -> object:
+def bare(function: Any) -> Any:
     """The function behind partials, decorators and bound methods."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    if callable(function):
-        function = inspect.unwrap(function)
-    return getattr(function, "__func__", function)
+    seen: set[int] = set()
+    while id(function) not in seen:
+        seen.add(id(function))
+        if isinstance(function, functools.partial):
+            function = cast("functools.partial[Any]", function).func
+        elif isinstance(function, MethodType):
+            function = function.__func__
+        elif isinstance(function, FunctionType):
+            function = inspect.unwrap(function)
+    return function
 
 
 def _name(function: HookFunction) -> str:
-    bare = _bare(function)
-    name = getattr(bare, "__name__", None)
-    return name if isinstance(name, str) else type(bare).__name__
+    inner = bare(function)
+    name = getattr(inner, "__name__", None)
+    return name if isinstance(name, str) else type(inner).__name__
 
 
 def _place(function: HookFunction) -> str:
-    bare = _bare(function)
-    code = getattr(bare, "__code__", None) or getattr(getattr(bare, "__init__", None), "__code__", None)
-    if code is None:
-        return str(getattr(bare, "__module__", type(bare).__module__))
+    inner = bare(function)
+    code = getattr(inner, "__code__", None) or getattr(getattr(inner, "__init__", None), "__code__", None)
+    if not isinstance(code, CodeType):
+        module = getattr(inner, "__module__", None)
+        return module if isinstance(module, str) else type(inner).__module__
     here = os.getcwd() + os.sep  # noqa: PTH109 - a prefix of texts
     return f"{code.co_filename.removeprefix(here)}:{code.co_firstlineno}"
 
 
-def _described(thing: object) -> str:
+def described(thing: object) -> str:
+    """A hook's function in a message: its name, and its place in the files."""
     return f"{_name(thing)!r} ({_place(thing)})" if callable(thing) else repr(thing)
 
 
@@ -220,30 +261,42 @@ class _Lifted(AbstractAsyncContextManager[object]):
 
 
 @final
-class _YieldsOnce(AbstractAsyncContextManager[object]):
-    """A generator's context, whose errors about too few or too many yields name the hook."""
+class _Opened(AbstractAsyncContextManager[State]):
+    """A hook's context: it gives state, and its errors about yields name the hook."""
 
-    def __init__(self, context: AbstractAsyncContextManager[object], label: str) -> None:
+    def __init__(self, context: AbstractAsyncContextManager[object], hook: Hook) -> None:
         self._context = context
-        self._label = label
+        self._hook = hook
 
-    async def __aenter__(self) -> object:
+    async def __aenter__(self) -> State:
         with self._explains("generator didn't yield", "never yielded"):
-            return await self._context.__aenter__()
+            value = await self._context.__aenter__()
+        try:
+            return self._hook.state_of(value)
+        except TypeError as error:
+            # The hook may catch what is raised at its yield; this is not to be caught.
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         with self._explains("generator didn't stop", "yielded more than once"):
-            return await self._context.__aexit__(kind, error, traceback)
+            return await self._context.__aexit__(kind, error, trace)
 
     @contextmanager
     def _explains(self, complaint: str, deed: str) -> Generator[None]:
         try:
             yield
         except RuntimeError as error:
-            if error.args != (complaint,):
+            if error.args != (complaint,) or not _comes_from_contextlib(error):
                 raise
             raise TypeError(
-                f"{self._label} {deed}; a context yields exactly once: it starts before the yield and stops after it"
+                f"{self._hook.label} {deed}; a context yields exactly once: it starts before the yield and stops "
+                "after it"
             ) from None
+
+
+def _comes_from_contextlib(error: BaseException) -> bool:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals.get("__name__") == "contextlib"

@@ -19,6 +19,8 @@ class Lifespan(HookRegistry):
     all on the request path. Without any app, ``async with hooks(None): ...`` runs the hooks in a script or a worker.
     """
 
+    is_lifespan = True
+
     def __init__(
         self,
         *,
@@ -45,7 +47,7 @@ class Lifespan(HookRegistry):
         self.mounts = checked_mounts(mounts, "Lifespan")
         self.exclude = checked_apps(exclude, "Lifespan(exclude=...)")
 
-    def __call__(self, app: Any) -> AbstractAsyncContextManager[State | None]:
+    def __call__(self, app: Any) -> AbstractAsyncContextManager[Any]:
         """Make a lifespan of the hooks: what frameworks call with their app.
 
         Args:

@@ -71,8 +71,8 @@ class LifespanMiddleware(HookRegistry):
         self.mounts = checked_mounts(mounts, "LifespanMiddleware")
         self.exclude = checked_apps(exclude, "LifespanMiddleware(exclude=...)")
         self._include_all(lifespan)
-        self._register_all(Kind.STARTUP, on_startup)
-        self._register_all(Kind.SHUTDOWN, on_shutdown)
+        self._register_all(Kind.STARTUP, "on_startup", on_startup)
+        self._register_all(Kind.SHUTDOWN, "on_shutdown", on_shutdown)
         self._concurrent = concurrent
         self._strict = strict
         self._startup_timeout = checked_seconds(startup_timeout, "LifespanMiddleware(startup_timeout=...)")
@@ -136,9 +136,9 @@ class LifespanMiddleware(HookRegistry):
     def _include_all(self, lifespans: object) -> None:
         if isinstance(lifespans, Sequence) and not isinstance(lifespans, str):
             for lifespan in cast("Sequence[object]", lifespans):
-                self.include(lifespan)
+                self._include(lifespan, "LifespanMiddleware(lifespan=...)")
         elif lifespans is not None:
-            self.include(lifespans)
+            self._include(lifespans, "LifespanMiddleware(lifespan=...)")
 
     def _settings(self) -> Settings:
         return Settings(

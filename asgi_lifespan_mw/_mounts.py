@@ -202,7 +202,11 @@ def _look(app: object, path: str, inside: Inside, seen: set[int], *, delivered: 
             _look(inner, path, inside, seen, delivered=takes, is_part=way.kind is Kind.PART)
 
 
-def same_as(app: object) -> Iterator[Any]:
+_THE_SAME = (Kind.SELF, Kind.PASSES_ON, Kind.FORWARDS)
+_ONE_LIFESPAN = (Kind.SELF, Kind.PASSES_ON)
+
+
+def same_as(app: object, through: tuple[Kind, ...] = _THE_SAME) -> Iterator[Any]:
     """The app and what else it is: its own router, and what its lifespan reaches through wrappers."""
     seen: set[int] = set()
     todo = [app]
@@ -213,25 +217,32 @@ def same_as(app: object) -> Iterator[Any]:
         seen.add(id(thing))
         yield thing
         for way in _ways(row_of(thing), is_part=False):
-            if way.kind in (Kind.SELF, Kind.PASSES_ON, Kind.FORWARDS):
+            if way.kind in through:
                 todo += (inner for inner in _follow(thing, way.path) if callable(inner))
 
 
 def may_be_sent(app: object) -> bool:
-    """Whether a lifespan may be sent to what was found: a class, a static file server or a WSGI app gets none."""
-    row = row_of(app)
-    return callable(app) and not isinstance(app, type) and (row is None or row.is_sent)
-
-
-def is_bare_router(app: object) -> bool:
-    """Whether the app is a Starlette router, whose lifespan is given ``scope["app"]``."""
-    row = row_of(app)
-    return row is not None and row.name == _ROUTER
+    """Whether a lifespan may be sent to an app: a class, a static file server or a WSGI app gets none, nor a wrapper."""
+    for thing in same_as(app, _ONE_LIFESPAN):
+        row = row_of(thing)
+        if not callable(thing) or isinstance(thing, type) or (row is not None and not row.is_sent):
+            return False
+    return True
 
 
 def application_of(app: object) -> Any:
     """The Starlette application that the app is or wraps; None if there is none."""
-    return next((thing for thing in same_as(app) if (row := row_of(thing)) and row.name == _STARLETTE), None)
+    return next((thing for thing in same_as(app) if _has_row(thing, _STARLETTE)), None)
+
+
+def is_bare_router(app: object) -> bool:
+    """Whether the app is a Starlette router of no application; its lifespan is given ``scope["app"]``."""
+    return application_of(app) is None and any(_has_row(thing, _ROUTER) for thing in same_as(app))
+
+
+def _has_row(thing: object, name: str) -> bool:
+    row = row_of(thing)
+    return row is not None and row.name == name
 
 
 def lifespans_of(app: object) -> Iterator[Any]:
@@ -276,13 +287,13 @@ def _joined(path: str, app: object, row: Row | None) -> str:
 def _follow(thing: Any, path: str) -> list[Any]:
     """What an attribute path leads to. An attribute that this version of a framework lacks is no way inside."""
     found = [thing]
-    for name in path.split("."):
-        try:
+    try:
+        for name in path.split("."):
             found = [getattr(thing, name.removesuffix("[]")) for thing in found]
-        except AttributeError:
-            if path != "app":
-                logger.debug("no way inside %s: it has no %r", type(thing).__qualname__, path)
-            return []
-        if name.endswith("[]"):
-            found = [item for items in found for item in (items.values() if hasattr(items, "values") else items)]
+            if name.endswith("[]"):
+                found = [item for items in found for item in (items.values() if hasattr(items, "values") else items)]
+    except Exception as error:  # a property may do anything
+        if path != "app":
+            logger.debug("no way inside %s: it has no %r", type(thing).__qualname__, path, exc_info=error)
+        return []
     return found

@@ -7,8 +7,7 @@ from contextlib import (
     ExitStack,
     contextmanager,
 )
-from dataclasses import replace
-from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, cast, overload
 
 from ._hooks import Hook, HookFunction, Kind, make_hook
 from ._settings import Mounts
@@ -19,18 +18,26 @@ ContextFunction: TypeAlias = Callable[
 ]
 EventType: TypeAlias = Literal["startup", "shutdown"]
 
+_LIFESPAN = "a Lifespan, or a function that takes the app and returns an async context manager"
+
 C = TypeVar("C", bound=ContextFunction)
 F = TypeVar("F", bound=HookFunction)
 T = TypeVar("T")
 
 
 class _Slot:
-    """A place in the order of registration. What stands in it can be replaced for a while."""
+    """A place in the order of registration. What stands in it can be replaced for a while.
 
-    __slots__ = ("entry",)
+    Attributes:
+        registered: what was put there.
+        entry: what stands there; None while a hook is left out.
+    """
 
-    def __init__(self, entry: "Hook | HookRegistry | None") -> None:
-        self.entry = entry
+    __slots__ = ("entry", "registered")
+
+    def __init__(self, registered: "Hook | HookRegistry") -> None:
+        self.registered = registered
+        self.entry: Hook | HookRegistry | None = registered
 
 
 class HookRegistry:
@@ -39,6 +46,7 @@ class HookRegistry:
     A run takes the hooks as they stand when it begins; one that is registered later counts from the next run on.
     """
 
+    is_lifespan: ClassVar[bool] = False
     mounts: Mounts = "off"
     exclude: tuple[ASGIApp, ...] = ()
 
@@ -49,9 +57,10 @@ class HookRegistry:
         on_shutdown: Iterable[HookFunction] = (),
     ) -> None:
         self.slots: list[_Slot] = []
-        self._register_all(Kind.CONTEXT, contexts)
-        self._register_all(Kind.STARTUP, on_startup)
-        self._register_all(Kind.SHUTDOWN, on_shutdown)
+        self.included_in: list[HookRegistry] = []
+        self._register_all(Kind.CONTEXT, "contexts", contexts)
+        self._register_all(Kind.STARTUP, "on_startup", on_startup)
+        self._register_all(Kind.SHUTDOWN, "on_shutdown", on_shutdown)
 
     @overload
     def context(self, fn: C, /, *, name: str | None = None, timeout: float | None = None) -> C: ...
@@ -183,19 +192,25 @@ class HookRegistry:
             TypeError: `other` is neither.
             ValueError: it is in here already, so that it would run twice; or it names mounts, and this one does not.
         """
+        self._include(other, "include()")
+        return other
+
+    def _include(self, other: object, where: str) -> None:
         if not isinstance(other, HookRegistry):
-            self._register(Kind.CONTEXT, other)
-            return other
-        mine, others = self.registries(), other.registries()
-        if any(registry is known for registry in others for known in mine):
-            raise ValueError(f"include() got {other!r}, which is included already and would run twice")
+            self.slots.append(_Slot(make_hook(Kind.CONTEXT, other, where=where, expected=_LIFESPAN)))
+            return
+        if not other.is_lifespan:
+            raise TypeError(f"{where} got {other!r}, an app, expected {_LIFESPAN}")
+        known = [registry for root in self._lineage() for registry in root.registries()]
+        if any(one is registry for one in other.registries() for registry in known):
+            raise ValueError(f"{where} got {other!r}, which is included already and would run twice")
         if other.mounts not in ("off", self.mounts):
             raise ValueError(
-                f"include() got a Lifespan with mounts={other.mounts!r} where mounts={self.mounts!r} counts: give "
-                "mounts= to the one that includes it, and leave it out in the other"
+                f"{where} got a Lifespan with mounts={other.mounts!r} where mounts={self.mounts!r} counts: give mounts= "
+                "to the one that includes it, and leave it out in the other"
             )
         self.slots.append(_Slot(other))
-        return other
+        other.included_in.append(self)
 
     @contextmanager
     def override(self, hook: HookFunction | str, replacement: HookFunction | None) -> Generator[None]:
@@ -209,15 +224,15 @@ class HookRegistry:
             LookupError: no such hook is registered.
             TypeError: `replacement` can't be a hook of that kind.
         """
-        found = [(slot, slot.entry) for registry in self.registries() for slot in registry.slots]
-        matching = [(slot, entry) for slot, entry in found if isinstance(entry, Hook) and _is_hook(entry, hook)]
+        hooks = [(slot, slot.registered) for slot in self._all_slots() if isinstance(slot.registered, Hook)]
+        matching = [(slot, known) for slot, known in hooks if hook in (known.name, known.function)]
         if not matching:
-            names = ", ".join(repr(hook.name) for hook in self.plan()) or "none"
+            names = ", ".join(repr(known.name) for _, known in hooks) or "none"
             raise LookupError(f"override() got {hook!r}, which is not registered; registered are: {names}")
         with ExitStack() as stack:
-            for slot, entry in matching:
-                stack.callback(setattr, slot, "entry", entry)
-                slot.entry = _replaced(entry, replacement)
+            for slot, known in matching:
+                stack.callback(setattr, slot, "entry", slot.entry)
+                slot.entry = _replaced(known, replacement)
             yield
 
     def plan(self) -> Iterator[Hook]:
@@ -253,11 +268,24 @@ class HookRegistry:
             raise TypeError(f"{kind.value}() got {function!r}, expected a function; a Lifespan goes to include()")
         self.slots.append(_Slot(make_hook(kind, function, name, timeout)))
 
-    def _register_all(self, kind: Kind, functions: object) -> None:
+    def _register_all(self, kind: Kind, argument: str, functions: object) -> None:
         if callable(functions) or isinstance(functions, str) or not isinstance(functions, Iterable):
-            raise TypeError(f"{kind.value}= got {functions!r}, expected a sequence of functions, such as [open_pool]")
+            raise TypeError(f"{argument}= got {functions!r}, expected a sequence of functions, such as [open_pool]")
         for function in cast("Iterable[object]", functions):
             self._register(kind, function)
+
+    def _lineage(self) -> "Iterator[HookRegistry]":
+        """This one, and all that it is included in."""
+        yield self
+        for outer in self.included_in:
+            yield from outer._lineage()
+
+    def _all_slots(self) -> Iterator[_Slot]:
+        """All slots in the order of registration, those of what is included in its place."""
+        for slot in self.slots:
+            yield slot
+            if isinstance(slot.registered, HookRegistry):
+                yield from slot.registered._all_slots()
 
     def registries(self) -> "list[HookRegistry]":
         """This one, and all that are included in it, however deep."""
@@ -271,11 +299,7 @@ class HookRegistry:
 def _replaced(entry: Hook, replacement: HookFunction | None) -> Hook | None:
     if replacement is None:
         return None
-    return replace(make_hook(entry.kind, replacement, entry.name, None), timeout=entry.timeout)
-
-
-def _is_hook(entry: Hook, wanted: HookFunction | str) -> bool:
-    return entry.name == wanted if isinstance(wanted, str) else entry.function == wanted
+    return make_hook(entry.kind, replacement, entry.name, entry.timeout, where="override()")
 
 
 def _kind_of(event_type: object) -> Kind:

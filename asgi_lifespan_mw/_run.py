@@ -9,7 +9,7 @@ import anyio
 from ._account import account, combined, log_failure, log_failures
 from ._app import name_of
 from ._hooks import Hook, Kind
-from ._mounts import same_as
+from ._mounts import may_be_sent, same_as
 from ._settings import Settings
 from ._state import Realm
 from ._tasks import is_cancellation
@@ -160,7 +160,7 @@ class Run:
         self._tree.share(self._units.context)
         await self._start_hooks()
         root = self._tree.root
-        if self._sends_to_app and not self._tree.is_excluded(root.app):
+        if self._sends_to_app and may_be_sent(root.app) and not self._tree.is_excluded(root.app):
             await self._start_nodes([root])
         if self._settings.concurrent:
             await self._start_levels(root)
@@ -224,7 +224,7 @@ class Run:
         refusal = root.session.refusal if root.session is not None else None
         if refusal is not None and not self._hooks and not self._mounts:
             self.refusal = refusal
-        elif any(type(thing).__module__.startswith(_NEVER_TAKE_IT) for thing in same_as(root.app)):
+        elif any(cls.__module__.startswith(_NEVER_TAKE_IT) for app in same_as(root.app) for cls in type(app).__mro__):
             logger.info("%s does not support the lifespan protocol; what else there is was started", root.label)
         else:
             logger.warning("%s does not support the lifespan protocol", root.label, exc_info=refusal)
@@ -237,8 +237,8 @@ class Run:
 
 def _unit_of(hook: Hook, app: object) -> Unit:
     async def live_context(unit: Unit) -> None:
-        async with hook.open(app) as value:
-            unit.started(hook.state_of(value))
+        async with hook.open(app) as state:
+            unit.started(state)
             await unit.until_stop()
 
     async def live_function(unit: Unit) -> None:

@@ -18,10 +18,10 @@ class Realm:
 
     __slots__ = ("_setters", "state")
 
-    def __init__(self, state: State, setter: str = "the server") -> None:
-        """Begin with `state` as `setter` left it."""
+    def __init__(self, state: State, setter: str | None = "the server") -> None:
+        """Begin with `state` as `setter` left it; None lets the units shadow it, as an isolated app may."""
         self.state = state
-        self._setters = dict.fromkeys(state, setter)
+        self._setters: dict[str, str] = {} if setter is None else dict.fromkeys(state, setter)
 
     def add(self, unit: str, before: Mapping[str, Any], after: Mapping[str, Any], *, is_mount: bool = False) -> None:
         """Take over what a unit set.
@@ -43,12 +43,6 @@ class Realm:
                 raise StateCollision(key, self._setters[key], unit, _advice(key, self._setters[key], is_mount=is_mount))
             self.state[key] = value
             self._setters.setdefault(key, unit)
-
-    def branch(self, state: State) -> "Realm":
-        """A realm of its own that begins with `state`, for an app that is isolated."""
-        realm = Realm(state)
-        realm._setters = {key: self._setters.get(key, "the server") for key in state}
-        return realm
 
 
 def _advice(key: str, first: str, *, is_mount: bool) -> str:

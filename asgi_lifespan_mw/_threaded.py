@@ -5,9 +5,11 @@ import inspect
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from anyio import to_thread
+
+from ._hooks import bare, described
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -16,14 +18,25 @@ T = TypeVar("T")
 class _InThread(AbstractAsyncContextManager[Any], Awaitable[Any]):
     """A call that is made in a worker thread: when it is awaited, or entered as a context."""
 
-    def __init__(self, call: Callable[[], Any]) -> None:
+    def __init__(self, call: Callable[[], object], hook: str) -> None:
         self._call = call
+        self._hook = hook
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return _run(self._call).__await__()
+        return self._result().__await__()
+
+    async def _result(self) -> object:
+        result = await _run(self._call)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(f"hook {self._hook} returned a coroutine to threaded(), expected a plain function")
+        return result
 
     async def __aenter__(self) -> Any:
-        self._context: AbstractContextManager[Any] = await _run(self._call)
+        result = await self._result()
+        if not isinstance(result, AbstractContextManager):
+            raise TypeError(f"hook {self._hook} returned {result!r}, expected a context manager, or a yield in it")
+        self._context = cast("AbstractContextManager[Any]", result)
         return await _run(self._context.__enter__)
 
     async def __aexit__(
@@ -33,11 +46,19 @@ class _InThread(AbstractAsyncContextManager[Any], Awaitable[Any]):
 
 
 async def _run(function: Callable[[], T]) -> T:
-    return await to_thread.run_sync(function, abandon_on_cancel=True)
+    # In a list, for trio takes a coroutine that comes back for a mistake of ours.
+    (result,) = await to_thread.run_sync(lambda: [function()], abandon_on_cancel=True)
+    return result
+
+
+def _is_asynchronous(function: Any) -> bool:
+    function = bare(function)
+    call = function if inspect.isroutine(function) else getattr(cast("type", type(function)), "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
 
 
 def _check(function: object) -> None:
-    if not callable(function) or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+    if not callable(function) or _is_asynchronous(function):
         raise TypeError(
             f"threaded() got {function!r}, expected a `def` function: an `async def` runs on the event loop"
         )
@@ -66,6 +87,6 @@ def threaded(function: Callable[P, T]) -> Callable[P, _InThread]:
 
     @functools.wraps(function)
     def in_thread(*args: P.args, **kwargs: P.kwargs) -> _InThread:
-        return _InThread(functools.partial(call, *args, **kwargs))
+        return _InThread(functools.partial(call, *args, **kwargs), described(function))
 
     return in_thread

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from ._claims import Claim, Reading, read
-from ._mounts import Inside, Nested, application_of, is_bare_router, lifespans_of, look_inside, may_be_sent, same_as
+from ._mounts import Nested, application_of, is_bare_router, lifespans_of, look_inside, may_be_sent, same_as
 from ._protocol import Phase
 from ._session import Session
 from ._settings import Settings
@@ -57,6 +57,13 @@ class Node:
     session: Session | None = None
     unit: Unit | None = None
 
+    def lineage(self) -> Iterator["Node"]:
+        """The app and those that it is nested in, from the inside out."""
+        node: Node | None = self
+        while node is not None:
+            yield node
+            node = node.parent
+
     @property
     def delivered(self) -> bool:
         """Whether the app took its lifespan, or has one that is not ours to run."""
@@ -76,11 +83,13 @@ class Tree:
         self.root = Node(app, label, "", realm, dict(realm.state), realm.state, None, [])
         self._scope = scope
         self._settings = settings
-        self._isolated: list[tuple[Isolated, State]] = []
+        self._isolated: list[tuple[Isolated, State, State]] = []
         shared = _running.get()
         self._running: dict[int, object] = {} if shared is None else shared
         self._ours: set[int] = set()
-        self._note(settings.exclude)
+        self._started: set[int] = set()
+        self._excluded = {id(thing): thing for app in settings.exclude for thing in same_as(app)}
+        self._note(self._excluded.values())
         self._note(same_as(app))
 
     def share(self, context: Context) -> None:
@@ -92,14 +101,13 @@ class Tree:
         for key in self._ours:
             self._running.pop(key, None)
         self._ours.clear()
-        for isolated, state in self._isolated:
-            if isolated.state is state:
-                isolated.state = None
+        for isolated, _, _ in self._isolated:
+            isolated.state = None
 
     def serve(self) -> None:
         """Let the requests to isolated apps see their state."""
-        for isolated, state in self._isolated:
-            isolated.state = state
+        for isolated, given, state in self._isolated:
+            isolated.state = {key: value for key, value in state.items() if given.get(key) is not value}
 
     def read(self, lifespans: Iterable[object]) -> None:
         """Take hooks into account, which may run an app by hand."""
@@ -107,12 +115,10 @@ class Tree:
 
     def is_excluded(self, app: object) -> bool:
         """Whether the app, or what it wraps, is to be left alone."""
-        return any(thing is excluded for thing in same_as(app) for excluded in self._settings.exclude)
+        return any(id(thing) in self._excluded for thing in same_as(app))
 
     def unit(self, node: Node) -> Unit:
         """Make the unit that runs the node's lifespan."""
-        if node is not self.root:
-            self._note(same_as(node.app))
         # What hooks set meanwhile is the wrapped app's to see.
         node.given = dict(node.state)
         node.session = Session(node.app, self._scope_of(node), strict=self._settings.strict)
@@ -129,7 +135,10 @@ class Tree:
         """
         if node.delivered:
             node.realm.add(node.label, node.given, node.state, is_mount=node is not self.root)
-        elif node is not self.root:
+            return
+        # What is inside never got the lifespan, and may be asked itself.
+        self._forget(thing for thing in same_as(node.app) if thing is not node.app)
+        if node is not self.root:
             refusal = node.session.refusal if node.session is not None else None
             logger.debug("%s does not support the lifespan protocol", node.label, exc_info=refusal)
 
@@ -140,41 +149,73 @@ class Tree:
         """
         if self._settings.mounts == "off" or self.is_excluded(parent.app):
             return
-        inside = look_inside(parent.app, parent.path, delivered=parent.delivered, excluded=self._settings.exclude)
+        inside = look_inside(parent.app, parent.path, delivered=parent.delivered, excluded=self._excluded.values())
         self._note(inside.reached)
-        readings = [*parent.readings, *map(read, lifespans_of(parent.app))] if inside.nested else []
+        readings = parent.readings
+        if inside.nested and parent.delivered:
+            readings = [*readings, *map(read, lifespans_of(parent.app))]
         # Taken before the first of them starts: siblings do not see each other's state.
         given = dict(parent.state)
-        for nested in self._wanted(parent, inside, readings):
-            yield self._child(nested, parent, given, readings)
-
-    def _wanted(self, parent: Node, inside: Inside, readings: list[Reading]) -> Iterator[Nested]:
         if parent is self.root and not isinstance(self._settings.mounts, str):
-            for app in self._settings.mounts:
-                yield next((nested for nested in inside.nested if nested.app is app), Nested(app, "", is_mount=False))
+            for nested in self._named(self._settings.mounts):
+                yield self._child(nested, parent, given, readings)
             return
         for nested in inside.nested:
-            if self._is_free(nested) and not _is_claimed(nested, readings):
+            if not self._is_free(nested, parent):
+                continue
+            node = self._child(nested, parent, given, readings)
+            match _claim(nested, readings):
+                case Claim.NONE:
+                    yield node
+                case Claim.CERTAIN:  # what is mounted in it is started by nobody
+                    yield from self.children(node)
+                case _:
+                    pass
+
+    def _named(self, apps: Iterable[object]) -> Iterator[Nested]:
+        """The mounts that the user named, where they are mounted; each once, though there be doubt."""
+        found = list(self._all_nested())
+        for app in apps:
+            mounts = (nested for nested in found if any(thing is app for thing in same_as(nested.app)))
+            nested = next(mounts, Nested(app, "", is_mount=False))
+            if not self.is_excluded(app) and not any(id(thing) in self._started for thing in same_as(nested.app)):
                 yield nested
 
-    def _is_free(self, nested: Nested) -> bool:
+    def _all_nested(self) -> Iterator[Nested]:
+        """All mounts, however deep."""
+        todo = [Nested(self.root.app, "")]
+        seen: set[int] = set()
+        while todo:
+            nested = todo.pop()
+            if id(nested.app) not in seen:
+                seen.add(id(nested.app))
+                inner = look_inside(nested.app, nested.path, delivered=True).nested
+                todo += inner
+                yield from inner
+
+    def _is_free(self, nested: Nested, parent: Node) -> bool:
         if not may_be_sent(nested.app) or self.is_excluded(nested.app):
             return False
-        if any(id(thing) in self._running for thing in same_as(nested.app)):
+        # An app that keeps the one that it is mounted in, as admin sites do, is no wrapper of it.
+        around = {id(thing) for node in parent.lineage() for thing in same_as(node.app)}
+        aliases = {id(thing) for thing in same_as(nested.app)}
+        if id(nested.app) in self._running or (aliases - around) & self._running.keys():
             logger.debug("%s runs already and is not started again", nested.label)
             return False
         return True
 
     def _child(self, nested: Nested, parent: Node, given: State, readings: list[Reading]) -> Node:
+        self._note(same_as(nested.app))
+        self._started.update(id(thing) for thing in same_as(nested.app))
         state, realm = dict(given), parent.realm
         isolated = next((thing for thing in same_as(nested.app) if isinstance(thing, Isolated)), None)
         if isolated is not None:
-            realm = realm.branch(state)
-            self._isolated.append((isolated, state))
+            realm = Realm(state, setter=None)
+            self._isolated.append((isolated, given, state))
         return Node(nested.app, nested.label, nested.path, realm, given, state, parent, readings)
 
     def _scope_of(self, node: Node) -> dict[str, Any]:
-        scope = {"asgi": {"version": "3.0", "spec_version": "2.0"}, **self._scope, "state": node.state}
+        scope: dict[str, Any] = {"asgi": {"version": "3.0", "spec_version": "2.0"}, **self._scope, "state": node.state}
         if node is not self.root:
             for key in _PARENTS_OWN:
                 scope.pop(key, None)
@@ -184,12 +225,11 @@ class Tree:
 
     def _application_around(self, node: Node) -> object:
         """The application that a bare router belongs to."""
-        while node.parent is not None:
-            node = node.parent
-            application = application_of(node.app)
+        for around in node.lineage():
+            application: object = application_of(around.app)
             if application is not None:
                 return application
-        return self._scope.get("app", node.app)
+        return self._scope.get("app", self.root.app)
 
     def _note(self, apps: Iterable[object]) -> None:
         for app in apps:
@@ -197,17 +237,26 @@ class Tree:
                 self._running[id(app)] = app
                 self._ours.add(id(app))
 
+    def _forget(self, apps: Iterable[object]) -> None:
+        for app in apps:
+            if id(app) in self._ours and id(app) not in self._excluded:
+                self._ours.discard(id(app))
+                self._started.discard(id(app))
+                del self._running[id(app)]
 
-def _is_claimed(nested: Nested, readings: Iterable[Reading]) -> bool:
+
+def _claim(nested: Nested, readings: Iterable[Reading]) -> Claim:
     """Whether a lifespan around the app seems to run it; then it is left alone, as it would be without us."""
     apps, lifespans = list(same_as(nested.app)), list(lifespans_of(nested.app))
     claims = {reading.claim(apps, lifespans) for reading in readings}
     if Claim.CERTAIN in claims:
         logger.debug("%s is run by a lifespan around it", nested.label)
-    elif Claim.DOUBT in claims:
+        return Claim.CERTAIN
+    if Claim.DOUBT in claims:
         logger.warning(
             "%s is not started: a lifespan around it, or a hook, names it and seems to run it. If nothing does, name "
             "the app in mounts=[...]; if that is so, name it in exclude=[...] and this warning is gone",
             nested.label,
         )
-    return Claim.CERTAIN in claims or Claim.DOUBT in claims
+        return Claim.DOUBT
+    return Claim.NONE

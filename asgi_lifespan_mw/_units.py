@@ -119,7 +119,7 @@ class Unit:
         on: the tasks of a group that is open in the body are cancelled too, which cancels the group around us.
         """
         try:
-            return await self._stop.wait()
+            await self._stop.wait()
         except asyncio.CancelledError:
             if self._scope.cancel_called or not self._units.is_driver_cancelled():
                 raise

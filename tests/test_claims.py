@@ -25,14 +25,14 @@ def claim(lifespan: object, app: object) -> Claim:
 
 
 @asynccontextmanager
-async def lifespan_of_sub(app: object) -> AsyncIterator[None]:
+async def lifespan_of_sub(app: object) -> AsyncIterator[None]:  # pragma: no cover - it is read, not run
     """The lifespan of the sub-app in this module."""
     raise AssertionError
     yield
 
 
 @asynccontextmanager
-async def lifespan_of_nobody(app: object) -> AsyncIterator[None]:
+async def lifespan_of_nobody(app: object) -> AsyncIterator[None]:  # pragma: no cover - it is read, not run
     """A lifespan that names nothing."""
     raise AssertionError
     yield
@@ -87,7 +87,7 @@ def test_a_lifespan_that_include_router_merged_is_certain() -> None:
 def test_the_function_behind_a_decorator_is_the_same_lifespan() -> None:
     """Frameworks wrap generator functions in ``@asynccontextmanager`` by themselves."""
 
-    async def generator(app: object) -> AsyncIterator[None]:
+    async def generator(app: object) -> AsyncIterator[None]:  # pragma: no cover - it is read, not run
         raise AssertionError
         yield
 
@@ -112,7 +112,7 @@ def test_the_object_of_a_method_is_held() -> None:
 
     class Service(Router):
         @asynccontextmanager
-        async def run(self, app: object) -> AsyncIterator[None]:
+        async def run(self, app: object) -> AsyncIterator[None]:  # pragma: no cover - it is read, not run
             async with self.lifespan_context(app):
                 yield
 
@@ -125,7 +125,7 @@ def test_a_method_shared_by_two_apps_is_in_doubt() -> None:
 
     class Service:
         @asynccontextmanager
-        async def run(self, app: object) -> AsyncIterator[None]:
+        async def run(self, app: object) -> AsyncIterator[None]:  # pragma: no cover - it is read, not run
             raise AssertionError
             yield
 
@@ -137,10 +137,10 @@ def test_defaults_are_held() -> None:
     """Positional ones and those by name."""
     sub = Starlette()
 
-    def positional(app: object, runs: Any = sub) -> object:
+    def positional(app: object, runs: Any = sub) -> object:  # pragma: no cover - it is read, not run
         return runs.router.lifespan_context(app)
 
-    def by_name(app: object, *, runs: Any = sub) -> object:
+    def by_name(app: object, *, runs: Any = sub) -> object:  # pragma: no cover - it is read, not run
         return runs.router.lifespan_context(app)
 
     assert claim(positional, sub) is Claim.DOUBT
@@ -151,7 +151,7 @@ def test_defaults_are_held() -> None:
 def test_a_variable_that_is_not_set_yet_is_passed_over() -> None:
     """A closure may be read before the line that sets its variable."""
 
-    def lifespan(app: object) -> object:
+    def lifespan(app: object) -> object:  # pragma: no cover - it is read, not run
         return later.router.lifespan_context(app)
 
     assert claim(lifespan, SUB) is Claim.NONE
@@ -176,7 +176,7 @@ def test_containers_are_looked_into(keep: Callable[[object], Any]) -> None:
     """Where a lifespan runs several apps, they are in a list or the like."""
     kept = keep(SUB)
 
-    def lifespan(app: object) -> object:
+    def lifespan(app: object) -> object:  # pragma: no cover - it is read, not run
         return [one.router.lifespan_context(app) for one in kept]
 
     assert claim(lifespan, SUB) is Claim.DOUBT
@@ -187,7 +187,7 @@ def test_a_container_that_holds_itself_ends_the_reading() -> None:
     kept: list[object] = [SUB]
     kept.append(kept)
 
-    def lifespan(app: object) -> object:
+    def lifespan(app: object) -> object:  # pragma: no cover - it is read, not run
         return kept, lifespan, SUB.router.lifespan_context
 
     assert claim(lifespan, SUB) is Claim.DOUBT
@@ -196,8 +196,8 @@ def test_a_container_that_holds_itself_ends_the_reading() -> None:
 def test_a_large_container_is_data() -> None:
     """Nobody keeps a thousand apps, and a cache of a million entries is not read."""
 
-    def lifespan(app: object) -> object:
-        return [one.router.lifespan_context(app) for one in kept]
+    def lifespan(app: object) -> object:  # pragma: no cover - it is read, not run
+        return [one.router.lifespan_context(app) for one in kept.values()]
 
     kept: dict[int, Any] = {index: SUB if index == MOST_ITEMS - 1 else None for index in range(MOST_ITEMS)}
     assert claim(lifespan, SUB) is Claim.DOUBT
@@ -211,13 +211,13 @@ def test_a_large_container_is_data() -> None:
 def test_a_global_that_is_run_is_in_doubt() -> None:
     """The app, or a container of it."""
 
-    def by_name(app: object) -> object:
+    def by_name(app: object) -> object:  # pragma: no cover - it is read, not run
         return SUB.router.lifespan_context(app)
 
-    def in_a_container(app: object) -> object:
+    def in_a_container(app: object) -> object:  # pragma: no cover - it is read, not run
         return SUBS["/sub"][0][0].router.lifespan_context(app)
 
-    def fast_way(app: Any) -> object:
+    def fast_way(app: Any) -> object:  # pragma: no cover - it is read, not run
         return SUB.lifespan(app)  # type: ignore[attr-defined]
 
     for lifespan in (by_name, in_a_container, fast_way):
@@ -228,7 +228,7 @@ def test_a_global_that_is_run_is_in_doubt() -> None:
 def test_a_global_in_a_large_container_is_not_found() -> None:
     """The limit counts for globals too."""
 
-    def lifespan(app: object) -> object:
+    def lifespan(app: object) -> object:  # pragma: no cover - it is read, not run
         return [one.router.lifespan_context(app) for one in MANY]  # type: ignore[attr-defined]
 
     assert claim(lifespan, SUB) is Claim.NONE
@@ -237,7 +237,7 @@ def test_a_global_in_a_large_container_is_not_found() -> None:
 def test_a_global_that_is_only_named_is_not_claimed() -> None:
     """To mount an app is not to run it."""
 
-    def lifespan(app: Any) -> object:
+    def lifespan(app: Any) -> object:  # pragma: no cover - it is read, not run
         app.mount("/sub", SUB)
         return SUBS
 
@@ -247,7 +247,7 @@ def test_a_global_that_is_only_named_is_not_claimed() -> None:
 def test_a_lifespan_function_that_is_named_is_in_doubt() -> None:
     """Whoever names the very function runs it."""
 
-    def lifespan(app: object) -> object:
+    def lifespan(app: object) -> object:  # pragma: no cover - it is read, not run
         return lifespan_of_sub(app)
 
     assert claim(lifespan, SUB) is Claim.DOUBT
@@ -256,28 +256,27 @@ def test_a_lifespan_function_that_is_named_is_in_doubt() -> None:
 def test_code_in_inner_functions_counts() -> None:
     """Functions, comprehensions and lambdas inside the lifespan."""
 
-    def lifespan(app: object) -> object:
-        def inner() -> object:
-            make = lambda: [one.router.lifespan_context(app) for one in (SUB,)]  # noqa: E731
-            return make()
+    def lifespan(app: object) -> object:  # pragma: no cover - it is read, not run
+        def inner() -> object:  # pragma: no cover - it is read, not run
+            return [functools.partial(lambda one: one.router.lifespan_context(app), SUB)]
 
         return inner()
 
     assert claim(lifespan, SUB) is Claim.DOUBT
 
 
-def _helper(app: object) -> object:
+def _helper(app: object) -> object:  # pragma: no cover - it is read, not run
     return _helper_of_helper(app)
 
 
-def _helper_of_helper(app: object) -> object:
+def _helper_of_helper(app: object) -> object:  # pragma: no cover - it is read, not run
     return SUB.router.lifespan_context(app)
 
 
 def test_helper_functions_of_the_same_module_are_read() -> None:
     """However many there are between."""
 
-    def lifespan(app: object) -> object:
+    def lifespan(app: object) -> object:  # pragma: no cover - it is read, not run
         return _helper(app)
 
     assert claim(lifespan, SUB) is Claim.DOUBT
@@ -295,10 +294,10 @@ def test_functions_of_other_modules_are_not_read() -> None:
 def test_an_app_of_another_module_is_found() -> None:
     """``from shop import admin``, and then ``admin.app``."""
 
-    def lifespan(app: object) -> object:
+    def lifespan(app: object) -> object:  # pragma: no cover - it is read, not run
         return HERE.sub.router.lifespan_context(app)
 
-    def of_another(app: object) -> object:
+    def of_another(app: object) -> object:  # pragma: no cover - it is read, not run
         return HERE.__name__, app.router.lifespan_context  # type: ignore[attr-defined]
 
     assert claim(lifespan, SUB) is Claim.DOUBT
@@ -309,10 +308,10 @@ def test_the_router_and_the_wrapped_app_stand_for_the_app() -> None:
     """A lifespan that runs the router, or the app inside a middleware, runs the app."""
     router = SUB.router
 
-    def by_router(app: object) -> object:
+    def by_router(app: object) -> object:  # pragma: no cover - it is read, not run
         return router.lifespan_context(app)
 
-    def by_app(app: object) -> object:
+    def by_app(app: object) -> object:  # pragma: no cover - it is read, not run
         return SUB.router.lifespan_context(app)
 
     assert claim(by_router, SUB) is Claim.DOUBT
@@ -324,11 +323,11 @@ class NotConfigured:
     """A lazy object, such as Django's settings: whoever looks at its class has it built."""
 
     @property
-    def __class__(self) -> type:
+    def __class__(self) -> type:  # pragma: no cover - it is read, not run
         raise RuntimeError("settings are not configured")
 
     @__class__.setter
-    def __class__(self, value: type) -> None:
+    def __class__(self, value: type) -> None:  # pragma: no cover - it is read, not run
         raise AssertionError
 
 
@@ -338,7 +337,7 @@ SETTINGS = NotConfigured()
 def test_lazy_objects_that_a_lifespan_names_are_not_touched() -> None:
     """Reading calls nothing of the user's."""
 
-    def lifespan(app: object) -> object:
+    def lifespan(app: object) -> object:  # pragma: no cover - it is read, not run
         return SETTINGS, SUB.router.lifespan_context(app)
 
     assert claim(lifespan, SUB) is Claim.DOUBT
@@ -348,7 +347,7 @@ def test_lazy_objects_that_a_lifespan_holds_are_not_touched() -> None:
     """Nor what is in its closure."""
     settings, sub = NotConfigured(), SUB
 
-    def lifespan(app: object) -> object:
+    def lifespan(app: object) -> object:  # pragma: no cover - it is read, not run
         return settings, sub.router.lifespan_context(app)
 
     assert claim(lifespan, SUB) is Claim.DOUBT

@@ -29,7 +29,7 @@ from tests.server import RecordingServer, request
 LifespanFunction = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 log: list[str] = []
-"""What started and stopped; for lifespans that hold nothing, which therefore can be anybody's."""
+"""What started and stopped."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,13 +38,30 @@ def _empty_log() -> Iterator[None]:
     log.clear()
 
 
+class Pool:
+    """Something that a lifespan opens, which makes it the lifespan of one app."""
+
+
 def lifespan_of(name: str) -> LifespanFunction:
-    """A lifespan that writes into the log, and whose state is its name."""
+    """A lifespan that writes into the log, and whose state is its name; it holds a pool."""
+    pool = Pool()
 
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[dict[str, Any]]:
         log.append(f"start {name}")
-        yield {name: name}
+        yield {name: pool}
+        log.append(f"stop {name}")
+
+    return lifespan
+
+
+def lifespan_named(name: str) -> LifespanFunction:
+    """A lifespan that holds nothing but a text, and therefore can be anybody's."""
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[dict[str, Any]]:
+        log.append(f"start {name}")
+        yield {}
         log.append(f"stop {name}")
 
     return lifespan
@@ -557,13 +574,10 @@ async def test_a_sub_app_that_runs_its_own_sub_app_is_read_too(create: Create) -
     assert log == started_and_stopped("app", "inner")
 
 
-@pytest.mark.parametrize("give", [_certain, _in_a_closure])
-async def test_what_is_mounted_in_an_app_that_its_parent_runs_is_started(
-    create: Create, give: Callable[[Starlette], LifespanFunction]
-) -> None:
-    """The parent starts the sub-app alone, and nobody what is mounted inside it."""
+async def test_what_is_mounted_in_an_app_that_its_parent_runs_is_started(create: Create) -> None:
+    """The parent certainly starts the sub-app, and nobody starts what is mounted inside it."""
     sub = recorded("sub", Mount("/deep", recorded("deep")))
-    app, served = create(give(sub))
+    app, served = create(_certain(sub))
     app.mount("/sub", sub)
     async with serving(served) as server:
         assert "deep" in await state_seen(served, server, "/sub/deep/state")
@@ -672,7 +686,7 @@ async def test_siblings_with_one_collection_of_hooks_are_each_started(create: Cr
     ("shared", "name"),
     [
         (plain_lifespan, "plain"),
-        (lifespan_of("made"), "made"),
+        (lifespan_named("made"), "made"),
         (Lifespan(contexts=[plain_lifespan]), "plain"),
     ],
     ids=["plain", "factory", "Lifespan"],

@@ -110,7 +110,7 @@ async def test_a_server_that_sends_something_else_is_told(wrong: str, journal: J
             return {"type": "lifespan.pause"} if self._received == (1 if wrong == "first" else 2) else message
 
     server = SendsTheWrongMessage()
-    with pytest.raises(ProtocolViolation, match="the server sent 'lifespan.pause' while"):
+    with pytest.raises(ProtocolViolation, match=r"the server sent 'lifespan\.pause' while"):
         await server.run(LifespanMiddleware(journal.app()))
     assert journal.events in ([], ["+app", "-app"])
 
@@ -196,7 +196,7 @@ async def test_a_hook_sees_the_framework_app_or_else_the_wrapped_one() -> None:
     seen: list[object] = []
     inner = Journal().app()
     for scope in ({}, {"app": "the framework's"}):
-        await RecordingServer(**scope).run(LifespanMiddleware(inner, on_startup=[lambda app: seen.append(app)]))
+        await RecordingServer(**scope).run(LifespanMiddleware(inner, on_startup=[seen.append]))
     assert seen == [inner, "the framework's"]
 
 
@@ -252,7 +252,7 @@ async def test_a_requests_traceback_does_not_show_us() -> None:
 
 
 def test_the_call_is_what_servers_look_for() -> None:
-    """Uvicorn probes for factories and ASGI 2, daphne calls by keyword: three plain parameters, a coroutine function."""
+    """Three plain parameters, a coroutine function: uvicorn probes for factories, daphne calls by keyword."""
     app = LifespanMiddleware(Journal().app())
     for instance in (app, Isolated(app)):
         parameters = inspect.signature(instance).parameters
@@ -324,14 +324,14 @@ class AnApp:
         (
             lambda: LifespanMiddleware(AnApp),
             TypeError,
-            "got the class AnApp.*give an instance.*guarantee_single_callable",
+            "class AnApp.*give an instance.*guarantee_single_callable",
         ),  # type: ignore[arg-type]
         (lambda: LifespanMiddleware(None), TypeError, "can't be called.*guarantee_single_callable"),  # type: ignore[arg-type]
         (lambda: LifespanMiddleware(AnApp(), mounts="all"), ValueError, "'all', expected 'auto', 'off' or a sequence"),  # type: ignore[arg-type]
         (lambda: LifespanMiddleware(AnApp(), mounts=AnApp()), TypeError, "expected 'auto', 'off' or a sequence"),  # type: ignore[arg-type]
         (lambda: LifespanMiddleware(AnApp(), exclude=AnApp()), TypeError, "exclude.*expected a sequence of apps"),  # type: ignore[arg-type]
         (lambda: LifespanMiddleware(AnApp(), startup_timeout=0), ValueError, "startup_timeout.*more than 0 seconds"),
-        (lambda: LifespanMiddleware(AnApp(), shutdown_timeout="5"), TypeError, "shutdown_timeout.*as a number"),  # type: ignore[arg-type]
+        (lambda: LifespanMiddleware(AnApp(), shutdown_timeout="5"), TypeError, "shutdown_timeout.*a number"),  # type: ignore[arg-type]
         (lambda: LifespanMiddleware(AnApp(), on_crash="die"), ValueError, "expected 'log', 'stop' or a function"),  # type: ignore[arg-type]
         (
             lambda: LifespanMiddleware(AnApp(), on_crash=request),
@@ -342,7 +342,7 @@ class AnApp:
         (
             lambda: LifespanMiddleware(AnApp(), lifespan="app.lifespan"),
             TypeError,
-            "'app.lifespan', expected a function",
+            "lifespan', expected a Lifespan",
         ),  # type: ignore[arg-type]
     ],
 )

@@ -5,9 +5,11 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
+from wsgiref.simple_server import demo_app
 
 import a2wsgi
 import anyio
+import anyio.lowlevel
 import asgiref.wsgi
 import pytest
 import starlette.routing
@@ -28,6 +30,8 @@ from asgi_lifespan_mw._mounts import look_inside, may_be_sent, row_of, same_as
 from asgi_lifespan_mw._types import ASGIApp
 from tests.conftest import VIRTUAL
 from tests.server import RecordingServer, request
+
+WSGI_APP: Any = demo_app
 
 LifespanFunction = Callable[[Any], AbstractAsyncContextManager[dict[str, Any]]]
 
@@ -413,6 +417,36 @@ async def test_the_mounts_of_an_app_whose_lifespan_passes_through_middleware_are
     assert log == started_and_stopped("parent", "sub")
 
 
+async def test_a_mounted_isolated_app_keeps_its_state_to_the_requests_to_it(create: Create) -> None:
+    """`Isolated` is a wrapper that is known; what is mounted inside shares the state, the siblings do not."""
+    log: list[str] = []
+    app, served = create(lifespan_of(log, "parent"))
+    app.mount("/sub", GZipMiddleware(Isolated(recorded(log, "sub", Mount("/deep", recorded(log, "deep"))))))
+    app.mount("/other", recorded(log, "other"))
+    for _ in range(2):
+        async with serving(served) as server:
+            assert sorted(await state_seen(served, server, "/sub/deep/state")) == ["deep", "other", "parent", "sub"]
+            assert await state_seen(served, server, "/other/state") == ["parent", "other"]
+    assert log == started_and_stopped("parent", "sub", "deep", "other") * 2
+
+
+async def test_the_end_of_one_of_two_runs_leaves_the_isolated_state_of_the_other() -> None:
+    """Requests see the state of the run that was answered last, while it lasts."""
+    log: list[str] = []
+    app = recorded(log, "parent", Mount("/sub", Isolated(recorded(log, "sub"))))
+    wrapped = LifespanMiddleware(app)
+    first = RecordingServer(holds_on=True)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(first.run, wrapped)
+        await first.started.wait()
+        async with serving(wrapped) as last:
+            first.may_stop.set()
+            while len(first.sent) < 2:
+                await anyio.lowlevel.checkpoint()
+            assert await state_seen(wrapped, last, "/sub/state") == ["parent", "sub"]
+    assert first.answers == ["startup.complete", "shutdown.complete"]
+
+
 # --- What a mount is called ---
 
 
@@ -634,16 +668,12 @@ class RecordsStaticFiles(StaticFiles):
         self.asked.append(scope["type"])
 
 
-def _wsgi_app(environ: Any, start_response: Any) -> list[bytes]:
-    raise AssertionError
-
-
 def _of_a2wsgi(asked: list[str]) -> ASGIApp:
     class Records(a2wsgi.WSGIMiddleware):
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             asked.append(scope["type"])
 
-    adapter: Any = Records(_wsgi_app)
+    adapter: Any = Records(WSGI_APP)
     return adapter  # type: ignore[no-any-return]
 
 
@@ -653,7 +683,7 @@ def _of_asgiref(asked: list[str]) -> ASGIApp:
             asked.append(scope["type"])
 
     adapter: Any = Records
-    return adapter(_wsgi_app)  # type: ignore[no-any-return]
+    return adapter(WSGI_APP)  # type: ignore[no-any-return]
 
 
 def _of_starlette(asked: list[str]) -> ASGIApp:
@@ -666,13 +696,14 @@ def _of_starlette(asked: list[str]) -> ASGIApp:
             asked.append(scope["type"])
 
     adapter: Any = Records
-    return adapter(_wsgi_app)  # type: ignore[no-any-return]
+    return adapter(WSGI_APP)  # type: ignore[no-any-return]
 
 
 def _class_endpoint(asked: list[str]) -> Any:
     class Endpoint(HTTPEndpoint):
         def __init__(self, scope: Any, receive: Any, send: Any) -> None:
             asked.append(scope["type"])
+            super().__init__(scope, receive, send)
 
     return Endpoint
 
@@ -709,6 +740,8 @@ async def test_what_has_no_lifespan_is_not_asked_for_one(
     assert log == started_and_stopped("parent", "sub")
     assert asked == []
     assert not told(caplog, logging.WARNING)
+    await request(app, "/before/")
+    assert asked == ["http"]
 
 
 async def test_an_asgi_app_behind_a_wsgi_adapter_is_not_started() -> None:
@@ -889,10 +922,10 @@ async def test_the_refusal_goes_to_the_server_where_nothing_of_ours_is_run(
 
 
 async def test_a_wrapper_and_its_app_may_both_turn_the_lifespan_away() -> None:
-    """One is asked after the other, each once."""
+    """Who of them refused can't be seen from outside, so the app is asked itself in the end."""
     inner = RefusesLifespan()
     await lived(LifespanMiddleware(TurnsLifespanAway(PassesOn(inner)), on_startup=[lambda: None]))
-    assert inner.asked == ["lifespan"]
+    assert inner.asked == ["lifespan", "lifespan"]
 
 
 # --- mounts= and exclude= ---
@@ -1310,9 +1343,9 @@ def _rows_of_frameworks() -> Iterator[tuple[Any, str]]:
     yield included, "fastapi.routing._IncludedRouter"
     yield StaticFiles(check_dir=False), "starlette.staticfiles.StaticFiles"
     yield JSONResponse({}), "starlette.responses.Response"
-    yield a2wsgi.WSGIMiddleware(_wsgi_app), "a2wsgi.wsgi.WSGIMiddleware"
+    yield a2wsgi.WSGIMiddleware(WSGI_APP), "a2wsgi.wsgi.WSGIMiddleware"
     wsgi_to_asgi: Any = asgiref.wsgi.WsgiToAsgi
-    yield wsgi_to_asgi(_wsgi_app), "asgiref.wsgi.WsgiToAsgi"
+    yield wsgi_to_asgi(WSGI_APP), "asgiref.wsgi.WsgiToAsgi"
     yield LifespanMiddleware(RefusesLifespan()), "asgi_lifespan_mw._middleware.LifespanMiddleware"
 
 
@@ -1334,13 +1367,10 @@ def test_every_row_says_why() -> None:
 def test_routes_and_unknown_parts_lead_nowhere() -> None:
     """A part that nobody knows is no wrapper, even if it has an ``.app``; nor is what cannot be called an app."""
 
-    async def endpoint(request: Request) -> PlainTextResponse:
-        raise AssertionError
-
     class HasApp(starlette.routing.BaseRoute):
         app = RefusesLifespan()
 
-    assert labels(Starlette(routes=[Route("/", endpoint), HasApp()])) == []
+    assert labels(Starlette(routes=[Route("/", show_state), HasApp()])) == []
     not_callable: Any = object()
     assert not may_be_sent(not_callable)
 

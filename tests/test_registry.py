@@ -614,7 +614,7 @@ TWICE = [
 @pytest.mark.parametrize("include", TWICE)
 def test_the_same_lifespan_cannot_be_included_twice(include: Callable[[], None]) -> None:
     """It would run twice, however deep it stands; the refusal shows which one it is."""
-    with pytest.raises(ValueError, match=r"include\(\) got <Lifespan of no hooks>.*twice"):
+    with pytest.raises(ValueError, match=r" got <Lifespan of no hooks>.*twice"):
         include()
 
 

@@ -263,8 +263,8 @@ async def test_another_task_of_the_app_may_answer_while_one_waits() -> None:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(answer)
-            for _ in range(2):
-                received.append((await receive())["type"])
+            received.append((await receive())["type"])
+            received.append((await receive())["type"])
         await send({"type": "lifespan.shutdown.complete"})
 
     assert (await lifespan(wrapped(script))).answers == ALL_WELL

@@ -1,0 +1,82 @@
+"""The README: its examples run, and its tables are those of the code."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import asgi_lifespan_mw
+from asgi_lifespan_mw import LifespanManager
+from asgi_lifespan_mw._protocol import TABLE, Outcome, Phase, Rule, Severity, Step
+from tests.servers.units import UNITS
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def examples() -> Iterator[Any]:
+    """Each Python block, called by the heading that it stands under."""
+    for block in blocks("python"):
+        heading = re.findall(r"^#+ (.*)$", README[: README.index(block)], re.MULTILINE)[-1]
+        yield pytest.param(block, id=f"{heading}, {block.count(chr(10))} lines")
+
+
+@pytest.mark.parametrize("block", [*examples()])
+def test_each_example_runs_as_it_stands(block: str) -> None:
+    """A block is a program; where it makes an app, its lifespan can be run."""
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(block, "README.md", "exec"), names)
+    if "app" in names:
+        import anyio
+
+        async def main() -> None:
+            async with LifespanManager(names["app"]):
+                pass
+
+        anyio.run(main)
+
+
+def cell(phase: Phase, rule: Rule) -> str:
+    """One cell of the table: where the step leads, and how serious it is."""
+    leads = {
+        Outcome.GIVES_STARTUP: f"{rule.then.value}",
+        Outcome.GIVES_SHUTDOWN: f"{rule.then.value}, when it is time",
+        Outcome.WAITS: "waits",
+        Outcome.CANCELS: "is cancelled" if rule.then is phase else f"{rule.then.value}, is cancelled",
+        Outcome.NOTHING: rule.then.value if rule.then is not phase else "–",
+    }[rule.outcome]
+    return leads if rule.severity is Severity.FINE else f"{leads} ({rule.severity.value})"
+
+
+def protocol_table() -> str:
+    """The table of the protocol, as the README has it."""
+    lines = [f"| the app … | {' | '.join(phase.value for phase in Phase)} |", "|---" * (len(Phase) + 1) + "|"]
+    lines += [f"| {step.value} | {' | '.join(cell(phase, TABLE[phase][step]) for phase in Phase)} |" for step in Step]
+    return "\n".join(lines)
+
+
+def test_the_table_of_the_protocol_is_the_codes() -> None:
+    """Whoever changes the rules changes the README."""
+    assert f"<!-- table: protocol -->\n{protocol_table()}\n<!-- end -->" in README
+
+
+def test_the_output_of_the_example_names_all_that_starts() -> None:
+    """The block has every unit once up and once down, mirrored; the tests with real servers see the same."""
+    (block,) = [block for block in blocks("text") if block.startswith("[shop] started")]
+    assert block.splitlines() == [
+        *(f"[shop] started {unit}" for unit in UNITS),
+        *(f"[shop] stopped {unit}" for unit in reversed(UNITS)),
+    ]
+
+
+@pytest.mark.parametrize("name", asgi_lifespan_mw.__all__)
+def test_every_public_name_is_told_of_and_documented(name: str) -> None:
+    """A name that the README does not know, or that `help()` is silent about, is not public."""
+    assert name in README
+    assert getattr(asgi_lifespan_mw, name).__doc__
