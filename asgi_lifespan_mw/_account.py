@@ -20,7 +20,7 @@ _RUNS_ALREADY = re.compile(r"\b(already|only be called once|once per)\b")
 def headline(unit: Unit) -> str:
     """One line on a failed unit: in which phase, who, the error's own text, and advice where there is some."""
     error = unit.error
-    if isinstance(error, LifespanError):  # these name their unit
+    if isinstance(error, LifespanError) and unit.name in str(error):  # ours name their unit
         return str(error) + _advice(unit)
     return f"{_deed(unit)} in {unit.name}: {_text(error)}{_advice(unit)}"
 
@@ -62,13 +62,14 @@ def _told(unit: Unit) -> str:
     if unit.said not in told:
         told += f"\n\n{unit.said.strip()}"
     # Starlette sends the traceback as its message.
-    if "Traceback (most recent call last)" not in told and unit.error is not None and _has_traceback(unit.error):
+    if "Traceback (most recent call last)" not in told and unit.error is not None and _is_the_users(unit.error):
         told += f"\n\n{_traceback(unit.error)}"
     return told
 
 
-def _has_traceback(error: BaseException) -> bool:
-    return error.__traceback__ is not None or error.__cause__ is not None
+def _is_the_users(error: BaseException) -> bool:
+    """Whether a line of the user's is behind an error; one that we made of a message or a time limit has none."""
+    return not isinstance(error, LifespanError) or error.__cause__ is not None or _users_part(error) is not None
 
 
 def _deed(unit: Unit) -> str:
@@ -77,7 +78,8 @@ def _deed(unit: Unit) -> str:
 
 def _advice(unit: Unit) -> str:
     """What helps an app that was started twice: the MCP SDK's session manager, run by hand in its parent's lifespan."""
-    if unit.failed_in is Stage.STARTING and _RUNS_ALREADY.search(f"{unit.error} {unit.said}"):
+    is_app = not unit.name.startswith("hook ") and not isinstance(unit.error, OSError)
+    if is_app and unit.failed_in is Stage.STARTING and _RUNS_ALREADY.search(f"{unit.error} {unit.said}"):
         return (
             f" ({unit.name} seems to run already: if something else starts it, such as the lifespan of its parent, "
             "leave it out with exclude=[the app])"
@@ -90,12 +92,12 @@ def _text(error: BaseException | None) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(type(error), error, _users_part(error))).strip()
+    return "".join(traceback.format_exception(type(error), error, _users_part(error) or error.__traceback__)).strip()
 
 
 def _users_part(error: BaseException) -> TracebackType | None:
-    """The traceback from where the user's code begins."""
+    """The traceback from where the user's code begins; None where there is none of it."""
     part = error.__traceback__
     while part is not None and any(place in part.tb_frame.f_code.co_filename for place in _NOT_THE_USERS):
         part = part.tb_next
-    return part or error.__traceback__
+    return part

@@ -7,7 +7,7 @@ breaks some apps for good. Nothing is called and nothing is changed here: functi
 
 import functools
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, cast, final
@@ -91,9 +91,10 @@ def _is(thing: Any, *classes: type) -> bool:
 def _methods(lifespan: Any) -> Iterator[object]:
     """The methods of a lifespan that is a class of contexts, or an object that can be called."""
     if _is(lifespan, type):
-        yield from (method for method in vars(cast("type", lifespan)).values() if _is(method, types.FunctionType))
+        attributes = cast("Mapping[str, object]", vars(lifespan))
+        yield from (method for method in attributes.values() if _is(method, types.FunctionType))
     elif not _is(lifespan, types.FunctionType, types.MethodType):
-        yield vars(cast("type", type(lifespan))).get("__call__")
+        yield getattr(cast("type[object]", type(lifespan)), "__call__", None)  # noqa: B004 - the method itself is wanted
 
 
 def _held_by(thing: Any) -> Iterator[object]:

@@ -185,7 +185,7 @@ def _takes_app(kind: Kind, function: HookFunction, given: str) -> bool:
         signature = inspect.signature(function)
     except ValueError as error:
         if isinstance(function, functools.partial):  # it binds more than the function takes
-            raise TypeError(f"{given}, which can't be called: {error}") from None
+            raise TypeError(f"{given}, which can't be called: {error}; expected no parameter or one, the app") from None
         return False  # some builtins have none
     with_app, without = _binds(signature, "app"), _binds(signature)
     if not with_app and not without:
@@ -207,7 +207,7 @@ def bare(function: Any) -> Any:
     while id(function) not in seen:
         seen.add(id(function))
         if isinstance(function, functools.partial):
-            function = cast("functools.partial[Any]", function).func
+            function = function.func
         elif isinstance(function, MethodType):
             function = function.__func__
         elif isinstance(function, FunctionType):

@@ -201,13 +201,13 @@ class HookRegistry:
             return
         if not other.is_lifespan:
             raise TypeError(f"{where} got {other!r}, an app, expected {_LIFESPAN}")
-        known = [registry for root in self._lineage() for registry in root.registries()]
+        known = [registry for root in self.lineage() for registry in root.registries()]
         if any(one is registry for one in other.registries() for registry in known):
             raise ValueError(f"{where} got {other!r}, which is included already and would run twice")
         if other.mounts not in ("off", self.mounts):
             raise ValueError(
-                f"{where} got a Lifespan with mounts={other.mounts!r} where mounts={self.mounts!r} counts: give mounts= "
-                "to the one that includes it, and leave it out in the other"
+                f"{where} got a Lifespan with mounts={other.mounts!r} where mounts={self.mounts!r} counts: give "
+                "mounts= to the one that includes it, and leave it out in the other"
             )
         self.slots.append(_Slot(other))
         other.included_in.append(self)
@@ -224,10 +224,10 @@ class HookRegistry:
             LookupError: no such hook is registered.
             TypeError: `replacement` can't be a hook of that kind.
         """
-        hooks = [(slot, slot.registered) for slot in self._all_slots() if isinstance(slot.registered, Hook)]
+        hooks = [(slot, slot.registered) for slot in self.all_slots() if isinstance(slot.registered, Hook)]
         matching = [(slot, known) for slot, known in hooks if hook in (known.name, known.function)]
         if not matching:
-            names = ", ".join(repr(known.name) for _, known in hooks) or "none"
+            names = ", ".join(repr(known.name) for known in self.plan()) or "none"
             raise LookupError(f"override() got {hook!r}, which is not registered; registered are: {names}")
         with ExitStack() as stack:
             for slot, known in matching:
@@ -274,18 +274,18 @@ class HookRegistry:
         for function in cast("Iterable[object]", functions):
             self._register(kind, function)
 
-    def _lineage(self) -> "Iterator[HookRegistry]":
+    def lineage(self) -> "Iterator[HookRegistry]":
         """This one, and all that it is included in."""
         yield self
         for outer in self.included_in:
-            yield from outer._lineage()
+            yield from outer.lineage()
 
-    def _all_slots(self) -> Iterator[_Slot]:
+    def all_slots(self) -> Iterator[_Slot]:
         """All slots in the order of registration, those of what is included in its place."""
         for slot in self.slots:
             yield slot
             if isinstance(slot.registered, HookRegistry):
-                yield from slot.registered._all_slots()
+                yield from slot.registered.all_slots()
 
     def registries(self) -> "list[HookRegistry]":
         """This one, and all that are included in it, however deep."""

@@ -117,6 +117,8 @@ class Run:
 
         Raises:
             BaseExceptionGroup: stopping failed too; `error` comes first in it.
+
+        *Cancellation:* what is left is stopped, shielded; then `error` is to come out and not the cancellation.
         """
         if is_cancellation(error):
             await self.abandon()
@@ -125,7 +127,7 @@ class Run:
             await self.stop()
         except BaseException as another:
             if is_cancellation(another):
-                raise
+                return
             raise combined("shutdown", [error, another]) from None
 
     async def abandon(self) -> None:

@@ -53,8 +53,9 @@ async def _run(function: Callable[[], T]) -> T:
 
 def _is_asynchronous(function: Any) -> bool:
     function = bare(function)
-    call = function if inspect.isroutine(function) else getattr(cast("type", type(function)), "__call__", None)  # noqa: B004
-    return inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
+    if not inspect.isroutine(function):
+        function = getattr(cast("type[object]", type(function)), "__call__", None)  # noqa: B004 - the method is wanted
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _check(function: object) -> None:

@@ -84,6 +84,7 @@ class Tree:
         self._scope = scope
         self._settings = settings
         self._isolated: list[tuple[Isolated, State, State]] = []
+        self._served: list[tuple[Isolated, State]] = []
         shared = _running.get()
         self._running: dict[int, object] = {} if shared is None else shared
         self._ours: set[int] = set()
@@ -101,13 +102,15 @@ class Tree:
         for key in self._ours:
             self._running.pop(key, None)
         self._ours.clear()
-        for isolated, _, _ in self._isolated:
-            isolated.state = None
+        for isolated, state in self._served:
+            if isolated.state is state:  # else another run was answered since
+                isolated.state = None
 
     def serve(self) -> None:
         """Let the requests to isolated apps see their state."""
         for isolated, given, state in self._isolated:
             isolated.state = {key: value for key, value in state.items() if given.get(key) is not value}
+            self._served.append((isolated, isolated.state))
 
     def read(self, lifespans: Iterable[object]) -> None:
         """Take hooks into account, which may run an app by hand."""

@@ -49,7 +49,7 @@ def cell(phase: Phase, rule: Rule) -> str:
         Outcome.GIVES_SHUTDOWN: f"{rule.then.value}, when it is time",
         Outcome.WAITS: "waits",
         Outcome.CANCELS: "is cancelled" if rule.then is phase else f"{rule.then.value}, is cancelled",
-        Outcome.NOTHING: rule.then.value if rule.then is not phase else "–",
+        Outcome.NOTHING: rule.then.value if rule.then is not phase else "-",
     }[rule.outcome]
     return leads if rule.severity is Severity.FINE else f"{leads} ({rule.severity.value})"
 

@@ -765,11 +765,10 @@ def test_override_of_what_is_not_registered_is_a_lookup_error(wanted: Any) -> No
     """It shows what was asked for, and lists the names that there are, the included ones too."""
     hooks = Lifespan(contexts=[context([], "it")], on_shutdown=[function([], "end")])
     hooks.include(Lifespan(on_startup=[print]))
-    with pytest.raises(
-        LookupError, match=r"override\(\) got .*not registered; registered are: 'lives', 'print', 'called'$"
-    ):
+    with pytest.raises(LookupError, match=r"override\(\) got .*not registered; registered are: '") as caught:
         with hooks.override(wanted, None):
             ...
+    assert all(repr(name) in str(caught.value) for name in ("lives", "called", "print"))
 
 
 def test_override_of_no_hooks_is_a_lookup_error() -> None:

@@ -15,7 +15,6 @@ import pytest
 from asgi_lifespan_mw import Lifespan, threaded
 
 APP = object()
-NEVER = bool(())
 VARIABLE: ContextVar[str] = ContextVar("VARIABLE", default="unset")
 
 
@@ -134,6 +133,12 @@ async def test_a_partial_keeps_its_name() -> None:
     assert repr(hooks) == "<Lifespan of 'print'>"
 
 
+async def sets_variable() -> AsyncIterator[None]:
+    """Set the context variable."""
+    VARIABLE.set("set")
+    yield
+
+
 async def test_it_sees_context_variables() -> None:
     """Those that hooks before it had set."""
     log: list[str] = []
@@ -141,7 +146,7 @@ async def test_it_sees_context_variables() -> None:
     def reads() -> None:
         log.append(VARIABLE.get())
 
-    await lived(Lifespan(on_startup=[lambda: VARIABLE.set("set"), threaded(reads)]))
+    await lived(Lifespan(contexts=[sets_variable], on_startup=[threaded(reads)]))
     assert log == ["set"]
 
 
@@ -173,11 +178,6 @@ async def coroutine_function() -> None:
     """An async function."""
 
 
-async def async_generator_function() -> AsyncIterator[None]:
-    """An async generator function."""
-    _ = NEVER and (yield)
-
-
 class CallableCoroutineFunction:
     """An object whose call is an ``async def``."""
 
@@ -186,8 +186,8 @@ class CallableCoroutineFunction:
 
 ASYNC = {
     "async def": coroutine_function,
-    "async generator function": async_generator_function,
-    "@asynccontextmanager": asynccontextmanager(async_generator_function),
+    "async generator function": sets_variable,
+    "@asynccontextmanager": asynccontextmanager(sets_variable),
     "partial": functools.partial(coroutine_function),
     "callable object": CallableCoroutineFunction(),
     "not callable": 5,
