@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from ._errors import LifespanError
-from ._units import Stage, Unit
+from ._unit import Stage, Unit
 
 logger = logging.getLogger("asgi_lifespan_mw")
 

@@ -53,11 +53,12 @@ def straight_through(
     No frame of ours is on a request's stack then, nothing is added to an await, and no traceback shows us. Python
     3.11 knows no such mark (and hypercorn would take the plain function for WSGI), so there it is an ``async def``.
     """
-    if sys.version_info >= (3, 12):
+    if sys.version_info >= (3, 12):  # pragma: no cover before 3.12
         return inspect.markcoroutinefunction(method)
+    else:  # noqa: RET505 - type checkers know the versions by this  # pragma: no cover from 3.12
 
-    @functools.wraps(method)
-    async def call(self: S, scope: Any, receive: Any, send: Any) -> None:
-        await method(self, scope, receive, send)
+        @functools.wraps(method)
+        async def call(self: S, scope: Any, receive: Any, send: Any) -> None:
+            await method(self, scope, receive, send)
 
-    return call
+        return call

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, cast, final
 
 import anyio
 
-from ._units import Unit
+from ._unit import Unit
 
 logger = logging.getLogger("asgi_lifespan_mw")
 

@@ -65,7 +65,7 @@ class Hook:
         result = self._called(app)
         if inspect.isawaitable(result):
             await result
-        elif _is_context(result):
+        elif _is_unentered(result):
             raise TypeError(
                 f"{self.label} returned {result!r}, which would never be entered; register it with context()"
             )
@@ -143,8 +143,8 @@ def make_hook(
         ValueError: the timeout is not a positive number.
     """
     given = f"{where or kind.value + '()'} got {described(function)}"
-    if _is_context(function) and (
-        not callable(function) or isinstance(function, (AsyncContextDecorator, ContextDecorator))
+    if _is_unentered(function) or (
+        not callable(function) and isinstance(function, (AbstractAsyncContextManager, AbstractContextManager))
     ):
         raise TypeError(
             f"{given}, a context manager, which can be entered only once; expected a function that makes one, such as "
@@ -164,8 +164,9 @@ def make_hook(
     )
 
 
-def _is_context(thing: object) -> bool:
-    return isinstance(thing, (AsyncGenerator, Generator, AbstractAsyncContextManager, AbstractContextManager))
+def _is_unentered(thing: object) -> bool:
+    """Whether it is what a generator function makes, plain or decorated; a file or a connection is open already."""
+    return isinstance(thing, (AsyncGenerator, Generator, AsyncContextDecorator, ContextDecorator))
 
 
 def _check_kind(kind: Kind, function: HookFunction, given: str) -> None:

@@ -8,6 +8,7 @@ from ._hooks import HookFunction
 from ._registry import ContextFunction, HookRegistry
 from ._run import Run
 from ._settings import Settings, checked_apps, checked_mounts
+from ._tasks import is_gone
 from ._types import ASGIApp, State
 
 
@@ -73,9 +74,9 @@ class Lifespan(HookRegistry):
         run.serve()
         try:
             yield state or None
-        except GeneratorExit:
-            raise
         except BaseException as error:
+            if is_gone(error):
+                raise
             await run.stop_after(error)
             raise
         await run.stop()

@@ -12,7 +12,7 @@ from ._protocol import Phase
 from ._registry import ContextFunction, HookRegistry
 from ._run import Run
 from ._settings import Settings, checked_apps, checked_mounts, checked_seconds
-from ._tasks import is_cancellation
+from ._tasks import is_cancellation, is_gone
 from ._types import ASGIApp, Receive, Scope, Send, State
 
 LifespanArgument: TypeAlias = Lifespan | ContextFunction
@@ -110,10 +110,9 @@ class LifespanMiddleware(HookRegistry):
             raise run.refusal
         try:
             await self._serve(run, state, policy, receive, send)
-        except GeneratorExit:  # the event loop is gone: nothing may be awaited any more
-            raise
-        except BaseException:
-            await run.abandon()
+        except BaseException as error:
+            if not is_gone(error):
+                await run.abandon()
             raise
         finally:
             if self._state is state:
@@ -170,9 +169,7 @@ async def _or_tell(work: Awaitable[None], phase: str, run: Run, send: Send) -> N
     """
     try:
         await work
-    except GeneratorExit:
-        raise
     except BaseException as error:
-        if not is_cancellation(error):
+        if not is_gone(error) and not is_cancellation(error):
             await send({"type": f"lifespan.{phase}.failed", "message": run.account()})
         raise

@@ -222,7 +222,7 @@ def same_as(app: object, through: tuple[Kind, ...] = _THE_SAME) -> Iterator[Any]
 
 
 def may_be_sent(app: object) -> bool:
-    """Whether a lifespan may be sent to an app: classes, static files, responses and WSGI apps get none, wrapped too."""
+    """Whether a lifespan may be sent to an app: classes, static files, responses and WSGI apps get none."""
     for thing in same_as(app, _ONE_LIFESPAN):
         row = row_of(thing)
         if not callable(thing) or isinstance(thing, type) or (row is not None and not row.is_sent):

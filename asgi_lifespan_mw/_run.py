@@ -12,9 +12,10 @@ from ._hooks import Hook, Kind
 from ._mounts import may_be_sent, same_as
 from ._settings import Settings
 from ._state import Realm
-from ._tasks import is_cancellation
+from ._tasks import is_cancellation, is_gone
 from ._tree import Node, Tree
-from ._units import Unit, UnitFailed, Units
+from ._unit import Unit
+from ._units import UnitFailed, Units
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
@@ -82,11 +83,11 @@ class Run:
         try:
             await self._start_all()
             self._units.check()
-        except GeneratorExit:  # the event loop is gone: nothing may be awaited any more
-            raise
         except UnitFailed:
             pass
         except BaseException as error:
+            if is_gone(error):
+                raise
             if is_cancellation(error):
                 await self.abandon()
                 raise
@@ -202,10 +203,9 @@ class Run:
         self._units.allow(self._settings.shutdown_timeout)
         try:
             await self._units.stop()
-        except GeneratorExit:
-            raise
-        except BaseException:
-            await self.abandon()
+        except BaseException as error:
+            if not is_gone(error):
+                await self.abandon()
             raise
         self._tree.leave()
 

@@ -11,7 +11,7 @@ import anyio
 from ._errors import ProtocolViolation, ShutdownFailed, StartupFailed
 from ._protocol import EXPECTED, Outcome, Phase, Rule, Severity, Step, advance, entry_of, step_of
 from ._types import SHUTDOWN, STARTUP, ASGIApp, Scope
-from ._units import Unit
+from ._unit import Unit
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
@@ -85,7 +85,7 @@ class Session:
             self._unit.started()
         elif self.phase is Phase.STOPPED:
             self._unit.answered()
-        elif self.phase is Phase.FAILED:
+        else:
             self._fail(step, message)
 
     def _fail(self, step: Step, message: object) -> None:

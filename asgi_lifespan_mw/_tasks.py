@@ -80,11 +80,22 @@ def is_cancelled(task: "asyncio.Task[object] | None") -> bool:
 
 def spare_current_task() -> None:
     """Take a plain ``Task.cancel()`` back from the running task, which goes on."""
-    task = current_asyncio_task()
-    if task is not None:
-        # Else a task group that is open in the task takes its own cancellation for the server's when it is left.
-        task.uncancel()
-        _spared.add(task)
+    task = asyncio.current_task()
+    assert task is not None, "trio has no such cancellation"
+    # Without this, a task group that is open in the task takes its own cancellation for the server's when it is left.
+    task.uncancel()
+    _spared.add(task)
+
+
+def is_gone(error: BaseException) -> bool:
+    """Whether `error` comes of the event loop's end: coroutines are closed, and nothing may be awaited any more."""
+    if isinstance(error, GeneratorExit):
+        return True
+    try:
+        anyio.get_cancelled_exc_class()
+    except RuntimeError:  # no event loop runs; a cancel scope that is closed then raises an error of its own
+        return True
+    return False
 
 
 def is_cancellation(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from ._session import Session
 from ._settings import Settings
 from ._state import Isolated, Realm
 from ._types import Scope, State
-from ._units import Unit
+from ._unit import Unit
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
@@ -204,8 +204,16 @@ class Tree:
         aliases = {id(thing) for thing in same_as(nested.app)}
         if id(nested.app) in self._running or (aliases - around) & self._running.keys():
             logger.debug("%s runs already and is not started again", nested.label)
+            self._share_isolated(nested.app)
             return False
         return True
+
+    def _share_isolated(self, app: object) -> None:
+        """Give a second `Isolated` around one app, which runs already, the state that the first one has."""
+        for thing in same_as(app):
+            for known, given, state in list(self._isolated):
+                if isinstance(thing, Isolated) and thing is not known and thing.app is known.app:
+                    self._isolated.append((thing, given, state))
 
     def _child(self, nested: Nested, parent: Node, given: State, readings: list[Reading]) -> Node:
         self._note(same_as(nested.app))

@@ -5,6 +5,7 @@ import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from io import StringIO
 from types import MappingProxyType
 from typing import Any, cast
 from unittest.mock import AsyncMock
@@ -541,6 +542,14 @@ async def test_a_function_that_returns_a_generator_fails(register: str, kind: st
     getattr(hooks, register)(indirectly(WITHOUT_APP[kind])([]))
     with pytest.raises(TypeError, match=r"hook 'returning' .*context\(\)"):
         await lived(hooks)
+
+
+@pytest.mark.parametrize("register", ["on_startup", "on_shutdown"])
+async def test_a_function_may_return_what_can_be_entered(register: str) -> None:
+    """A file or a connection is open already, and is dropped like any other result."""
+    hooks = Lifespan()
+    getattr(hooks, register)(lambda: StringIO())  # noqa: PLW0108 - a function, not a class
+    assert await lived(hooks) is None
 
 
 @pytest.mark.parametrize("register", REGISTER)

@@ -20,7 +20,7 @@ from asgi_lifespan_mw import (
 from asgi_lifespan_mw._types import Receive, Scope, Send
 from tests.conftest import VIRTUAL
 from tests.plans import Boom, Journal, fails_to_start, fails_to_stop, hangs_at_start, hangs_at_stop
-from tests.server import request
+from tests.server import RecordingServer, request
 
 
 @pytest.fixture(params=VIRTUAL)
@@ -55,6 +55,7 @@ async def test_requests_get_a_copy_of_the_state() -> None:
             scope["state"]["mine"] = True
 
     async with LifespanManager(app) as manager:
+        await RecordingServer().run(manager.app)
         assert manager.state == {"pool": "a pool"}
         await request(manager.app)
         await request(manager.app, state={"pool": "another"})

@@ -1,5 +1,6 @@
 """The middleware between a server and an app: answers, requests, bad input."""
 
+import asyncio
 import inspect
 import sys
 import traceback
@@ -14,7 +15,7 @@ import pytest
 
 from asgi_lifespan_mw import Isolated, LifespanMiddleware, ProtocolViolation
 from asgi_lifespan_mw._types import Receive, Scope, Send
-from tests.plans import Boom, Journal, fails_to_start, fails_to_stop
+from tests.plans import Boom, Journal, fails_to_start, fails_to_stop, hangs_at_start, hangs_at_stop
 from tests.server import RecordingServer, request
 
 
@@ -198,6 +199,28 @@ async def test_a_hook_sees_the_framework_app_or_else_the_wrapped_one() -> None:
     for scope in ({}, {"app": "the framework's"}):
         await RecordingServer(**scope).run(LifespanMiddleware(inner, on_startup=[seen.append]))
     assert seen == [inner, "the framework's"]
+
+
+@pytest.mark.parametrize("at", ["starting", "serving", "stopping"])
+def test_an_event_loop_that_is_closed_under_us_is_left_in_peace(at: str) -> None:
+    """A server that goes without a word: our coroutines are closed, and await nothing any more."""
+    server = RecordingServer(holds_on=at != "stopping")
+    hook = hangs_at_stop if at == "stopping" else hangs_at_start if at == "starting" else fails_to_stop
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(server.run(LifespanMiddleware(Journal().app(), hook)))
+    for _ in range(50):
+        loop.run_until_complete(asyncio.sleep(0))
+    assert server.answers == ([] if at == "starting" else ["startup.complete"])
+    others = [one.get_coro() for one in asyncio.all_tasks(loop)]
+    loop.close()
+    for coroutine in others:
+        assert coroutine is not None
+        # What the garbage collector does. "coroutine ignored GeneratorExit" would be raised by one that awaits more.
+        try:
+            coroutine.close()
+        except RuntimeError as error:
+            assert "no running event loop" in str(error)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 # Requests.

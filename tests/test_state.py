@@ -391,6 +391,17 @@ async def test_an_isolated_apps_state_is_gone_after_a_failed_startup() -> None:
     assert isolated.state is None
 
 
+async def test_an_app_that_is_isolated_twice_finds_its_state_through_both() -> None:
+    """It is started once, and all requests to it are its own, wherever it is mounted."""
+    admin = Keeps(db=ONE)
+    routes = [Mount("/a", Isolated(admin)), Mount("/b", Isolated(admin))]
+    async with LifespanManager(LifespanMiddleware(parent(*routes))) as manager:
+        await request(manager.app, "/a/")
+        await request(manager.app, "/b/")
+        assert admin.at_requests == [{"db": ONE}, {"db": ONE}]
+        assert manager.state == {}
+
+
 async def test_an_isolated_app_alone_is_the_app() -> None:
     """Without anything around it that starts mounts, it passes all on."""
     admin = Keeps(db=ONE)

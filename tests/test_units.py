@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from asgi_lifespan_mw import LifespanMiddleware, LifespanTimeout, ShutdownFailed, StartupFailed
 from asgi_lifespan_mw._types import Receive, Scope, Send
+from asgi_lifespan_mw._unit import Unit
 from tests.conftest import VIRTUAL
 from tests.plans import (
     Boom,
@@ -245,6 +246,66 @@ async def test_a_unit_that_ignores_its_cancellation_is_left_behind(
     await anyio.sleep(100)  # its end, for which nobody waits any more
 
 
+async def test_a_unit_that_was_left_behind_may_say_what_it_likes(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing comes of it any more."""
+
+    async def answers_too_late(scope: Scope, receive: Receive, send: Send) -> None:
+        await Journal().app()(scope, receive, ignores_the_answer)
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(50)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def fails_too_late(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(50)
+        await send({"type": "lifespan.shutdown.failed"})
+
+    async def ignores_the_answer(message: Any) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            await sends(message)
+
+    for app in (answers_too_late, fails_too_late):
+
+        async def keeps_send(scope: Scope, receive: Receive, send: Send, app: Any = app) -> None:
+            nonlocal sends
+            sends = send
+            await app(scope, receive, send)
+
+        sends: Send = ignores_the_answer
+        server = RecordingServer()
+        with pytest.raises(LifespanTimeout):
+            await server.run(LifespanMiddleware(keeps_send, shutdown_timeout=5))
+        await anyio.sleep(100)
+        assert server.answers == ["startup.complete", "shutdown.failed"]
+    assert caplog.text.count("is left behind") == 2
+
+
+async def test_what_breaks_in_the_clean_up_after_a_time_limit_is_kept_behind_it() -> None:
+    """The time limit is the failure; what the unit raised on its way out is its context."""
+
+    async def hangs_and_breaks() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise Boom("on the way out")
+
+    app = LifespanMiddleware(Journal().app())
+    app.on_startup(hangs_and_breaks, timeout=1)
+    _, error = await failing(app, LifespanTimeout)
+    assert str(error.__context__) == "on the way out"
+
+
+def test_a_unit_shows_where_it_stands() -> None:
+    """In a debugger."""
+
+    async def body(unit: Unit) -> None: ...
+
+    assert repr(Unit("hook 'a'", body)) == "<Unit hook 'a': new>"
+
+
 async def test_a_slow_unit_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """After 10, 20, 40 seconds, with the place where it waits."""
 
@@ -409,6 +470,19 @@ class TestNativeCancellation:
         ours = asyncio.all_tasks() - before - {task}
         await self._cancelled_by(task, *ours)
         assert journal.events == ["+a", "+c", "+b", "-b", "-c", "-a"]
+
+    async def test_cancelling_every_task_while_starting_is_no_failure(
+        self, journal: Journal, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The unit at work was cancelled by the server, like the lifespan itself."""
+        server = RecordingServer()
+        before = asyncio.all_tasks()
+        app = LifespanMiddleware(journal.app(), on_startup=[anyio.sleep_forever])
+        task = asyncio.create_task(server.run(app))
+        await anyio.sleep(1)
+        await self._cancelled_by(task, *(asyncio.all_tasks() - before - {task}))
+        assert server.answers == []
+        assert "fail" not in caplog.text
 
     async def test_a_second_cancellation_does_not_end_the_stop(self, journal: Journal) -> None:
         """The stop goes on where it was."""
