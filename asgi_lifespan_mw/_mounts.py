@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any, Literal, final
 
 from ._app import name_of
@@ -137,7 +138,7 @@ def register_container(
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Nested:
     """An app that gets no lifespan unless we send it one.
 
@@ -150,6 +151,11 @@ class Nested:
     app: Any
     path: str
     is_mount: bool = True
+
+    @cached_property
+    def aliases(self) -> tuple[Any, ...]:
+        """The app and what else it is, as `same_as` finds it."""
+        return tuple(same_as(self.app))
 
     @property
     def label(self) -> str:

@@ -9,7 +9,7 @@ import anyio
 from ._account import account, combined, log_failure, log_failures
 from ._app import name_of
 from ._hooks import Hook, Kind
-from ._mounts import may_be_sent, same_as
+from ._mounts import may_be_sent
 from ._settings import Settings
 from ._state import Realm
 from ._tasks import is_cancellation, is_gone
@@ -163,7 +163,7 @@ class Run:
         self._tree.share(self._units.context)
         await self._start_hooks()
         root = self._tree.root
-        if self._sends_to_app and may_be_sent(root.app) and not self._tree.is_excluded(root.app):
+        if self._sends_to_app and may_be_sent(root.app) and not self._tree.is_excluded(root.aliases):
             await self._start_nodes([root])
         if self._settings.concurrent:
             await self._start_levels(root)
@@ -226,7 +226,7 @@ class Run:
         refusal = root.session.refusal if root.session is not None else None
         if refusal is not None and not self._hooks and not self._mounts:
             self.refusal = refusal
-        elif any(cls.__module__.startswith(_NEVER_TAKE_IT) for app in same_as(root.app) for cls in type(app).__mro__):
+        elif any(cls.__module__.startswith(_NEVER_TAKE_IT) for app in root.aliases for cls in type(app).__mro__):
             logger.info("%s does not support the lifespan protocol; what else there is was started", root.label)
         else:
             logger.warning("%s does not support the lifespan protocol", root.label, exc_info=refusal)

@@ -6,12 +6,13 @@ add mounts.
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextvars import Context, ContextVar
-from dataclasses import dataclass
+from contextvars import Context
+from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 from ._claims import Claim, Reading, read
 from ._mounts import Nested, application_of, is_bare_router, lifespans_of, look_inside, may_be_sent, same_as
+from ._once import Running
 from ._protocol import Phase
 from ._session import Session
 from ._settings import Settings
@@ -24,9 +25,6 @@ logger = logging.getLogger("asgi_lifespan_mw")
 _PARENTS_OWN: Final = ("app", "router")
 """What frameworks put into a lifespan scope of theirs, which is not for the apps inside them."""
 
-_running: ContextVar[dict[int, object] | None] = ContextVar("asgi_lifespan_mw_running", default=None)
-"""The apps that run, or are to be left alone, in the run that is under way. A run nested in it shares the dict."""
-
 
 @final
 @dataclass(slots=True, eq=False)
@@ -37,6 +35,7 @@ class Node:
         app: the app.
         label: who it is in messages.
         path: where it is mounted.
+        aliases: what else it is: its router, and what its lifespan reaches through wrappers.
         realm: what the requests to it see.
         given: the state that it was given.
         state: the dict in which it was given. It may be the realm's own.
@@ -44,11 +43,13 @@ class Node:
         readings: what was read of the lifespans around it.
         session: its lifespan; None for an app whose lifespan is not ours to run.
         unit: its unit, once it was made.
+        noted: which of the aliases were not known to run before.
     """
 
     app: Any
     label: str
     path: str
+    aliases: tuple[Any, ...]
     realm: Realm
     given: State
     state: State
@@ -56,6 +57,7 @@ class Node:
     readings: list[Reading]
     session: Session | None = None
     unit: Unit | None = None
+    noted: list[object] = field(default_factory=list[object])
 
     def lineage(self) -> Iterator["Node"]:
         """The app and those that it is nested in, from the inside out."""
@@ -80,28 +82,24 @@ class Tree:
 
     def __init__(self, app: Any, label: str, scope: Scope, realm: Realm, settings: Settings) -> None:
         """Plant the tree; `scope` is the server's, and `realm` what its requests see."""
-        self.root = Node(app, label, "", realm, dict(realm.state), realm.state, None, [])
+        self.root = Node(app, label, "", tuple(same_as(app)), realm, dict(realm.state), realm.state, None, [])
         self._scope = scope
         self._settings = settings
         self._isolated: list[tuple[Isolated, State, State]] = []
         self._served: list[tuple[Isolated, State]] = []
-        shared = _running.get()
-        self._running: dict[int, object] = {} if shared is None else shared
-        self._ours: set[int] = set()
-        self._started: set[int] = set()
         self._excluded = {id(thing): thing for app in settings.exclude for thing in same_as(app)}
-        self._note(self._excluded.values())
-        self._note(same_as(app))
+        self._running = Running()
+        self._running.note(self._excluded.values())
+        self.root.noted = self._running.note(self.root.aliases)
+        self._started: set[int] = set()
 
     def share(self, context: Context) -> None:
         """Let runs that begin in `context` know which apps run."""
-        context.run(_running.set, self._running)
+        self._running.share(context)
 
     def leave(self) -> None:
         """Forget the run: its apps may be run again, and requests see nothing more of it."""
-        for key in self._ours:
-            self._running.pop(key, None)
-        self._ours.clear()
+        self._running.leave()
         for isolated, state in self._served:
             if isolated.state is state:  # else another run was answered since
                 isolated.state = None
@@ -116,9 +114,9 @@ class Tree:
         """Take hooks into account, which may run an app by hand."""
         self.root.readings += map(read, lifespans)
 
-    def is_excluded(self, app: object) -> bool:
-        """Whether the app, or what it wraps, is to be left alone."""
-        return any(id(thing) in self._excluded for thing in same_as(app))
+    def is_excluded(self, aliases: Iterable[object]) -> bool:
+        """Whether an app, or what it wraps, is to be left alone."""
+        return any(id(thing) in self._excluded for thing in aliases)
 
     def unit(self, node: Node) -> Unit:
         """Make the unit that runs the node's lifespan."""
@@ -140,7 +138,9 @@ class Tree:
             node.realm.add(node.label, node.given, node.state, is_mount=node is not self.root)
             return
         # What is inside never got the lifespan, and may be asked itself.
-        self._forget(thing for thing in same_as(node.app) if thing is not node.app)
+        inside = [thing for thing in node.noted if thing is not node.app]
+        self._running.forget(inside)
+        self._started.difference_update(map(id, inside))
         if node is not self.root:
             refusal = node.session.refusal if node.session is not None else None
             logger.debug("%s does not support the lifespan protocol", node.label, exc_info=refusal)
@@ -150,10 +150,10 @@ class Tree:
 
         To be taken one by one: what is started in between counts.
         """
-        if self._settings.mounts == "off" or self.is_excluded(parent.app):
+        if self._settings.mounts == "off" or self.is_excluded(parent.aliases):
             return
         inside = look_inside(parent.app, parent.path, delivered=parent.delivered, excluded=self._excluded.values())
-        self._note(inside.reached)
+        self._running.note(inside.reached)
         readings = parent.readings
         if inside.nested and parent.delivered:
             readings = [*readings, *map(read, lifespans_of(parent.app))]
@@ -163,8 +163,10 @@ class Tree:
             for nested in self._named(self._settings.mounts):
                 yield self._child(nested, parent, given, readings)
             return
+        # An app that keeps the one that it is mounted in, as admin sites do, is no wrapper of it.
+        around = {id(thing) for node in parent.lineage() for thing in node.aliases}
         for nested in inside.nested:
-            if not self._is_free(nested, parent):
+            if not self._is_free(nested, around):
                 continue
             node = self._child(nested, parent, given, readings)
             match _claim(nested, readings):
@@ -179,9 +181,10 @@ class Tree:
         """The mounts that the user named, where they are mounted; each once, though there be doubt."""
         found = list(self._all_nested())
         for app in apps:
-            mounts = (nested for nested in found if any(thing is app for thing in same_as(nested.app)))
+            mounts = (nested for nested in found if any(thing is app for thing in nested.aliases))
             nested = next(mounts, Nested(app, "", is_mount=False))
-            if not self.is_excluded(app) and not any(id(thing) in self._started for thing in same_as(nested.app)):
+            is_started = any(id(thing) in self._started for thing in nested.aliases)
+            if not is_started and not self.is_excluded(nested.aliases):
                 yield nested
 
     def _all_nested(self) -> Iterator[Nested]:
@@ -196,34 +199,33 @@ class Tree:
                 todo += inner
                 yield from inner
 
-    def _is_free(self, nested: Nested, parent: Node) -> bool:
-        if not may_be_sent(nested.app) or self.is_excluded(nested.app):
+    def _is_free(self, nested: Nested, around: set[int]) -> bool:
+        if not may_be_sent(nested.app) or self.is_excluded(nested.aliases):
             return False
-        # An app that keeps the one that it is mounted in, as admin sites do, is no wrapper of it.
-        around = {id(thing) for node in parent.lineage() for thing in same_as(node.app)}
-        aliases = {id(thing) for thing in same_as(nested.app)}
-        if id(nested.app) in self._running or (aliases - around) & self._running.keys():
+        others = (thing for thing in nested.aliases if id(thing) not in around)
+        if self._running.knows_any([nested.app, *others]):
             logger.debug("%s runs already and is not started again", nested.label)
-            self._share_isolated(nested.app)
+            self._share_isolated(nested.aliases)
             return False
         return True
 
-    def _share_isolated(self, app: object) -> None:
+    def _share_isolated(self, aliases: Iterable[object]) -> None:
         """Give a second `Isolated` around one app, which runs already, the state that the first one has."""
-        for thing in same_as(app):
+        for thing in aliases:
             for known, given, state in list(self._isolated):
                 if isinstance(thing, Isolated) and thing is not known and thing.app is known.app:
                     self._isolated.append((thing, given, state))
 
     def _child(self, nested: Nested, parent: Node, given: State, readings: list[Reading]) -> Node:
-        self._note(same_as(nested.app))
-        self._started.update(id(thing) for thing in same_as(nested.app))
         state, realm = dict(given), parent.realm
-        isolated = next((thing for thing in same_as(nested.app) if isinstance(thing, Isolated)), None)
+        isolated = next((thing for thing in nested.aliases if isinstance(thing, Isolated)), None)
         if isolated is not None:
             realm = Realm(state, setter=None)
             self._isolated.append((isolated, given, state))
-        return Node(nested.app, nested.label, nested.path, realm, given, state, parent, readings)
+        node = Node(nested.app, nested.label, nested.path, nested.aliases, realm, given, state, parent, readings)
+        node.noted = self._running.note(nested.aliases)
+        self._started.update(map(id, nested.aliases))
+        return node
 
     def _scope_of(self, node: Node) -> dict[str, Any]:
         scope: dict[str, Any] = {"asgi": {"version": "3.0", "spec_version": "2.0"}, **self._scope, "state": node.state}
@@ -242,24 +244,11 @@ class Tree:
                 return application
         return self._scope.get("app", self.root.app)
 
-    def _note(self, apps: Iterable[object]) -> None:
-        for app in apps:
-            if id(app) not in self._running:
-                self._running[id(app)] = app
-                self._ours.add(id(app))
-
-    def _forget(self, apps: Iterable[object]) -> None:
-        for app in apps:
-            if id(app) in self._ours and id(app) not in self._excluded:
-                self._ours.discard(id(app))
-                self._started.discard(id(app))
-                del self._running[id(app)]
-
 
 def _claim(nested: Nested, readings: Iterable[Reading]) -> Claim:
     """Whether a lifespan around the app seems to run it; then it is left alone, as it would be without us."""
-    apps, lifespans = list(same_as(nested.app)), list(lifespans_of(nested.app))
-    claims = {reading.claim(apps, lifespans) for reading in readings}
+    lifespans = list(lifespans_of(nested.app))
+    claims = {reading.claim(nested.aliases, lifespans) for reading in readings}
     if Claim.CERTAIN in claims:
         logger.debug("%s is run by a lifespan around it", nested.label)
         return Claim.CERTAIN
