@@ -8,7 +8,7 @@ import selectors
 from typing import Any
 
 
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]  # its class depends on the platform
+class _JumpingSelector(selectors.DefaultSelector):
     """A selector that does not wait for a time-out, but adds it to the clock."""
 
     now = 0.0
@@ -16,11 +16,11 @@ class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-t
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what is ready; where nothing is, let the time-out pass at once."""
         if timeout is None or timeout <= 0:
-            return super().select(timeout)  # type: ignore[no-any-return]
+            return super().select(timeout)
         ready = super().select(0)
         if not ready:
             self.now += timeout
-        return ready  # type: ignore[no-any-return]
+        return ready
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):

@@ -186,6 +186,6 @@ class TestOnAsyncio:
     async def test_it_may_be_left_in_another_task(self, journal: Journal) -> None:
         """Nothing of ours is tied to the task that entered."""
         manager = LifespanManager(LifespanMiddleware(journal.app(), journal.context("a")))
-        await asyncio.create_task(manager.__aenter__())  # type: ignore[arg-type]
-        await asyncio.create_task(manager.__aexit__(None, None, None))  # type: ignore[arg-type]
+        await asyncio.create_task(manager.__aenter__())
+        await asyncio.create_task(manager.__aexit__(None, None, None))
         assert journal.events == ["+a", "+app", "-app", "-a"]

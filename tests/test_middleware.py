@@ -12,6 +12,8 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from asgi_lifespan_mw import Isolated, LifespanMiddleware, ProtocolViolation
 from asgi_lifespan_mw._types import Receive, Scope, Send
@@ -196,7 +198,8 @@ async def test_a_hook_sees_the_framework_app_or_else_the_wrapped_one() -> None:
     """`scope["app"]` where a framework sets it: we are one of its middlewares then."""
     seen: list[object] = []
     inner = Journal().app()
-    for scope in ({}, {"app": "the framework's"}):
+    scopes: list[dict[str, Any]] = [{}, {"app": "the framework's"}]
+    for scope in scopes:
         await RecordingServer(**scope).run(LifespanMiddleware(inner, on_startup=[seen.append]))
     assert seen == [inner, "the framework's"]
 
@@ -223,6 +226,16 @@ def test_an_event_loop_that_is_closed_under_us_is_left_in_peace(at: str) -> None
     task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
+async def test_the_hooks_of_a_mounted_middleware_see_their_own_app() -> None:
+    """What a framework puts into its lifespan scope is not for the apps that are mounted in it."""
+    seen: list[object] = []
+    sub = Starlette()
+    app = Starlette(routes=[Mount("/sub", LifespanMiddleware(sub, on_startup=[seen.append]))])
+    app.add_middleware(LifespanMiddleware)
+    await RecordingServer().run(app)
+    assert seen == [sub]
+
+
 # Requests.
 
 
@@ -246,7 +259,7 @@ async def test_a_request_is_passed_on_as_it_is() -> None:
     """The very scope, the very `receive`, the very `send`."""
     app = KeepsAwaitables()
     scope, receive, send = {"type": "http", "state": {}}, object(), object()
-    await LifespanMiddleware(app)(scope, receive, send)  # type: ignore[arg-type]
+    await LifespanMiddleware(app)(scope, receive, send)
     assert app.got[0][0] is scope
     assert app.got[0][1:] == (receive, send)
 
@@ -285,7 +298,7 @@ def test_the_call_is_what_servers_look_for() -> None:
         }
         assert inspect.iscoroutinefunction(instance.__call__)
         with pytest.raises(TypeError):
-            instance()  # type: ignore[call-arg]
+            instance()  # type: ignore[call-arg, unused-awaitable]
 
 
 async def test_requests_get_a_copy_of_the_state_where_the_server_has_none() -> None:
@@ -296,7 +309,7 @@ async def test_requests_get_a_copy_of_the_state_where_the_server_has_none() -> N
         if scope["type"] == "lifespan":
             await Journal().app()(scope, receive, send)
         else:
-            seen.append(scope.get("state"))
+            seen.append(scope.get("state") and scope["state"].copy())
             scope.get("state", {})["mine"] = True
 
     pool = object()
@@ -318,16 +331,16 @@ async def test_requests_get_a_copy_of_the_state_where_the_server_has_none() -> N
         server.may_stop.set()
     await request(wrapped)
     assert seen[0] is None
-    assert seen[1] == {"pool": pool, "mine": True}
-    assert seen[2] == {"server": 1, "mine": True}
-    assert seen[3] == {"pool": pool, "mine": True}
+    assert seen[1] == {"pool": pool}
+    assert seen[2] == {"server": 1}
+    assert seen[3] == {"pool": pool}
     assert seen[4] is None
 
 
 async def test_unknown_scope_types_go_straight_through() -> None:
     """What comes after HTTP and WebSocket is the app's business."""
     app = KeepsAwaitables()
-    await LifespanMiddleware(app)({"type": "webtransport"}, None, None)  # type: ignore[arg-type]
+    await LifespanMiddleware(app)({"type": "webtransport"}, None, None)
     assert app.got[0][0] == {"type": "webtransport"}
 
 
@@ -341,38 +354,26 @@ class AnApp:
         """Be an app."""
 
 
-@pytest.mark.parametrize(
-    ("make", "error", "text"),
-    [
-        (
-            lambda: LifespanMiddleware(AnApp),
-            TypeError,
-            "class AnApp.*give an instance.*guarantee_single_callable",
-        ),  # type: ignore[arg-type]
-        (lambda: LifespanMiddleware(None), TypeError, "can't be called.*guarantee_single_callable"),  # type: ignore[arg-type]
-        (lambda: LifespanMiddleware(AnApp(), mounts="all"), ValueError, "'all', expected 'auto', 'off' or a sequence"),  # type: ignore[arg-type]
-        (lambda: LifespanMiddleware(AnApp(), mounts=AnApp()), TypeError, "expected 'auto', 'off' or a sequence"),  # type: ignore[arg-type]
-        (lambda: LifespanMiddleware(AnApp(), exclude=AnApp()), TypeError, "exclude.*expected a sequence of apps"),  # type: ignore[arg-type]
-        (lambda: LifespanMiddleware(AnApp(), startup_timeout=0), ValueError, "startup_timeout.*more than 0 seconds"),
-        (lambda: LifespanMiddleware(AnApp(), shutdown_timeout="5"), TypeError, "shutdown_timeout.*a number"),  # type: ignore[arg-type]
-        (lambda: LifespanMiddleware(AnApp(), on_crash="die"), ValueError, "expected 'log', 'stop' or a function"),  # type: ignore[arg-type]
-        (
-            lambda: LifespanMiddleware(AnApp(), on_crash=request),
-            TypeError,
-            "expected 'log', 'stop' or a plain function",
-        ),  # type: ignore[arg-type]
-        (lambda: LifespanMiddleware(AnApp(), startup=[]), TypeError, "unexpected keyword argument"),  # type: ignore[call-arg]
-        (
-            lambda: LifespanMiddleware(AnApp(), lifespan="app.lifespan"),
-            TypeError,
-            "lifespan', expected a Lifespan",
-        ),  # type: ignore[arg-type]
-    ],
-)
-def test_bad_input_is_refused_at_construction(make: Any, error: type[Exception], text: str) -> None:
+BAD_INPUT: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"app": AnApp}, TypeError, "class AnApp.*give an instance.*guarantee_single_callable"),
+    ({"app": None}, TypeError, "can't be called.*guarantee_single_callable"),
+    ({"mounts": "all"}, ValueError, "'all', expected 'auto', 'off' or a sequence"),
+    ({"mounts": AnApp()}, TypeError, "expected 'auto', 'off' or a sequence"),
+    ({"exclude": AnApp()}, TypeError, "exclude.*expected a sequence of apps"),
+    ({"startup_timeout": 0}, ValueError, "startup_timeout.*more than 0 seconds"),
+    ({"shutdown_timeout": "5"}, TypeError, "shutdown_timeout.*a number"),
+    ({"on_crash": "die"}, ValueError, "expected 'log', 'stop' or a function"),
+    ({"on_crash": request}, TypeError, "expected 'log', 'stop' or a plain function"),
+    ({"startup": []}, TypeError, "unexpected keyword argument"),
+    ({"lifespan": "app.lifespan"}, TypeError, "lifespan', expected a Lifespan"),
+]
+
+
+@pytest.mark.parametrize(("given", "error", "text"), BAD_INPUT, ids=lambda value: str(value)[:30])
+def test_bad_input_is_refused_at_construction(given: dict[str, Any], error: type[Exception], text: str) -> None:
     """What was given, what was expected, what to do, before anything runs."""
     with pytest.raises(error, match=text):
-        make()
+        LifespanMiddleware(**{"app": AnApp(), **given})
 
 
 def test_repr_shows_the_app() -> None:
