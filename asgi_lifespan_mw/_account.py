@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
-from ._errors import LifespanError
+from ._errors import LifespanError, LifespanTimeout, ProtocolViolation, ShutdownFailed, StartupFailed
 from ._unit import Stage, Unit
 
 logger = logging.getLogger("asgi_lifespan_mw")
@@ -20,8 +20,10 @@ _RUNS_ALREADY = re.compile(r"\b(already|only be called once|once per)\b")
 def headline(unit: Unit) -> str:
     """One line on a failed unit: in which phase, who, the error's own text, and advice where there is some."""
     error = unit.error
-    if isinstance(error, LifespanError) and unit.name in str(error):  # ours name their unit
-        return str(error) + _advice(unit)
+    if isinstance(error, (StartupFailed, ShutdownFailed)) and error.unit == unit.name:
+        return f"{_deed(unit)} in {unit.name}: {error.reason or 'it gave no reason'}{_advice(unit)}"
+    if isinstance(error, (LifespanTimeout, ProtocolViolation)) and error.args[0] == unit.name:
+        return f"{error}{_advice(unit)}"
     return f"{_deed(unit)} in {unit.name}: {_text(error)}{_advice(unit)}"
 
 
@@ -45,7 +47,7 @@ def account(units: Sequence[Unit], other: BaseException | None = None) -> str:
         units: the units that failed.
         other: an error that was no unit's.
     """
-    parts = [] if other is None else [_text(other)]
+    parts = [] if other is None else [_told_of_ours(other)]
     return "\n\n".join(parts + [_told(unit) for unit in units])
 
 
@@ -55,6 +57,11 @@ def combined(phase: str, errors: Sequence[BaseException]) -> BaseException:
     if len(distinct) == 1:
         return distinct[0]
     return BaseExceptionGroup(f"{phase} failed, the cause first", distinct)
+
+
+def _told_of_ours(error: BaseException) -> str:
+    """What went wrong beside the units: a collision of state, or an object that could not be looked at."""
+    return str(error) if isinstance(error, LifespanError) else f"{_text(error)}\n\n{_traceback(error)}"
 
 
 def _told(unit: Unit) -> str:
@@ -78,8 +85,8 @@ def _deed(unit: Unit) -> str:
 
 def _advice(unit: Unit) -> str:
     """What helps an app that was started twice: the MCP SDK's session manager, run by hand in its parent's lifespan."""
-    is_app = not unit.name.startswith("hook ") and not isinstance(unit.error, OSError)
-    if is_app and unit.failed_in is Stage.STARTING and _RUNS_ALREADY.search(f"{unit.error} {unit.said}"):
+    may_run = unit.failed_in is Stage.STARTING and not unit.is_hook and not isinstance(unit.error, OSError)
+    if may_run and _RUNS_ALREADY.search(f"{_text(unit.error)} {unit.said}"):
         return (
             f" ({unit.name} seems to run already: if something else starts it, such as the lifespan of its parent, "
             "leave it out with exclude=[the app])"

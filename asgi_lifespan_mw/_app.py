@@ -4,6 +4,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Awaitable, Callable
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, TypeVar, cast
 
 from ._types import ASGIApp
@@ -11,7 +12,12 @@ from ._types import ASGIApp
 S = TypeVar("S")
 
 
-def checked_app(app: object, where: str) -> ASGIApp:
+def is_a(thing: Any, *classes: type) -> bool:
+    """``isinstance`` that asks the object nothing: a lazy one, such as Django's settings, wakes up at ``__class__``."""
+    return issubclass(type(thing), classes)
+
+
+def checked_app(app: Any, where: str) -> ASGIApp:
     """`app` itself, if it can be an ASGI 3 application.
 
     ASGI 2 is not guessed at: a class is most often one that was not called.
@@ -23,7 +29,7 @@ def checked_app(app: object, where: str) -> ASGIApp:
     Raises:
         TypeError: it is a class, or can't be called.
     """
-    if inspect.isclass(app):
+    if is_a(app, type):
         raise TypeError(
             f"{where} got the class {app.__qualname__}, expected an ASGI 3 application: give an instance of it, or, if "
             "it is an ASGI 2 application, asgiref.compatibility.guarantee_single_callable(" + app.__qualname__ + ")"
@@ -37,11 +43,12 @@ def checked_app(app: object, where: str) -> ASGIApp:
     return cast("ASGIApp", app)
 
 
-def name_of(app: object) -> str:
+def name_of(app: Any) -> str:
     """What an app is called where it has no path: by its type, a function by its name."""
-    if inspect.isroutine(app) or isinstance(app, functools.partial):
-        function = app.func if isinstance(app, functools.partial) else app
-        return f"{getattr(function, '__qualname__', type(function).__qualname__)}()"
+    if is_a(app, functools.partial):
+        return f"{name_of(app.func).removesuffix('()')}()"
+    if is_a(app, FunctionType, MethodType, BuiltinFunctionType):
+        return f"{app.__qualname__}()"
     return type(app).__qualname__
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, cast, final
 
+from ._app import is_a
 from ._registry import HookRegistry
 
 RUNS_IT = frozenset({"lifespan_context", "lifespan"})
@@ -76,41 +77,36 @@ def read(lifespan: object) -> Reading:
             continue
         shelf[id(thing)] = thing
         todo += [(inner, shelf, module) for inner in _held_by(thing)]
-        if _is(thing, types.FunctionType) and (shelf is reading.held or thing.__globals__ is module):
+        if is_a(thing, types.FunctionType) and (shelf is reading.held or thing.__globals__ is module):
             names = _words(thing.__code__)
             reading.words |= names
             todo += [(inner, reading.named, thing.__globals__) for inner in _globals_named(thing, names)]
     return reading
 
 
-def _is(thing: Any, *classes: type) -> bool:
-    """``isinstance`` that asks the object nothing: lazy ones, such as Django's settings, wake up at ``__class__``."""
-    return issubclass(type(thing), classes)
-
-
 def _methods(lifespan: Any) -> Iterator[object]:
     """The methods of a lifespan that is a class of contexts, or an object that can be called."""
-    if _is(lifespan, type):
+    if is_a(lifespan, type):
         attributes = cast("Mapping[str, object]", vars(lifespan))
-        yield from (method for method in attributes.values() if _is(method, types.FunctionType))
-    elif not _is(lifespan, types.FunctionType, types.MethodType):
+        yield from (method for method in attributes.values() if is_a(method, types.FunctionType))
+    elif not is_a(lifespan, types.FunctionType, types.MethodType):
         yield getattr(cast("type[object]", type(lifespan)), "__call__", None)  # noqa: B004 - the method itself is wanted
 
 
 def _held_by(thing: Any) -> Iterator[object]:
-    if _is(thing, functools.partial):
+    if is_a(thing, functools.partial):
         yield from (thing.func, *thing.args, *thing.keywords.values())
-    elif _is(thing, types.MethodType):
+    elif is_a(thing, types.MethodType):
         yield from (thing.__self__, thing.__func__)
-    elif _is(thing, types.FunctionType):
+    elif is_a(thing, types.FunctionType):
         yield from _cells(thing)
         yield from thing.__defaults__ or ()
         yield from (thing.__kwdefaults__ or {}).values()
         yield from _wrapped(thing)
-    elif _is(thing, HookRegistry):
+    elif is_a(thing, HookRegistry):
         yield from (hook.function for hook in thing.plan())
-    elif _is(thing, dict, list, tuple, set, frozenset) and len(thing) <= MOST_ITEMS:
-        yield from thing.values() if _is(thing, dict) else thing
+    elif is_a(thing, dict, list, tuple, set, frozenset) and len(thing) <= MOST_ITEMS:
+        yield from thing.values() if is_a(thing, dict) else thing
 
 
 def _cells(function: types.FunctionType) -> Iterator[object]:
@@ -138,7 +134,7 @@ def _words(code: types.CodeType) -> set[str]:
 def _globals_named(function: types.FunctionType, names: set[str]) -> Iterator[object]:
     for name in names:
         thing = function.__globals__.get(name)
-        if _is(thing, types.ModuleType):  # `shop.admin` names the app `admin` of the module `shop`
+        if is_a(thing, types.ModuleType):  # `shop.admin` names the app `admin` of the module `shop`
             yield from (vars(thing)[inner] for inner in names if inner in vars(thing))
         elif thing is not None:
             yield thing
@@ -156,6 +152,6 @@ def _belongs_to_one_app(lifespan: object) -> bool:
 
     A plain function, one that holds mere values, and a `Lifespan` may serve several apps, each with a run of its own.
     """
-    if _is(lifespan, types.FunctionType):
+    if is_a(lifespan, types.FunctionType):
         return any(_belongs_to_one_app(held) for held in _held_by(lifespan))
-    return not _is(lifespan, type, types.BuiltinFunctionType, HookRegistry, *_VALUES)
+    return not is_a(lifespan, type, types.BuiltinFunctionType, HookRegistry, *_VALUES)

@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import os
 import signal
 from collections.abc import Callable
 from typing import Literal, TypeAlias, cast, final
@@ -48,18 +47,32 @@ class CrashPolicy:
     def __init__(self, on_crash: OnCrash) -> None:
         self.interrupt = anyio.CancelScope()
         self._on_crash = on_crash
+        self._is_stopping = False
 
     def __call__(self, unit: Unit) -> None:
         """React to a unit that broke. The log tells of it already."""
         if self._on_crash == "stop":
             self._stop()
         elif callable(self._on_crash) and unit.error is not None:
-            try:
-                self._on_crash(unit.error)
-            except Exception:
-                logger.exception("on_crash failed, after the crash in %s", unit.name)
+            self._call(self._on_crash, unit.error, unit.name)
+
+    def _call(self, on_crash: Callable[[BaseException], object], error: BaseException, unit: str) -> None:
+        try:
+            result = on_crash(error)
+        except Exception:
+            logger.exception("on_crash failed, after the crash in %s", unit)
+        except BaseException:  # let out here, it would tear the event loop down without stopping anything
+            logger.exception("on_crash wants to end the process, after the crash in %s", unit)
+            self._stop()
+        else:
+            if inspect.iscoroutine(result):
+                result.close()
+                logger.error("on_crash returned a coroutine, which is not run; expected a plain function")
 
     def _stop(self) -> None:
+        if self._is_stopping:
+            return
+        self._is_stopping = True
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             # It would kill the process without a word (hypercorn's workers): we stop everything first.
             self.interrupt.cancel()
@@ -69,4 +82,4 @@ class CrashPolicy:
 
 def terminate() -> None:
     """Ask this process to end, as its supervisor would."""
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)

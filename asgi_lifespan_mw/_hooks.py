@@ -228,8 +228,15 @@ def _place(function: HookFunction) -> str:
     if not isinstance(code, CodeType):
         module = getattr(inner, "__module__", None)
         return module if isinstance(module, str) else type(inner).__module__
-    here = os.getcwd() + os.sep  # noqa: PTH109 - a prefix of texts
-    return f"{code.co_filename.removeprefix(here)}:{code.co_firstlineno}"
+    return f"{code.co_filename.removeprefix(_here())}:{code.co_firstlineno}"
+
+
+def _here() -> str:
+    """The working directory, as a prefix of file names; empty if it was removed, as old releases are."""
+    try:
+        return os.getcwd() + os.sep  # noqa: PTH109 - a prefix of texts
+    except OSError:
+        return ""
 
 
 def described(thing: object) -> str:
@@ -290,14 +297,19 @@ class _Opened(AbstractAsyncContextManager[State]):
         try:
             yield
         except RuntimeError as error:
-            if error.args != (complaint,) or not _comes_from_contextlib(error):
+            if error.args != (complaint,) or not _is_about_the_hook(error):
                 raise
             raise TypeError(
                 f"{self._hook.label} {deed}; a context yields exactly once: it starts before the yield and stops "
                 "after it"
-            ) from None
+            ) from error
 
 
-def _comes_from_contextlib(error: BaseException) -> bool:
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and frames[-1].f_globals.get("__name__") == "contextlib"
+_BETWEEN = ("asgi_lifespan_mw", "contextlib", "anyio", "asyncio", "trio", "outcome", "threading")
+"""Modules whose frames may lie between us and the generator of a hook. Others are the user's, with contexts inside."""
+
+
+def _is_about_the_hook(error: BaseException) -> bool:
+    """Whether contextlib raised an error about the hook's own generator, not about one that the hook uses."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return modules.count("contextlib") == 1 and all(name.partition(".")[0] in _BETWEEN for name in modules)

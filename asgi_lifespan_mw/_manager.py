@@ -68,15 +68,21 @@ class LifespanManager:
         """
         if self._run is not None:
             raise RuntimeError("LifespanManager is entered already; make another one for another run")
-        self.state.clear()
-        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
-        run = Run(self._app, (), self._settings, scope)
-        await run.start()
-        if not run.is_supported:
-            raise LifespanNotSupported(run.label) from run.refusal
-        self._run = run
+        self._run = run = self._new_run()
+        try:
+            await run.start()
+            if run.is_refused:
+                raise LifespanNotSupported(run.label) from run.refusal
+        except BaseException:
+            self._run = None
+            raise
         run.serve()
         return self
+
+    def _new_run(self) -> Run:
+        self.state.clear()
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        return Run(self._app, (), self._settings, scope)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

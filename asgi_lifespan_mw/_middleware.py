@@ -55,7 +55,8 @@ class LifespanMiddleware(HookRegistry):
             mounts: ``"auto"`` finds the mounted apps that get no lifespan otherwise, and starts them; ``"off"`` leaves
                 them alone; a sequence of apps names them in place of looking, and starts them in any case.
             exclude: apps that are never sent a lifespan, nor what is mounted in them. It may name the wrapped app.
-            concurrent: start and stop the mounts of one level side by side.
+            concurrent: start and stop the mounts of one level side by side. What one of them puts into context
+                variables is seen by what is mounted in it.
             strict: departures from the lifespan protocol are errors, not warnings.
             startup_timeout: seconds for the whole startup; None for no limit.
             shutdown_timeout: seconds for the whole shutdown; None for no limit.
@@ -78,8 +79,8 @@ class LifespanMiddleware(HookRegistry):
         self._startup_timeout = checked_seconds(startup_timeout, "LifespanMiddleware(startup_timeout=...)")
         self._shutdown_timeout = checked_seconds(shutdown_timeout, "LifespanMiddleware(shutdown_timeout=...)")
         self._on_crash: OnCrash = checked_on_crash(on_crash)
-        # The state of the run that was answered last, for the requests of a server that has none.
-        self._state: State | None = None
+        # The state of each run that is on, for the requests of a server that has none; the last one counts.
+        self._states: list[State] = []
 
     @straight_through
     def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
@@ -93,8 +94,8 @@ class LifespanMiddleware(HookRegistry):
         """
         if scope["type"] == "lifespan":
             return self._lifespan(scope, receive, send)
-        if self._state and "state" not in scope:
-            scope = {**scope, "state": self._state.copy()}
+        if self._states and "state" not in scope:
+            scope = {**scope, "state": self._states[-1].copy()}
         return self.app(scope, receive, send)
 
     def __repr__(self) -> str:
@@ -106,7 +107,7 @@ class LifespanMiddleware(HookRegistry):
         policy = CrashPolicy(self._on_crash)
         run = Run(self.app, self.plan(), self._settings(), {**scope, "state": state}, on_crash=policy)
         await _or_tell(run.start(), "startup", run, send)
-        if run.refusal is not None:
+        if run.is_refused and run.refusal is not None:
             raise run.refusal
         try:
             await self._serve(run, state, policy, receive, send)
@@ -115,14 +116,13 @@ class LifespanMiddleware(HookRegistry):
                 await run.abandon()
             raise
         finally:
-            if self._state is state:
-                self._state = None
+            self._states[:] = [other for other in self._states if other is not state]
         await _or_tell(run.stop(), "shutdown", run, send)
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve(self, run: Run, state: State, policy: CrashPolicy, receive: Receive, send: Send) -> None:
         """Say that the startup is complete, and wait for the shutdown."""
-        self._state = state
+        self._states.append(state)
         run.serve()
         await send({"type": "lifespan.startup.complete"})
         with policy.interrupt:

@@ -7,14 +7,16 @@ is taken for a wrapper, a middleware, if it has an ``.app``.
 Objects are told apart by identity alone: routes have no hash, and two mounts of one app are equal.
 """
 
+import inspect
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
-from typing import Any, Literal, final
+from types import MethodType
+from typing import Any, Literal, cast, final
 
-from ._app import name_of
+from ._app import is_a, name_of
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
@@ -191,7 +193,9 @@ def look_inside(app: object, path: str, *, delivered: bool, excluded: Iterable[o
     return inside
 
 
-def _look(app: object, path: str, inside: Inside, seen: set[int], *, delivered: bool, is_part: bool = False) -> None:
+def _look(
+    app: object, path: str, inside: Inside, seen: set[int], *, delivered: bool, is_part: bool = False, depth: int = 0
+) -> None:
     row = row_of(app)
     path = _joined(path, app, row)
     for way in _ways(row, is_part=is_part):
@@ -205,8 +209,13 @@ def _look(app: object, path: str, inside: Inside, seen: set[int], *, delivered: 
             if way.kind is not Kind.PART:
                 inside.reached.append(inner)
             takes = delivered or way.kind is Kind.FORWARDS
-            _look(inner, path, inside, seen, delivered=takes, is_part=way.kind is Kind.PART)
+            if depth < MOST_WRAPPERS:
+                is_part = way.kind is Kind.PART
+                _look(inner, path, inside, seen, delivered=takes, is_part=is_part, depth=depth + (row is None))
 
+
+MOST_WRAPPERS = 100
+"""An app that is wrapped more often makes its ``.app`` anew whenever it is looked at."""
 
 _THE_SAME = (Kind.SELF, Kind.PASSES_ON, Kind.FORWARDS)
 _ONE_LIFESPAN = (Kind.SELF, Kind.PASSES_ON)
@@ -216,7 +225,7 @@ def same_as(app: object, through: tuple[Kind, ...] = _THE_SAME) -> Iterator[Any]
     """The app and what else it is: its own router, and what its lifespan reaches through wrappers."""
     seen: set[int] = set()
     todo = [app]
-    while todo:
+    while todo and len(seen) < MOST_WRAPPERS:
         thing = todo.pop()
         if id(thing) in seen:
             continue
@@ -231,7 +240,7 @@ def may_be_sent(app: object) -> bool:
     """Whether a lifespan may be sent to an app: classes, static files, responses and WSGI apps get none."""
     for thing in same_as(app, _ONE_LIFESPAN):
         row = row_of(thing)
-        if not callable(thing) or isinstance(thing, type) or (row is not None and not row.is_sent):
+        if not callable(thing) or is_a(thing, type) or (row is not None and not row.is_sent):
             return False
     return True
 
@@ -275,11 +284,11 @@ def _ways(row: Row | None, *, is_part: bool) -> tuple[Way, ...]:
     return () if is_part else _UNKNOWN_WRAPPER
 
 
-def _can_be_nested(inner: object, container: object, kind: Kind) -> bool:
+def _can_be_nested(inner: Any, container: object, kind: Kind) -> bool:
     if kind is Kind.PART:
         return True
     # `Router.default` is a method of the router itself, unless the user gives an app.
-    return callable(inner) and getattr(inner, "__self__", None) is not container
+    return callable(inner) and not (is_a(inner, MethodType) and cast("MethodType", inner).__self__ is container)
 
 
 def _joined(path: str, app: object, row: Row | None) -> str:
@@ -294,6 +303,8 @@ def _follow(thing: Any, path: str) -> list[Any]:
     """What an attribute path leads to. An attribute that this version of a framework lacks is no way inside."""
     found = [thing]
     try:
+        if row_of(thing) is None:  # an object that answers to any name, as mocks do, is no wrapper
+            inspect.getattr_static(thing, path)
         for name in path.split("."):
             found = [getattr(thing, name.removesuffix("[]")) for thing in found]
             if name.endswith("[]"):

@@ -33,7 +33,9 @@ class Run:
     All that belongs to one run is here, so that the same app can be run again, on another loop, in another thread.
 
     Attributes:
-        refusal: the exception with which the wrapped app turned the lifespan away, if nothing else was to be run.
+        label: what the app at the root is called.
+        is_refused: whether the app turned the lifespan away, and nothing else was to be run.
+        refusal: the exception with which it did; None if it just returned.
     """
 
     def __init__(
@@ -56,10 +58,14 @@ class Run:
             sends_to_app: whether the app is sent a lifespan, which it is not where we are its lifespan.
             on_crash: called with a unit that broke while serving.
         """
+        self.label = f"app {name_of(app)}"
+        self.is_refused = False
         self.refusal: Exception | None = None
         self._units = Units(self._crashed)
         self._realm = Realm(scope["state"])
-        self._tree = Tree(app, f"app {name_of(app)}", scope, self._realm, settings)
+        self._app = app
+        self._scope = scope
+        self._tree: Tree | None = None
         self._hooks = list(hooks)
         self._hook_app = scope.get("app", app)
         self._settings = settings
@@ -93,9 +99,11 @@ class Run:
                 raise
             self._error_of_ours = error
         else:
-            self._log("startup", began)
+            if not self.is_refused:
+                self._log("startup", began)
             return
         await self._stop_units()
+        self._realm.undo()
         self._raise("startup")
 
     async def stop(self) -> None:
@@ -133,71 +141,64 @@ class Run:
 
     async def abandon(self) -> None:
         """Stop everything within the time for that, whatever comes between; errors are logged."""
+        began = anyio.current_time()
         self._is_serving = False
         limit = self._settings.shutdown_timeout
         self._units.allow(CANCELLED_LIMIT if limit is None else limit)
         await self._units.stop_shielded()
-        self._tree.leave()
+        self._leave()
         log_failures(self._units.failures)
-
-    @property
-    def label(self) -> str:
-        """What the app at the root is called."""
-        return self._tree.root.label
-
-    @property
-    def is_supported(self) -> bool:
-        """Whether the app at the root took its lifespan."""
-        return self._tree.root.delivered
+        self._log("shutdown", began)
 
     def serve(self) -> None:
         """Let requests see the state, and treat what breaks from now on as a crash."""
         self._is_serving = True
-        self._tree.serve()
+        if self._tree is not None:
+            self._tree.serve()
 
     def account(self) -> str:
         """What failed, as the message of a ``lifespan.*.failed``."""
         return account(self._units.failures, self._error_of_ours)
 
     async def _start_all(self) -> None:
-        self._tree.share(self._units.context)
+        tree = self._tree = Tree(self._app, self._scope, self._realm, self._settings)
+        tree.share(self._units.context)
         await self._start_hooks()
-        root = self._tree.root
-        if self._sends_to_app and may_be_sent(root.app) and not self._tree.is_excluded(root.aliases):
-            await self._start_nodes([root])
+        tree.read(hook.function for hook in self._hooks)
+        if self._sends_to_app and may_be_sent(self._app) and not tree.is_excluded(tree.root.aliases):
+            await self._start_nodes(tree, [tree.root])
         if self._settings.concurrent:
-            await self._start_levels(root)
+            await self._start_levels(tree)
         else:
-            await self._start_branches(root)
-        if not root.delivered:
-            self._tell_refusal(root)
+            await self._start_branches(tree, tree.root)
+        if not tree.root.delivered:
+            self._tell_refusal(tree.root)
 
     async def _start_hooks(self) -> None:
         for hook in self._hooks:
             unit = _unit_of(hook, self._hook_app)
             await self._units.start(unit)
             self._realm.add(unit.name, {}, unit.state)
-        self._tree.read(hook.function for hook in self._hooks)
 
-    async def _start_branches(self, parent: Node) -> None:
+    async def _start_branches(self, tree: Tree, parent: Node) -> None:
         """Start the mounts one after the other, each before what is mounted in it."""
-        for node in self._tree.children(parent):
-            await self._start_nodes([node])
-            await self._start_branches(node)
+        for node in tree.children(parent):
+            await self._start_nodes(tree, [node])
+            await self._start_branches(tree, node)
 
-    async def _start_levels(self, root: Node) -> None:
+    async def _start_levels(self, tree: Tree) -> None:
         """Start the mounts side by side, one level of the tree after the other."""
-        level = [root]
+        level = [tree.root]
         while level:
-            level = [child for parent in level for child in self._tree.children(parent)]
-            await self._start_nodes(level)
+            level = [child for parent in level for child in tree.children(parent)]
+            await self._start_nodes(tree, level)
 
-    async def _start_nodes(self, nodes: list[Node]) -> None:
+    async def _start_nodes(self, tree: Tree, nodes: list[Node]) -> None:
         if nodes:
-            await self._units.start(*(self._tree.unit(node) for node in nodes))
+            await self._units.start(*(tree.unit(node) for node in nodes))
         for node in nodes:
-            self._tree.settle(node)
-            self._mounts += node is not self._tree.root
+            tree.settle(node)
+            self._mounts += node is not tree.root
 
     async def _stop_units(self) -> None:
         self._units.allow(self._settings.shutdown_timeout)
@@ -207,7 +208,11 @@ class Run:
             if not is_gone(error):
                 await self.abandon()
             raise
-        self._tree.leave()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._tree is not None:
+            self._tree.leave()
 
     def _raise(self, phase: str) -> NoReturn:
         errors = [] if self._error_of_ours is None else [self._error_of_ours]
@@ -224,8 +229,9 @@ class Run:
 
     def _tell_refusal(self, root: Node) -> None:
         refusal = root.session.refusal if root.session is not None else None
-        if refusal is not None and not self._hooks and not self._mounts:
-            self.refusal = refusal
+        if not self._hooks and not self._mounts:
+            self.is_refused, self.refusal = True, refusal
+            self._leave()
         elif any(cls.__module__.startswith(_NEVER_TAKE_IT) for app in root.aliases for cls in type(app).__mro__):
             logger.info("%s does not support the lifespan protocol; what else there is was started", root.label)
         else:
@@ -249,4 +255,5 @@ def _unit_of(hook: Hook, app: object) -> Unit:
         unit.answered()
 
     live = live_context if hook.kind is Kind.CONTEXT else live_function
-    return Unit(hook.label, live, timeout=hook.timeout, runs_at_stop=hook.kind is Kind.SHUTDOWN)
+    runs_at_stop = hook.kind is Kind.SHUTDOWN
+    return Unit(hook.label, live, timeout=hook.timeout, is_hook=True, runs_at_stop=runs_at_stop)

@@ -23,7 +23,8 @@ class Session:
     Follows the ASGI specification, "Lifespan Protocol", but for the row that `_protocol` names.
 
     Attributes:
-        phase: where the app's lifespan stands.
+        phase: where the app's lifespan stands, by its own steps. One that is ended by us, by a time limit or a
+            cancellation, keeps its phase.
         refusal: the exception with which the app turned the lifespan away; None if it did not, or just returned.
     """
 
@@ -78,7 +79,7 @@ class Session:
         before = self.phase
         rule = self._take(step, message)
         if rule.outcome is Outcome.CANCELS:
-            self._unit.cancel()
+            self._unit.turned_away()
         elif self.phase is before:
             return
         elif self.phase is Phase.STARTED:

@@ -1,11 +1,21 @@
 """Lifespan state: who set which key, and whose requests see it."""
 
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
 from typing import Any, final
 
 from ._app import checked_app, straight_through
 from ._errors import StateCollision
 from ._types import ASGIApp, Receive, Send, State
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Setter:
+    """Who set a key first."""
+
+    unit: str
+    is_mount: bool
 
 
 @final
@@ -16,12 +26,13 @@ class Realm:
         state: what the requests are given a copy of. It is filled in place: it may be the server's own dict.
     """
 
-    __slots__ = ("_setters", "state")
+    __slots__ = ("_found", "_setters", "state")
 
-    def __init__(self, state: State, setter: str | None = "the server") -> None:
-        """Begin with `state` as `setter` left it; None lets the units shadow it, as an isolated app may."""
+    def __init__(self, state: State) -> None:
+        """Begin with `state`. What it holds was set by no unit of this realm, and may be set anew."""
         self.state = state
-        self._setters: dict[str, str] = {} if setter is None else dict.fromkeys(state, setter)
+        self._found = state.copy()
+        self._setters: dict[str, _Setter] = {}
 
     def add(self, unit: str, before: Mapping[str, Any], after: Mapping[str, Any], *, is_mount: bool = False) -> None:
         """Take over what a unit set.
@@ -39,14 +50,20 @@ class Realm:
             if key in before and before[key] is value:
                 continue
             known = before if key in before else self.state
-            if key in self._setters and known.get(key, value) is not value:
-                raise StateCollision(key, self._setters[key], unit, _advice(key, self._setters[key], is_mount=is_mount))
+            first = self._setters.get(key)
+            if first is not None and known.get(key, value) is not value:
+                raise StateCollision(key, first.unit, unit, _advice(key, isolable=is_mount or first.is_mount))
+            self._setters.setdefault(key, _Setter(unit, is_mount))
             self.state[key] = value
-            self._setters.setdefault(key, unit)
+
+    def undo(self) -> None:
+        """Take back what units set, after a failed startup: a server that tries again finds what it had."""
+        self.state.clear()
+        self.state.update(self._found)
 
 
-def _advice(key: str, first: str, *, is_mount: bool) -> str:
-    if is_mount or first.startswith("mount "):
+def _advice(key: str, *, isolable: bool) -> str:
+    if isolable:
         return f"rename it, or wrap the mounted app in Isolated(app), so that only its own requests see its {key!r}"
     return "rename one of them"
 
@@ -60,10 +77,10 @@ class Isolated:
 
     Attributes:
         app: the app.
-        state: its state, while a run of its lifespan is on; else None.
+        states: its state in each run that is on; the one that was answered last counts.
     """
 
-    __slots__ = ("app", "state")
+    __slots__ = ("app", "states")
 
     def __init__(self, app: ASGIApp) -> None:
         """Isolate an app.
@@ -75,13 +92,13 @@ class Isolated:
             TypeError: `app` is a class, or can't be called.
         """
         self.app = checked_app(app, "Isolated()")
-        self.state: State | None = None
+        self.states: list[State] = []
 
     @straight_through
     def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
         """Call the app, as the ASGI specification has it."""
-        if self.state and scope["type"] != "lifespan":
-            scope = {**scope, "state": {**scope.get("state", {}), **self.state}}
+        if self.states and scope["type"] != "lifespan":
+            scope = {**scope, "state": {**scope.get("state", {}), **self.states[-1]}}
         return self.app(scope, receive, send)
 
     def __repr__(self) -> str:

@@ -36,7 +36,7 @@ def spawn(work: Callable[[], Awaitable[None]], name: str, context: Context, on_d
     """Run `work` in a task of its own.
 
     Args:
-        work: must let no exception out but the cancellation of its task.
+        work: must let no exception out but a cancellation, or what closes its coroutine.
         name: the task's name, for debuggers.
         context: the context variables that the task sees and changes.
         on_done: called once, when the task is over, with whether it was cancelled before its first step.
@@ -59,8 +59,7 @@ def spawn(work: Callable[[], Awaitable[None]], name: str, context: Context, on_d
 def _spawn_on_trio(work: Callable[[], Awaitable[None]], name: str, context: Context, on_done: OnDone) -> object:
     import trio  # noqa: PLC0415 - it runs already; on asyncio it need not be installed
 
-    # A system task holds Ctrl-C back from the code in it. A hook is the user's code, which Ctrl-C may interrupt.
-    @trio.lowlevel.disable_ki_protection
+    # A system task, which holds Ctrl-C back from the code in it: trio raises it in the main task, where our driver is.
     async def run() -> None:
         try:
             await work()
@@ -73,9 +72,9 @@ def _spawn_on_trio(work: Callable[[], Awaitable[None]], name: str, context: Cont
 _spared: WeakSet["asyncio.Task[object]"] = WeakSet()
 
 
-def is_cancelled(task: "asyncio.Task[object] | None") -> bool:
-    """Whether a task was cancelled by a plain ``Task.cancel()``, even if it was spared that."""
-    return task is not None and (task.cancelling() > 0 or task in _spared)
+def was_spared(task: "asyncio.Task[object]") -> bool:
+    """Whether a ``Task.cancel()`` was taken back from a task, by `spare_current_task`."""
+    return task in _spared
 
 
 def spare_current_task() -> None:
@@ -87,15 +86,21 @@ def spare_current_task() -> None:
     _spared.add(task)
 
 
-def is_gone(error: BaseException) -> bool:
-    """Whether `error` comes of the event loop's end: coroutines are closed, and nothing may be awaited any more."""
-    if isinstance(error, GeneratorExit):
-        return True
+def is_loop_gone() -> bool:
+    """Whether no event loop runs any more: our coroutines are closed, and nothing can be awaited."""
     try:
         anyio.get_cancelled_exc_class()
-    except RuntimeError:  # no event loop runs; a cancel scope that is closed then raises an error of its own
+    except RuntimeError:
         return True
     return False
+
+
+def is_gone(error: BaseException) -> bool:
+    """Whether nothing may be awaited after `error`, which closes our coroutine.
+
+    A cancel scope that is closed without an event loop raises an error of its own in place of ``GeneratorExit``.
+    """
+    return isinstance(error, GeneratorExit) or is_loop_gone()
 
 
 def is_cancellation(error: BaseException) -> bool:

@@ -81,7 +81,8 @@ def threaded(function: Callable[P, T]) -> Callable[P, _InThread]:
     Raises:
         TypeError: `function` is no function, or an ``async def``, which does not block.
 
-    *Cancellation:* a thread can't be cancelled. It is left to end by itself, and what it gives is dropped.
+    *Cancellation:* a thread can't be cancelled. It is left to end by itself, and what it gives is dropped; the process
+    waits for it at its own end.
     """
     _check(function)
     call = contextmanager(function) if inspect.isgeneratorfunction(function) else function

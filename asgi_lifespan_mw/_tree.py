@@ -8,10 +8,20 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
+from ._app import is_a, name_of
 from ._claims import Claim, Reading, read
-from ._mounts import Nested, application_of, is_bare_router, lifespans_of, look_inside, may_be_sent, same_as
+from ._mounts import (
+    MOST_WRAPPERS,
+    Nested,
+    application_of,
+    is_bare_router,
+    lifespans_of,
+    look_inside,
+    may_be_sent,
+    same_as,
+)
 from ._once import Running
 from ._protocol import Phase
 from ._session import Session
@@ -80,8 +90,9 @@ class Tree:
         root: the wrapped app.
     """
 
-    def __init__(self, app: Any, label: str, scope: Scope, realm: Realm, settings: Settings) -> None:
+    def __init__(self, app: Any, scope: Scope, realm: Realm, settings: Settings) -> None:
         """Plant the tree; `scope` is the server's, and `realm` what its requests see."""
+        label = f"app {name_of(app)}"
         self.root = Node(app, label, "", tuple(same_as(app)), realm, dict(realm.state), realm.state, None, [])
         self._scope = scope
         self._settings = settings
@@ -100,15 +111,16 @@ class Tree:
     def leave(self) -> None:
         """Forget the run: its apps may be run again, and requests see nothing more of it."""
         self._running.leave()
-        for isolated, state in self._served:
-            if isolated.state is state:  # else another run was answered since
-                isolated.state = None
+        for isolated, own in self._served:
+            isolated.states[:] = [state for state in isolated.states if state is not own]
+        self._served.clear()
 
     def serve(self) -> None:
         """Let the requests to isolated apps see their state."""
         for isolated, given, state in self._isolated:
-            isolated.state = {key: value for key, value in state.items() if given.get(key) is not value}
-            self._served.append((isolated, isolated.state))
+            own = {key: value for key, value in state.items() if given.get(key) is not value}
+            isolated.states.append(own)
+            self._served.append((isolated, own))
 
     def read(self, lifespans: Iterable[object]) -> None:
         """Take hooks into account, which may run an app by hand."""
@@ -135,6 +147,7 @@ class Tree:
             StateCollision: it set a key that another unit had set to another object.
         """
         if node.delivered:
+            self._started.update(map(id, node.aliases))
             node.realm.add(node.label, node.given, node.state, is_mount=node is not self.root)
             return
         # What is inside never got the lifespan, and may be asked itself.
@@ -151,6 +164,8 @@ class Tree:
         To be taken one by one: what is started in between counts.
         """
         if self._settings.mounts == "off" or self.is_excluded(parent.aliases):
+            return
+        if not parent.delivered and len(list(parent.lineage())) > MOST_WRAPPERS:
             return
         inside = look_inside(parent.app, parent.path, delivered=parent.delivered, excluded=self._excluded.values())
         self._running.note(inside.reached)
@@ -209,18 +224,18 @@ class Tree:
             return False
         return True
 
-    def _share_isolated(self, aliases: Iterable[object]) -> None:
+    def _share_isolated(self, aliases: Iterable[Any]) -> None:
         """Give a second `Isolated` around one app, which runs already, the state that the first one has."""
         for thing in aliases:
             for known, given, state in list(self._isolated):
-                if isinstance(thing, Isolated) and thing is not known and thing.app is known.app:
-                    self._isolated.append((thing, given, state))
+                if is_a(thing, Isolated) and thing is not known and thing.app is known.app:
+                    self._isolated.append((cast("Isolated", thing), given, state))
 
     def _child(self, nested: Nested, parent: Node, given: State, readings: list[Reading]) -> Node:
         state, realm = dict(given), parent.realm
-        isolated = next((thing for thing in nested.aliases if isinstance(thing, Isolated)), None)
+        isolated = next((thing for thing in nested.aliases if is_a(thing, Isolated)), None)
         if isolated is not None:
-            realm = Realm(state, setter=None)
+            realm = Realm(state)
             self._isolated.append((isolated, given, state))
         node = Node(nested.app, nested.label, nested.path, nested.aliases, realm, given, state, parent, readings)
         node.noted = self._running.note(nested.aliases)

@@ -9,7 +9,7 @@ open in it. Nothing that it raises leaves the task: it is kept as the unit's err
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from enum import Enum
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, final
 import anyio
 
 from ._errors import LifespanTimeout, ShutdownFailed, StartupFailed
-from ._tasks import CANCELLED_GRACE, is_cancellation, is_gone, spare_current_task, spawn
+from ._tasks import CANCELLED_GRACE, is_cancellation, is_loop_gone, spare_current_task, spawn
 from ._types import State
 from ._where import where
 
@@ -54,11 +54,13 @@ class Unit:
         failed_in: the stage in which it failed. *Invariant:* None exactly where `error` is.
         inherits: the context variables that it begins with; None for those of the unit that started last.
         context: the context variables as they stood when it had started; None before.
+        is_hook: whether it is the user's hook; else it is an app.
+        over: set when the task is over, or was left behind.
     """
 
     __slots__ = (
-        "_began", "_body", "_over", "_runs_at_stop", "_scope", "_stop", "_task", "_timeout", "_units",
-        "context", "error", "failed_in", "inherits", "name", "said", "stage", "state",
+        "_began", "_body", "_is_told", "_runs_at_stop", "_scope", "_stop", "_task", "_timeout", "_units",
+        "context", "error", "failed_in", "inherits", "is_hook", "name", "over", "said", "stage", "state",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +69,7 @@ class Unit:
         body: "Callable[[Unit], Awaitable[None]]",
         *,
         timeout: float | None = None,
+        is_hook: bool = False,
         runs_at_stop: bool = False,
     ) -> None:
         """Make a unit.
@@ -75,6 +78,7 @@ class Unit:
             name: who it is in messages.
             body: what lives in its task. It calls `started`, awaits `until_stop`, and returns.
             timeout: seconds for its start, and as many for its stop; None for no limit.
+            is_hook: whether it is the user's hook.
             runs_at_stop: the body runs when the unit is stopped, and its start is nothing.
         """
         self.name = name
@@ -85,6 +89,8 @@ class Unit:
         self.failed_in: Stage | None = None
         self.inherits: Context | None = None
         self.context: Context | None = None
+        self.is_hook = is_hook
+        self._is_told = False
         self._body = body
         self._timeout = timeout
         self._runs_at_stop = runs_at_stop
@@ -113,6 +119,7 @@ class Unit:
         except asyncio.CancelledError:
             if self._scope.cancel_called or not self._units.is_driver_cancelled():
                 raise
+            self._units.when_driver_is_done(self.cancel)
         while not self._stop.is_set():
             spare_current_task()
             with suppress(asyncio.CancelledError), anyio.CancelScope(shield=True):
@@ -123,14 +130,23 @@ class Unit:
         if self.stage is not Stage.OVER:
             self._enter(Stage.ENDING)
 
+    def turned_away(self) -> None:
+        """Say that the unit has no part in this; it is cancelled."""
+        self.answered()
+        self.cancel()
+
     def fail(self, error: BaseException) -> None:
         """Say that the unit failed; what its body raises after this says it better than a bare message."""
         broke_while_serving = self.stage is Stage.STARTED
         self._blame(error)
-        if self.stage is not Stage.OVER:
-            self._enter(Stage.ENDING)
+        self.answered()
         if broke_while_serving:
-            self._units.hold(spawn(self.finish, f"end of {self.name}", copy_context(), _nothing))
+            self._units.hold(spawn(self._end_crashed, f"end of {self.name}", copy_context(), _nothing))
+
+    async def _end_crashed(self) -> None:
+        await is_over(self, seconds=CANCELLED_GRACE)  # for the exception behind the message
+        self._tell()
+        await finish([self], seconds=0)
 
     def cancel(self) -> None:
         """Cancel the unit's task, and what is open in it; nothing in it waits for the stop any more."""
@@ -144,7 +160,7 @@ class Unit:
         self._units = units
         self._scope = anyio.CancelScope()
         self._stop = anyio.Event()
-        self._over = anyio.Event()
+        self.over = anyio.Event()
         if self._runs_at_stop:
             self.stage = Stage.STARTED
         else:
@@ -170,32 +186,29 @@ class Unit:
         """Fail because time ran out, the unit's own or the `seconds` of all, and cancel."""
         if self._timeout is not None and self._began + self._timeout <= anyio.current_time():
             seconds = self._timeout
-        self._blame(LifespanTimeout(self.name, phase, seconds))
-        self._enter(Stage.ENDING)
+        self._blame(
+            LifespanTimeout(self.name, phase, seconds), Stage.STARTING if phase == "startup" else Stage.STOPPING
+        )
+        self.answered()
         self.cancel()
 
-    async def finish(self) -> None:
-        """Wait for the end of a unit that has done its part: a second, then another one after its cancellation.
+    def is_cancelled(self) -> bool:
+        """Whether the unit was cancelled."""
+        return self._scope.cancel_called
 
-        A unit that ignores its cancellation is left behind, since nobody could ever stop it.
-        """
-        if not self._scope.cancel_called:
-            await self._is_over_soon()
-        if self.stage is not Stage.OVER:
-            self.cancel()
-            await self._is_over_soon()
-        if self.stage is not Stage.OVER:
-            place = self.place() or "an unknown place"
-            logger.error("%s ignores its cancellation and is left behind, at %s", self.name, place)
-            self._end()
-
-    async def _is_over_soon(self) -> None:
-        with anyio.move_on_after(CANCELLED_GRACE):
-            await self._over.wait()
+    def leave_behind(self) -> None:
+        """Give a unit up that ignores its cancellation, since nobody could ever stop it."""
+        place = self.place() or "an unknown place"
+        logger.error("%s ignores its cancellation and is left behind, still running, at %s", self.name, place)
+        self._end()
 
     def place(self) -> str:
         """Where the body stands in its code, for the log; empty where it can't be seen."""
-        return where(self._task)
+        try:
+            return where(self._task)
+        except Exception:  # it looks into objects of the user's, and must not do harm
+            logger.debug("cannot tell where %s stands", self.name, exc_info=True)
+            return ""
 
     def _enter(self, stage: Stage) -> None:
         if logger.isEnabledFor(logging.DEBUG) and self.error is None:
@@ -221,30 +234,35 @@ class Unit:
             with self._scope:
                 await self._body(self)
         except BaseException as error:  # SystemExit in a task of asyncio would tear the loop down
-            if is_gone(error):
+            if is_loop_gone():
                 raise
             self._take(error)
 
     def _take(self, error: BaseException) -> None:
         """Keep what the body raised, unless it was asked to."""
+        if is_cancellation(error) and (self._scope.cancel_called or self._units.is_driver_cancelled()):
+            return
         if is_cancellation(error):
-            if self._scope.cancel_called or self._units.is_driver_cancelled():
-                return
-            failed = StartupFailed if self.stage is Stage.STARTING else ShutdownFailed
-            unasked = failed(self.name, f"it was cancelled, and nobody asked for that: {error!r}")
-            unasked.__cause__ = error
-            error = unasked
+            error = self._unasked(error, "it was cancelled, and nobody asked for that")
+        elif isinstance(error, GeneratorExit):  # raised on, it would look like the end of our own coroutines
+            error = self._unasked(error, "it raised what only closes generators")
         if self.error is None:
             self._blame(error)
-        elif isinstance(self.error, (StartupFailed, ShutdownFailed)):
+        elif isinstance(self.error, (StartupFailed, ShutdownFailed)) or any(one is self.error for one in _chain(error)):
             self.error = error
-        elif self.error is not error:
+        else:
             self.error.__context__ = error
 
-    def _blame(self, error: BaseException) -> None:
+    def _unasked(self, error: BaseException, what: str) -> BaseException:
+        failed = StartupFailed if self.stage is Stage.STARTING else ShutdownFailed
+        unasked = failed(self.name, f"{what}: {error!r}")
+        unasked.__cause__ = error
+        return unasked
+
+    def _blame(self, error: BaseException, stage: Stage | None = None) -> None:
         if self.error is None:
             self.error = error
-            self.failed_in = self.stage
+            self.failed_in = stage or self.stage
             self._units.failures.append(self)
 
     def _task_is_over(self, *, was_cancelled: bool) -> None:
@@ -258,9 +276,47 @@ class Unit:
         if self.stage is Stage.STARTED and self.error is None and not self._stop.is_set():
             logger.info("%s ended before the shutdown", self.name)
         self._enter(Stage.OVER)
-        self._over.set()
-        if self.failed_in is Stage.STARTED:
+        self.over.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell of a crash, once."""
+        if self.failed_in is Stage.STARTED and not self._is_told:
+            self._is_told = True
             self._units.on_crash(self)
+
+
+async def is_over(*units: Unit, seconds: float) -> bool:
+    """Wait until the tasks of units are over, for so many seconds at the most, and tell whether they are."""
+    with anyio.move_on_after(seconds):
+        for unit in units:
+            await unit.over.wait()
+    return all(unit.stage is Stage.OVER for unit in units)
+
+
+async def finish(units: Sequence[Unit], seconds: float) -> None:
+    """End units that have done their part: wait a while, cancel what is left, wait a second, and leave it behind."""
+    if await is_over(*(unit for unit in units if not unit.is_cancelled()), seconds=seconds):
+        units = [unit for unit in units if unit.is_cancelled()]
+    for unit in units:
+        if unit.stage is not Stage.OVER:
+            unit.cancel()
+    if not await is_over(*units, seconds=CANCELLED_GRACE):
+        for unit in units:
+            if unit.stage is not Stage.OVER:
+                unit.leave_behind()
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error, and all that it comes of."""
+    found: list[BaseException] = []
+    todo: list[BaseException | None] = [error]
+    while todo:
+        one = todo.pop()
+        if one is not None and not any(one is known for known in found):
+            found.append(one)
+            todo += [one.__cause__, one.__context__]
+    return found
 
 
 def _nothing(*, was_cancelled: bool) -> None:

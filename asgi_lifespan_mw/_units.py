@@ -17,8 +17,8 @@ from typing import final
 
 import anyio
 
-from ._tasks import current_asyncio_task, is_cancelled
-from ._unit import Stage, Unit
+from ._tasks import CANCELLED_GRACE, current_asyncio_task, was_spared
+from ._unit import Stage, Unit, finish
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
@@ -49,6 +49,7 @@ class Units:
         self._seconds = math.inf
         self._wake = anyio.Event()
         self._driver: asyncio.Task[object] | None = None
+        self._before = 0
         self._held: list[object] = []
 
     def allow(self, seconds: float | None) -> None:
@@ -66,12 +67,15 @@ class Units:
         *Cancellation:* what is starting goes on until `stop`.
         """
         self.check()
-        self._driver = current_asyncio_task()
+        self._adopt_driver()
         self._batches.append(batch)
         for unit in batch:
             unit.start(self)
         await self._watch(batch, Stage.STARTING)
+        if anyio.current_time() > self._deadline and not self.failures:
+            batch[-1].time_out("startup", self._seconds)  # a `def` that blocks the event loop gets here
         self.check()
+        await self._finish([unit for unit in batch if unit.stage is Stage.ENDING])
         self.context = batch[-1].context or self.context
 
     def check(self) -> None:
@@ -84,14 +88,13 @@ class Units:
 
         *Cancellation:* leaves the rest to be stopped; call `stop_shielded` then.
         """
-        self._driver = current_asyncio_task()
+        self._adopt_driver()
         while self._batches:
             batch = self._batches[-1]
             for unit in batch:
                 unit.ask_to_stop()
             await self._watch(batch, Stage.STOPPING)
-            for unit in reversed(batch):
-                await unit.finish()
+            await self._finish(batch)
             self._batches.pop()
 
     async def stop_shielded(self) -> None:
@@ -107,8 +110,21 @@ class Units:
                 continue
 
     def is_driver_cancelled(self) -> bool:
-        """Whether the task that drives the units is being cancelled; on trio a scope tells."""
-        return is_cancelled(self._driver)
+        """Whether the task that drives the units is being cancelled, and so about to stop them; never on trio."""
+        driver = self._driver
+        return driver is not None and not driver.done() and (driver.cancelling() > self._before or was_spared(driver))
+
+    def when_driver_is_done(self, callback: Callable[[], None]) -> None:
+        """Call back when the task that drives the units is over, and they will be stopped by nobody."""
+        if self._driver is not None:
+            self._driver.add_done_callback(lambda _: callback())
+
+    def _adopt_driver(self) -> None:
+        """Take the running task for the one that drives; what it was cancelled for before is not our business."""
+        task = current_asyncio_task()
+        if task is not self._driver:
+            self._driver = task
+            self._before = 0 if task is None else task.cancelling()
 
     def wake(self) -> None:
         """Have the driver look again."""
@@ -135,6 +151,11 @@ class Units:
             if not overdue:
                 due = min(unit.deadline(self._deadline) for unit in at_work)
                 await self._next_change(min(due, began + patience))
+
+    async def _finish(self, batch: Sequence[Unit]) -> None:
+        """End what has done its part, within a second or what is left of the time."""
+        if any(unit.stage is not Stage.OVER for unit in batch):
+            await finish(batch, max(0, min(CANCELLED_GRACE, self._deadline - anyio.current_time())))
 
     async def _next_change(self, until: float) -> None:
         self._wake = anyio.Event()

@@ -1,8 +1,17 @@
 """Where a task stands in its code: what an operator wants to know of a unit that hangs."""
 
 import gc
-from types import FrameType
+from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
+
+from ._app import is_a
+
+_KINDS: tuple[tuple[type, str, str], ...] = (
+    (CoroutineType, "cr_frame", "cr_await"),
+    (AsyncGeneratorType, "ag_frame", "ag_await"),
+    (GeneratorType, "gi_frame", "gi_yieldfrom"),
+)
+"""What is awaited in the end, with the attributes that tell its frame and what it awaits itself."""
 
 _LIBRARIES = ("asyncio", "anyio", "trio", "contextlib", "asgi_lifespan_mw", "uvloop")
 """Modules whose frames say nothing to a user: he wants the line of his own that waits."""
@@ -30,11 +39,7 @@ def where(task: Any) -> str:
 
 
 def _frame(awaitable: Any) -> FrameType | None:
-    for name in ("cr_frame", "ag_frame", "gi_frame"):
-        frame = getattr(awaitable, name, None)
-        if isinstance(frame, FrameType):
-            return frame
-    return None
+    return next((getattr(awaitable, frame) for kind, frame, _ in _KINDS if is_a(awaitable, kind)), None)
 
 
 def _is_library(frame: FrameType) -> bool:
@@ -43,8 +48,8 @@ def _is_library(frame: FrameType) -> bool:
 
 def _awaited(awaitable: Any) -> Any:
     """What a coroutine or generator waits for, one step down."""
-    for name in ("cr_await", "ag_await", "gi_yieldfrom"):
-        if hasattr(awaitable, name):
-            return getattr(awaitable, name)
+    for kind, _, awaited in _KINDS:
+        if is_a(awaitable, kind):
+            return getattr(awaitable, awaited)
     # What `anext()` of an async generator returns shows nothing of it; it only holds a reference.
-    return next((held for held in gc.get_referents(awaitable) if hasattr(held, "ag_frame")), None)
+    return next((held for held in gc.get_referents(awaitable) if is_a(held, AsyncGeneratorType)), None)

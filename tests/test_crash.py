@@ -1,8 +1,8 @@
 """Units that break while serving, and what is done about it."""
 
 import logging
-import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -127,6 +127,55 @@ async def test_a_function_that_fails_harms_nothing(journal: Journal, caplog: pyt
     assert run.server.answers == ["startup.complete", "shutdown.failed"]
 
 
+async def test_a_function_that_exits_stops_the_process(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sys.exit` in a callback would tear the event loop down; it is taken for a wish to stop, once."""
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.default_int_handler)
+    monkeypatch.setattr(signal, "raise_signal", lambda number: journal.events.append(f"signal {number:d}"))
+    first, second = CrashesOnDemand(), CrashesOnDemand()
+    app = LifespanMiddleware(journal.app(), [first.__call__, second.__call__], on_crash=lambda _: sys.exit(3))
+    second.demand = first.demand
+    run = Run(app, first.demand)
+    await run()
+    assert journal.events == ["+app", f"signal {signal.SIGTERM:d}", "-app"]
+    assert run.server.answers == ["startup.complete", "shutdown.failed"]
+
+
+async def test_a_function_that_gives_a_coroutine_is_told_of(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not run, and not dropped in silence either."""
+    crashes = CrashesOnDemand()
+
+    async def never_run() -> None:
+        raise AssertionError
+
+    await Run(LifespanMiddleware(journal.app(), crashes.__call__, on_crash=lambda _: never_run()), crashes.demand)()
+    assert "on_crash returned a coroutine, which is not run" in caplog.text
+
+
+async def test_a_crash_that_lingers_is_told_after_a_second(journal: Journal) -> None:
+    """Not only when the app, which says that it failed and stays, has ended."""
+    crash, told = anyio.Event(), anyio.Event()
+
+    async def lingers(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await crash.wait()
+        await send({"type": "lifespan.shutdown.failed", "message": "lost"})
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(30)
+
+    server = RecordingServer(holds_on=True)
+    with pytest.raises(ExceptionGroup):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.run, LifespanMiddleware(lingers, on_crash=lambda _: told.set()))
+            await server.started.wait()
+            crash.set()
+            with anyio.fail_after(1.5):
+                await told.wait()
+            server.may_stop.set()
+    assert server.sent[1]["message"].startswith("crash in ")
+    await anyio.sleep(60)
+
+
 async def test_stop_asks_the_process_to_end(journal: Journal) -> None:
     """SIGTERM to itself, where the server has a handler for it; the server then shuts down as ever."""
     signals: list[int] = []
@@ -145,7 +194,7 @@ async def test_stop_stops_everything_first_where_the_signal_would_kill(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hypercorn's workers have no handler: the units are stopped, then the signal is sent."""
-    monkeypatch.setattr(os, "kill", lambda _, number: journal.events.append(f"killed by {number:d}"))
+    monkeypatch.setattr(signal, "raise_signal", lambda number: journal.events.append(f"killed by {number:d}"))
     monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)
     crashes = CrashesOnDemand()
     app = LifespanMiddleware(journal.app(), [journal.context("a"), crashes.__call__], on_crash="stop")

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from io import StringIO
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 from unittest.mock import AsyncMock
@@ -659,6 +660,32 @@ async def test_a_runtime_error_of_the_hooks_own_comes_out_as_itself(complaint: s
 
     with pytest.raises(RuntimeError, match=complaint):
         await lived(Lifespan(contexts=[breaks]))
+
+
+async def test_a_generator_that_a_hook_uses_is_not_taken_for_the_hook() -> None:
+    """A hook enters a context of a library, whose generator never yields: the library's error comes out."""
+
+    @asynccontextmanager
+    async def connects() -> AsyncIterator[None]:
+        if APP is None:  # pragma: no cover - it is a generator that never yields
+            yield
+
+    async def uses_it() -> AsyncIterator[None]:
+        async with connects():
+            yield  # pragma: no cover - the context in it fails
+
+    with pytest.raises(RuntimeError, match="generator didn't yield"):
+        await lived(Lifespan(contexts=[uses_it]))
+
+
+def test_a_working_directory_that_was_removed_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deployments delete old releases under running processes."""
+    gone = tmp_path / "release"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(TypeError, match="can't be called as"):
+        Lifespan().on_startup(lambda one, two: None)
 
 
 @pytest.mark.parametrize("value", [5, "text", ["a", "b"], object()], ids=["number", "text", "list", "object"])

@@ -1,6 +1,7 @@
 """`LifespanManager`: an app's lifespan, driven from outside."""
 
 import asyncio
+import functools
 import logging
 from typing import Any
 
@@ -162,6 +163,26 @@ async def test_it_is_entered_once_at_a_time(journal: Journal) -> None:
     async with manager:
         pass
     assert journal.events == ["+app", "-app"] * 2
+
+
+async def test_it_is_not_entered_twice_at_once(journal: Journal) -> None:
+    """Also while the first entry is under way; and one that failed may be tried again."""
+    hooks = LifespanMiddleware(journal.app(), on_startup=[functools.partial(anyio.sleep, 1)])
+    manager = LifespanManager(hooks, startup_timeout=None)
+    refused: list[str] = []
+
+    async def enters() -> None:
+        try:
+            await manager.__aenter__()
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(enters)
+        tasks.start_soon(enters)
+    await manager.__aexit__(None, None, None)
+    assert len(refused) == 1
+    assert journal.events == ["+app", "-app"]
 
 
 async def test_strict_makes_departures_errors() -> None:

@@ -14,8 +14,9 @@ import anyio.to_thread
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from starlette.testclient import TestClient
 
-from asgi_lifespan_mw import Isolated, LifespanMiddleware, ProtocolViolation
+from asgi_lifespan_mw import Isolated, LifespanManager, LifespanMiddleware, LifespanNotSupported, ProtocolViolation
 from asgi_lifespan_mw._types import Receive, Scope, Send
 from tests.plans import Boom, Journal, fails_to_start, fails_to_stop, hangs_at_start, hangs_at_stop
 from tests.server import RecordingServer, request
@@ -234,6 +235,94 @@ async def test_the_hooks_of_a_mounted_middleware_see_their_own_app() -> None:
     app.add_middleware(LifespanMiddleware)
     await RecordingServer().run(app)
     assert seen == [sub]
+
+
+def test_a_test_client_may_be_entered_again() -> None:
+    """Starlette's keeps the state of its last run, and gives it to the next."""
+
+    @asynccontextmanager
+    async def opens(app: object) -> AsyncIterator[dict[str, object]]:
+        yield {"db": object()}
+
+    client = TestClient(LifespanMiddleware(Starlette(), opens))
+    for _ in range(2):
+        with client:
+            assert client.get("/").status_code == 404
+
+
+async def test_the_end_of_one_run_leaves_another_ones_state_to_requests() -> None:
+    """Of two runs that are on, the one that was answered last counts; when it is over, the other one does."""
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await Journal().app()(scope, receive, send)
+        else:
+            seen.append(scope["state"]["run"])
+
+    runs = iter((1, 2))
+
+    @asynccontextmanager
+    async def numbers(app: object) -> AsyncIterator[dict[str, int]]:
+        yield {"run": next(runs)}
+
+    wrapped = LifespanMiddleware(app, numbers)
+    servers = [RecordingServer(holds_on=True), RecordingServer(holds_on=True)]
+    async with anyio.create_task_group() as tasks:
+        for server in servers:
+            del server.scope["state"]
+            tasks.start_soon(server.run, wrapped)
+            await server.started.wait()
+        await request(wrapped)
+        servers[1].may_stop.set()
+        await anyio.wait_all_tasks_blocked()
+        await request(wrapped)
+        servers[0].may_stop.set()
+    assert seen == [2, 1]
+
+
+async def test_an_app_that_refused_once_may_be_mounted(journal: Journal) -> None:
+    """Nothing is kept of a run that came to nothing."""
+
+    class RefusesAtFirst:
+        asked = 0
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            self.asked += 1
+            if self.asked == 1:
+                raise Boom
+            await journal.app()(scope, receive, send)
+
+    app = RefusesAtFirst()
+
+    async def drives_it() -> None:
+        with pytest.raises(LifespanNotSupported):
+            async with LifespanManager(app):
+                raise AssertionError
+
+    routes = [Mount("/sub", app)]
+    await RecordingServer().run(LifespanMiddleware(Starlette(routes=routes), on_startup=[drives_it]))
+    assert journal.events == ["+app", "-app"]
+
+
+class UnreadableError(Exception):
+    """An exception that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("str broke")
+
+
+async def test_an_error_that_cannot_be_shown_is_answered_all_the_same() -> None:
+    """The server is told, and the error itself comes out."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise UnreadableError
+
+    server = RecordingServer()
+    with pytest.raises(UnreadableError):
+        await server.run(LifespanMiddleware(app))
+    assert "UnreadableError" in server.sent[0]["message"]
 
 
 # Requests.

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
+from unittest.mock import AsyncMock
 from wsgiref.simple_server import demo_app
 
 import a2wsgi
@@ -1392,3 +1393,50 @@ def test_looking_changes_nothing() -> None:
     before = {id(thing): dict(vars(thing)) for thing in (app, app.router, *app.routes)}
     look_inside(app, "", delivered=True)
     assert {id(thing): dict(vars(thing)) for thing in (app, app.router, *app.routes)} == before
+
+
+# --- Objects that are not what they seem ---
+
+
+class Unbound:
+    """A lazy object, as werkzeug's proxies are: whoever asks it anything has it look for its context."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"working outside of application context: {name}")
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("working outside of application context: __class__")
+
+    @__class__.setter
+    def __class__(self, value: Any) -> None:  # pragma: no cover - only here for type checkers
+        raise AssertionError
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        raise ValueError("requests only, please")
+
+
+class WrappedAnew(RefusesLifespan):
+    """An app that makes its ``.app`` anew whenever it is looked at."""
+
+    @property
+    def app(self) -> Any:
+        return WrappedAnew()
+
+
+@pytest.mark.parametrize("make", [Unbound, AsyncMock, WrappedAnew])
+async def test_an_object_that_is_not_what_it_seems_is_no_obstacle(make: Callable[[], Any]) -> None:
+    """As a mount, as the wrapped app, and in `exclude=`."""
+    log: list[str] = []
+    app = Starlette(routes=[Mount("/x", make()), Mount("/sub", recorded(log, "sub"))])
+    await lived(LifespanMiddleware(app, exclude=[make()]))
+    await lived(LifespanMiddleware(make(), on_startup=[lambda: None]))
+    assert log == started_and_stopped("sub")
+
+
+async def test_the_wrapped_app_that_is_named_as_a_mount_is_started_once() -> None:
+    """Also behind a middleware."""
+    log: list[str] = []
+    sub = recorded(log, "sub")
+    await lived(LifespanMiddleware(PassesOn(sub), mounts=[sub]))
+    assert log == started_and_stopped("sub")

@@ -230,11 +230,23 @@ async def test_a_key_set_twice_to_different_objects_is_a_collision(pair: str) ->
     assert re.match(expected, told), told
 
 
-async def test_a_key_of_the_server_collides_as_well() -> None:
-    """The message calls it the server's."""
+async def test_a_key_that_the_server_has_may_be_set_anew() -> None:
+    """The server is no unit: Starlette's TestClient has the state of its last run, and is entered again."""
     server = RecordingServer(state={"db": ONE})
-    with pytest.raises(StateCollision, match=r"state key 'db' was set by the server and .* by hook 'lifespan'"):
-        await server.run(LifespanMiddleware(Keeps(), sets(db=OTHER)))
+    await server.run(LifespanMiddleware(Keeps(), sets(db=OTHER)))
+    assert server.state == {"db": OTHER}
+
+
+async def test_a_failed_startup_leaves_the_servers_state_as_it_was() -> None:
+    """A server that tries again finds what it had."""
+
+    def fails() -> None:
+        raise ValueError
+
+    server = RecordingServer(state={"db": ONE, "own": 1})
+    with pytest.raises(ValueError):
+        await server.run(LifespanMiddleware(Keeps(other=2), sets(db=OTHER), on_startup=[fails]))
+    assert server.state == {"db": ONE, "own": 1}
 
 
 async def test_a_collision_stops_what_had_started() -> None:
@@ -368,8 +380,8 @@ async def test_an_isolated_apps_state_is_gone_after_the_run_and_new_in_the_next(
     isolated = Isolated(admin)
     app = LifespanMiddleware(parent(Mount("/admin", isolated)))
     async with LifespanManager(app) as manager:
-        assert isolated.state == {"db": ONE}
-    assert isolated.state is None
+        assert isolated.states == [{"db": ONE}]
+    assert isolated.states == []
     await request(manager.app, "/admin/")
     assert admin.last_state == {}
     admin.sets = {"db": OTHER}
@@ -388,7 +400,7 @@ async def test_an_isolated_apps_state_is_gone_after_a_failed_startup() -> None:
     routes = [Mount("/admin", isolated), Mount("/other", Starlette(lifespan=Lifespan(on_startup=[fails])))]
     with pytest.raises(ValueError):
         await RecordingServer().run(LifespanMiddleware(parent(*routes)))
-    assert isolated.state is None
+    assert isolated.states == []
 
 
 async def test_an_app_that_is_isolated_twice_finds_its_state_through_both() -> None:

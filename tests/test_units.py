@@ -1,6 +1,8 @@
 """Units in their tasks: order, time, cancellation; on a virtual clock."""
 
 import asyncio
+import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,8 +13,16 @@ import anyio
 import anyio.lowlevel
 import pytest
 from starlette.applications import Starlette
+from starlette.routing import Mount
 
-from asgi_lifespan_mw import LifespanMiddleware, LifespanTimeout, ShutdownFailed, StartupFailed
+from asgi_lifespan_mw import (
+    LifespanManager,
+    LifespanMiddleware,
+    LifespanTimeout,
+    ProtocolViolation,
+    ShutdownFailed,
+    StartupFailed,
+)
 from asgi_lifespan_mw._types import Receive, Scope, Send
 from asgi_lifespan_mw._unit import Unit
 from tests.conftest import VIRTUAL
@@ -240,7 +250,7 @@ async def test_a_unit_that_ignores_its_cancellation_is_left_behind(
     with pytest.raises(ExceptionGroup):
         await server.run(app)
     assert anyio.current_time() - began < 10
-    assert "ignores its cancellation and is left behind, at " in caplog.text
+    assert "ignores its cancellation and is left behind, still running, at " in caplog.text
     assert "plans.py" in caplog.text
     assert journal.events == ["+a", "+app", "-app", "-a"]
     await anyio.sleep(100)  # its end, for which nobody waits any more
@@ -285,6 +295,101 @@ def test_a_unit_shows_where_it_stands() -> None:
     async def body(unit: Unit) -> None: ...
 
     assert repr(Unit("hook 'a'", body)) == "<Unit hook 'a': new>"
+
+
+async def test_an_app_that_turns_the_lifespan_away_and_stays_does_not_hold_the_startup_up() -> None:
+    """It has a second to end, and one more; then it is left behind."""
+
+    async def answers_http_and_stays(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(50)
+
+    server = RecordingServer()
+    began = anyio.current_time()
+    await server.run(LifespanMiddleware(answers_http_and_stays, on_startup=[lambda: None]))
+    assert anyio.current_time() - began <= 2.5
+    assert server.answers == ["startup.complete", "shutdown.complete"]
+    await anyio.sleep(100)
+
+
+async def test_a_function_that_blocks_the_event_loop_beyond_the_time_limit_is_blamed_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not the innocent one that starts next, and also where it is the last."""
+    jumped = 0.0
+    real = anyio.current_time
+    monkeypatch.setattr(anyio, "current_time", lambda: real() + jumped)
+
+    def blocks() -> None:
+        nonlocal jumped
+        jumped += 31
+
+    def innocent() -> None:
+        raise AssertionError
+
+    app = LifespanMiddleware(Journal().app(), on_startup=[blocks, innocent], startup_timeout=30)
+    _, error = await failing(app, LifespanTimeout)
+    assert str(error).startswith("startup timed out after 30 s in hook 'blocks'")
+
+
+async def test_apps_that_stay_busy_side_by_side_share_one_second() -> None:
+    """The time of the whole shutdown holds, however many they are."""
+
+    async def stays_busy(scope: Scope, receive: Receive, send: Send) -> None:
+        await Journal().app()(scope, receive, send)
+        await anyio.sleep_forever()
+
+    def another() -> Any:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await stays_busy(scope, receive, send)
+
+        return app
+
+    app = Starlette(routes=[Mount(f"/{number}", another()) for number in range(20)])
+    server = RecordingServer()
+    began = anyio.current_time()
+    await server.run(LifespanMiddleware(app, concurrent=True, shutdown_timeout=5))
+    assert anyio.current_time() - began <= 2.5
+    assert server.answers == ["startup.complete", "shutdown.complete"]
+
+
+async def test_a_hook_that_raises_what_closes_generators_has_failed() -> None:
+    """Raised on, it would look like the end of our own coroutines."""
+
+    async def closes() -> None:
+        raise GeneratorExit
+
+    server, error = await failing(LifespanMiddleware(Journal().app(), on_startup=[closes]), StartupFailed)
+    assert isinstance(error.__cause__, GeneratorExit)
+    assert server.answers == ["startup.failed"]
+
+
+async def test_errors_of_one_app_make_no_circle() -> None:
+    """A violation from which the app raises another error: the other one holds it, and not each the other."""
+
+    async def raises_from_the_violation(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await send({"type": "lifespan.shutdown.complete"})
+        except ProtocolViolation as violation:
+            raise ValueError("cannot go on") from violation
+
+    _, error = await failing(LifespanMiddleware(raises_from_the_violation), ValueError)
+    assert isinstance(error.__cause__, ProtocolViolation)
+    assert error.__cause__.__context__ is None
+
+
+async def test_a_diagnosis_that_fails_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Looking where a slow unit stands touches objects of the user's."""
+
+    def fails(task: object) -> str:
+        raise RuntimeError("working outside of request context")
+
+    monkeypatch.setattr("asgi_lifespan_mw._unit.where", fails)
+    await run(LifespanMiddleware(Journal().app(), on_startup=[functools.partial(anyio.sleep, 15)]))
+    assert "takes more than 10 s" in caplog.text
 
 
 async def test_a_slow_unit_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -483,6 +588,47 @@ class TestNativeCancellation:
         await anyio.sleep(1)
         await self._cancelled_by(task)
         assert journal.events == ["+a", "+app", "-app", "-slow", "-a"]
+
+    async def test_an_older_cancellation_of_the_lifespans_task_hides_nothing(
+        self, journal: Journal, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Common code catches one and goes on; `Task.cancelling` stays up for ever."""
+
+        async def awaits_a_cancelled_task() -> None:
+            raise asyncio.CancelledError
+
+        async def drive() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            await failing(LifespanMiddleware(journal.app(), on_startup=[awaits_a_cancelled_task]), StartupFailed)
+
+        await asyncio.create_task(drive())
+        assert journal.events == []
+
+    async def test_units_whose_driver_goes_without_stopping_them_end_by_themselves(self, journal: Journal) -> None:
+        """A fixture whose task is cancelled, and that nobody resumes: the end of the event loop must not hang."""
+
+        async def fixture() -> AsyncIterator[None]:
+            async with LifespanManager(LifespanMiddleware(journal.app(), journal.context("a"))):
+                yield
+
+        generator = fixture()
+
+        async def user() -> None:
+            await anext(generator)
+            await anyio.sleep_forever()
+
+        before = asyncio.all_tasks()
+        task = asyncio.create_task(user())
+        await anyio.sleep(1)
+        await self._cancelled_by(task, *(asyncio.all_tasks() - before - {task}))
+        await anyio.sleep(5)
+        assert asyncio.all_tasks() <= before
+        assert sorted(journal.events)[:2] == ["+a", "+app"]
+        await generator.aclose()  # type: ignore[attr-defined]  # it is an async generator
 
     async def test_a_unit_that_is_cancelled_alone_has_crashed(
         self, journal: Journal, caplog: pytest.LogCaptureFixture
