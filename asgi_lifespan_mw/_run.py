@@ -152,9 +152,9 @@ class Run:
 
     def serve(self) -> None:
         """Let requests see the state, and treat what breaks from now on as a crash."""
+        assert self._tree is not None, "it was started"
         self._is_serving = True
-        if self._tree is not None:
-            self._tree.serve()
+        self._tree.serve()
 
     def account(self) -> str:
         """What failed, as the message of a ``lifespan.*.failed``."""

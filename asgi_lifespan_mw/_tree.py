@@ -226,10 +226,12 @@ class Tree:
 
     def _share_isolated(self, aliases: Iterable[Any]) -> None:
         """Give a second `Isolated` around one app, which runs already, the state that the first one has."""
-        for thing in aliases:
-            for known, given, state in list(self._isolated):
-                if is_a(thing, Isolated) and thing is not known and thing.app is known.app:
-                    self._isolated.append((cast("Isolated", thing), given, state))
+        self._isolated += [
+            (cast("Isolated", thing), given, state)
+            for thing in aliases
+            for known, given, state in self._isolated
+            if is_a(thing, Isolated) and thing is not known and thing.app is known.app
+        ]
 
     def _child(self, nested: Nested, parent: Node, given: State, readings: list[Reading]) -> Node:
         state, realm = dict(given), parent.realm

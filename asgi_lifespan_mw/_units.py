@@ -116,8 +116,8 @@ class Units:
 
     def when_driver_is_done(self, callback: Callable[[], None]) -> None:
         """Call back when the task that drives the units is over, and they will be stopped by nobody."""
-        if self._driver is not None:
-            self._driver.add_done_callback(lambda _: callback())
+        assert self._driver is not None, "a unit calls this where its driver was cancelled by its task"
+        self._driver.add_done_callback(lambda _: callback())
 
     def _adopt_driver(self) -> None:
         """Take the running task for the one that drives; what it was cancelled for before is not our business."""

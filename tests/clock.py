@@ -18,8 +18,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         if timeout is None or timeout <= 0:
             return super().select(timeout)
         ready = super().select(0)
-        if not ready:
-            self.now += timeout
+        self.now += 0 if ready else timeout
         return ready
 
 

@@ -1401,11 +1401,11 @@ def test_looking_changes_nothing() -> None:
 class Unbound:
     """A lazy object, as werkzeug's proxies are: whoever asks it anything has it look for its context."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # pragma: no cover - nobody shall ask
         raise RuntimeError(f"working outside of application context: {name}")
 
     @property
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # pragma: no cover - nobody shall ask
         raise RuntimeError("working outside of application context: __class__")
 
     @__class__.setter
@@ -1440,3 +1440,23 @@ async def test_the_wrapped_app_that_is_named_as_a_mount_is_started_once() -> Non
     sub = recorded(log, "sub")
     await lived(LifespanMiddleware(PassesOn(sub), mounts=[sub]))
     assert log == started_and_stopped("sub")
+
+
+def test_wrappers_that_never_end_are_looked_through_no_further_than_a_hundred() -> None:
+    """Each is another object, so that no circle is seen."""
+    assert len(look_inside(WrappedAnew(), "", delivered=True).reached) == 101
+
+
+async def test_a_wrapped_app_that_cannot_be_looked_at_is_answered_for() -> None:
+    """A Ctrl-C while its property is read fails the startup, and the server is told."""
+
+    class Interrupted(RefusesLifespan):
+        @property
+        def app(self) -> Any:
+            raise KeyboardInterrupt
+
+    server = RecordingServer()
+    with pytest.raises(KeyboardInterrupt):
+        await server.run(LifespanMiddleware(Interrupted()))
+    assert server.answers == ["startup.failed"]
+    assert "KeyboardInterrupt" in server.sent[0]["message"]

@@ -441,7 +441,6 @@ async def answers_twice(receive: Receive, send: Send) -> None:
     """Says twice that it started."""
     await start(receive, send)
     await send({"type": "lifespan.startup.complete"})
-    await stop(receive, send)
 
 
 @pytest.mark.parametrize(

@@ -403,6 +403,15 @@ async def test_an_isolated_apps_state_is_gone_after_a_failed_startup() -> None:
     assert isolated.states == []
 
 
+async def test_an_app_mounted_bare_twice_beside_an_isolated_one_is_none_of_its_business() -> None:
+    """Only an `Isolated` around the same app shares the state."""
+    plain, isolated = Keeps(shared=ONE), Isolated(Keeps(db=ONE))
+    app = LifespanMiddleware(parent(Mount("/own", isolated), Mount("/a", plain), Mount("/b", plain)))
+    async with LifespanManager(app) as manager:
+        await request(manager.app, "/b/")
+    assert plain.last_state == {"shared": ONE}
+
+
 async def test_an_app_that_is_isolated_twice_finds_its_state_through_both() -> None:
     """It is started once, and all requests to it are its own, wherever it is mounted."""
     admin = Keeps(db=ONE)
