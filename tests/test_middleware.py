@@ -355,7 +355,7 @@ async def test_a_request_is_passed_on_as_it_is() -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has no mark for such a function")
 @pytest.mark.parametrize("wrap", [LifespanMiddleware, Isolated])
-async def test_a_request_gets_the_apps_own_awaitable(wrap: Any) -> None:
+async def test_a_request_gets_the_apps_own_awaitable(wrap: Any) -> None:  # pragma: no cover before 3.12
     """No frame of ours, no cost per await: the object that the wrapped app returned is returned."""
     app = KeepsAwaitables()
     awaitable = wrap(app)({"type": "http", "state": {}}, None, None)
@@ -364,7 +364,7 @@ async def test_a_request_gets_the_apps_own_awaitable(wrap: Any) -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has no mark for such a function")
-async def test_a_requests_traceback_does_not_show_us() -> None:
+async def test_a_requests_traceback_does_not_show_us() -> None:  # pragma: no cover before 3.12
     """What an app raises in a request has its own frames alone, and those of the caller."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -991,6 +991,16 @@ async def test_an_app_that_is_named_twice_is_started_once(concurrent: bool) -> N
     assert log == started_and_stopped("sub")
 
 
+async def test_a_named_app_beside_one_that_is_mounted_twice_is_found() -> None:
+    """Each app is looked into once."""
+    log: list[str] = []
+    sub, twice = recorded(log, "sub"), recorded(log, "twice")
+    routes = [Mount("/twice", twice), Mount("/x", routes=[Mount("/again", twice), Mount("/sub", sub)])]
+    app = Starlette(routes=routes)
+    await lived(LifespanMiddleware(app, mounts=[sub]))
+    assert log == started_and_stopped("sub")
+
+
 @pytest.mark.parametrize("concurrent", [False, True], ids=["in-turn", "concurrent"])
 async def test_a_named_app_inside_another_named_one_is_started_once(concurrent: bool) -> None:
     """It is found by looking inside the first, before its own turn comes."""
