@@ -240,7 +240,7 @@ class Run:
     def _log(self, phase: str, began: float) -> None:
         took = anyio.current_time() - began
         of_app = f"{self.label}, " if self._sends_to_app else ""
-        logger.info("%s complete in %.3f s: %s%d hooks, %d mounts", phase, took, of_app, len(self._hooks), self._mounts)
+        logger.info("%s complete in %.3f s: %shooks %d, mounts %d", phase, took, of_app, len(self._hooks), self._mounts)
 
 
 def _unit_of(hook: Hook, app: object) -> Unit:

@@ -1,0 +1,63 @@
+"""The log: who is told what, at which level; and what an import does."""
+
+import logging
+import re
+import subprocess
+import sys
+
+import pytest
+
+import asgi_lifespan_mw
+from asgi_lifespan_mw import LifespanMiddleware
+from tests.plans import Journal
+from tests.server import RecordingServer
+
+
+async def test_a_lifespan_is_two_lines_at_info(caplog: pytest.LogCaptureFixture) -> None:
+    """One for the startup and one for the shutdown, with the time that each took and what there was."""
+    caplog.set_level(logging.INFO, "asgi_lifespan_mw")
+    journal = Journal()
+    await RecordingServer().run(LifespanMiddleware(journal.app(), journal.context("a")))
+    startup, shutdown = (record.getMessage() for record in caplog.records)
+    assert re.fullmatch(r"startup complete in \d\.\d{3} s: app .*recorded\(\), hooks 1, mounts 0", startup)
+    assert re.fullmatch(r"shutdown complete in \d\.\d{3} s: app .*recorded\(\), hooks 1, mounts 0", shutdown)
+
+
+async def test_a_unit_is_one_line_at_debug(caplog: pytest.LogCaptureFixture) -> None:
+    """When it has started, and when it has stopped."""
+    caplog.set_level(logging.DEBUG, "asgi_lifespan_mw")
+    journal = Journal()
+    await RecordingServer().run(LifespanMiddleware(journal.app(), journal.context("a")))
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
+    assert [re.sub(r" in \d\.\d{3} s$| \(.*\)", "", re.sub(r"app .*recorded\(\)", "app", line)) for line in lines] == [
+        "hook 'a' started",
+        "app started",
+        "app stopped",
+        "hook 'a' stopped",
+    ]
+
+
+def test_nothing_is_configured_for_the_user() -> None:
+    """Levels and handlers are the application's."""
+    logger = logging.getLogger("asgi_lifespan_mw")
+    assert logger.handlers == []
+    assert logger.level == logging.NOTSET
+
+
+def test_an_import_brings_no_framework_no_server_and_no_trio() -> None:
+    """What is installed beside us stays asleep, and nothing is printed."""
+    code = (
+        "import sys, asgi_lifespan_mw; "
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & "
+        "{'trio', 'uvloop', 'starlette', 'fastapi', 'uvicorn', 'hypercorn', 'mcp', 'fastmcp', 'pydantic', 'httpx'}))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout == "[]\n"
+    assert ran.stderr == ""
+
+
+def test_the_version_is_one() -> None:
+    """The package and its metadata agree."""
+    from importlib.metadata import version
+
+    assert version("asgi-lifespan-mw") == asgi_lifespan_mw.__version__
