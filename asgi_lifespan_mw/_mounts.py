@@ -101,6 +101,9 @@ _ROWS = (
 
 _table: dict[str, Row] = {row.name: row for row in _ROWS}
 
+MOST_WRAPPERS = 100
+"""An app that is wrapped more often makes its ``.app`` anew whenever it is looked at."""
+
 _UNKNOWN_WRAPPER = (Way("app", Kind.PASSES_ON),)
 
 
@@ -206,16 +209,13 @@ def _look(
             if way.kind is Kind.SKIPS or (way.kind is Kind.PASSES_ON and not delivered):
                 inside.nested.append(Nested(inner, path, is_mount=way.kind is Kind.SKIPS))
                 continue
-            if way.kind is not Kind.PART:
+            leads_to_part = way.kind is Kind.PART
+            if not leads_to_part:
                 inside.reached.append(inner)
             takes = delivered or way.kind is Kind.FORWARDS
             if depth < MOST_WRAPPERS:
-                is_part = way.kind is Kind.PART
-                _look(inner, path, inside, seen, delivered=takes, is_part=is_part, depth=depth + (row is None))
+                _look(inner, path, inside, seen, delivered=takes, is_part=leads_to_part, depth=depth + (row is None))
 
-
-MOST_WRAPPERS = 100
-"""An app that is wrapped more often makes its ``.app`` anew whenever it is looked at."""
 
 _THE_SAME = (Kind.SELF, Kind.PASSES_ON, Kind.FORWARDS)
 _ONE_LIFESPAN = (Kind.SELF, Kind.PASSES_ON)
