@@ -7,6 +7,7 @@ import pytest
 import trio.testing
 
 from tests.clock import EagerJumpingLoop, JumpingLoop
+from tests.plans import Journal
 
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.load_profile("default")
@@ -43,3 +44,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Each event loop in turn. A module whose tests wait for seconds overrides it with `VIRTUAL`."""
     backend: tuple[str, dict[str, Any]] = request.param()
     return backend
+
+
+@pytest.fixture
+def journal() -> Journal:
+    """What happens in a test."""
+    return Journal()

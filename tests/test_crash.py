@@ -23,12 +23,6 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param()
 
 
-@pytest.fixture
-def journal() -> Journal:
-    """What happens in a test."""
-    return Journal()
-
-
 class Run:
     """A lifespan in which something breaks while serving."""
 

@@ -1,15 +1,13 @@
 import functools
 import importlib.util
-import json
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
-import anyio
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
@@ -18,15 +16,24 @@ from fastmcp.utilities.lifespan import combine_lifespans
 from mcp.server import MCPServer
 from starlette.applications import Starlette
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route
 
 from asgi_lifespan_mw import Lifespan, LifespanMiddleware
 from asgi_lifespan_mw._types import ASGIApp
-from tests.server import RecordingServer, request
-
-LifespanFunction = Callable[[Any], AbstractAsyncContextManager[Any]]
+from tests.server import RecordingServer
+from tests.usages import (
+    USAGES,
+    Create,
+    LifespanFunction,
+    around,
+    as_the_lifespan,
+    in_the_stack,
+    lived,
+    serving,
+    show_state,
+    started_and_stopped,
+    state_seen,
+)
 
 log: list[str] = []
 """What started and stopped."""
@@ -75,47 +82,9 @@ async def plain_lifespan(app: object) -> AsyncIterator[dict[str, Any]]:
     log.append("stop plain")
 
 
-async def show_state(request: Request) -> JSONResponse:
-    """Answer with the keys of the state that the request sees."""
-    return JSONResponse(list(request.scope["state"]))
-
-
 def recorded(name: str, *routes: BaseRoute) -> Starlette:
     """An app that records its lifespan and tells the state of requests to it."""
     return Starlette(lifespan=lifespan_of(name), routes=[Route("/state", show_state), *routes])
-
-
-async def lived(app: ASGIApp) -> RecordingServer:
-    """See one lifespan of an app through, which must be answered as it should be."""
-    server = RecordingServer()
-    await server.run(app)
-    assert server.answers == ["startup.complete", "shutdown.complete"]
-    return server
-
-
-@asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[RecordingServer]:
-    """Serve an app while the body runs."""
-    server = RecordingServer(holds_on=True)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.run, app)
-        await server.started.wait()
-        yield server
-        server.may_stop.set()
-    assert server.answers == ["startup.complete", "shutdown.complete"]
-
-
-async def state_seen(app: ASGIApp, server: RecordingServer, path: str) -> list[str]:
-    """The keys of the state that a request to `path` sees."""
-    start, *parts = await request(app, path, state=server.state.copy())
-    assert start["status"] == 200
-    keys: list[str] = json.loads(b"".join(part["body"] for part in parts))
-    return keys
-
-
-def started_and_stopped(*names: str) -> list[str]:
-    """The log of units that start in this order and stop in reverse."""
-    return [f"start {name}" for name in names] + [f"stop {name}" for name in reversed(names)]
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -135,32 +104,7 @@ def assert_is_left_alone_in_doubt(caplog: pytest.LogCaptureFixture, mount: str) 
     assert "exclude=[" in warning
 
 
-class Create(Protocol):
-    """Makes an application that uses the package, and what the server is given."""
-
-    def __call__(self, lifespan: LifespanFunction, **options: Any) -> tuple[FastAPI, ASGIApp]: ...
-
-
-def around(lifespan: LifespanFunction, **options: Any) -> tuple[FastAPI, ASGIApp]:
-    """``app = LifespanMiddleware(app)``."""
-    app = FastAPI(lifespan=lifespan)
-    return app, LifespanMiddleware(app, **options)
-
-
-def in_the_stack(lifespan: LifespanFunction, **options: Any) -> tuple[FastAPI, ASGIApp]:
-    """``app.add_middleware(LifespanMiddleware)``."""
-    app = FastAPI(lifespan=lifespan)
-    app.add_middleware(LifespanMiddleware, **options)
-    return app, app
-
-
-def as_the_lifespan(lifespan: LifespanFunction, **options: Any) -> tuple[FastAPI, ASGIApp]:
-    """``FastAPI(lifespan=Lifespan(mounts="auto"))``."""
-    app = FastAPI(lifespan=Lifespan(contexts=[lifespan], **{"mounts": "auto", **options}))
-    return app, app
-
-
-@pytest.fixture(params=[around, in_the_stack, as_the_lifespan], ids=lambda usage: usage.__name__)
+@pytest.fixture(params=USAGES, ids=lambda usage: usage.__name__)
 def create(request: pytest.FixtureRequest) -> Create:
     """The three ways of use in turn."""
     usage: Create = request.param

@@ -30,12 +30,6 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param()
 
 
-@pytest.fixture
-def journal() -> Journal:
-    """What happens in a test."""
-    return Journal()
-
-
 async def test_an_app_is_started_and_stopped_around_the_block(journal: Journal) -> None:
     """It is entered when the app has started, and left when it has stopped."""
     async with LifespanManager(journal.app()):

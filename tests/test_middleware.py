@@ -22,12 +22,6 @@ from tests.plans import Boom, Journal, fails_to_start, fails_to_stop, hangs_at_s
 from tests.server import RecordingServer, request
 
 
-@pytest.fixture
-def journal() -> Journal:
-    """What happens in a test."""
-    return Journal()
-
-
 class ServerError(Exception):
     """What the server's `send` raises."""
 

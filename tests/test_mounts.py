@@ -1,10 +1,9 @@
-import json
 import logging
 import math
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol
+from contextlib import asynccontextmanager
+from typing import Any
 from unittest.mock import AsyncMock
 from wsgiref.simple_server import demo_app
 
@@ -31,10 +30,19 @@ from asgi_lifespan_mw._mounts import look_inside, may_be_sent, row_of, same_as
 from asgi_lifespan_mw._types import ASGIApp
 from tests.conftest import VIRTUAL
 from tests.server import RecordingServer, request
+from tests.usages import (
+    USAGES,
+    Create,
+    LifespanFunction,
+    as_the_lifespan,
+    lived,
+    serving,
+    show_state,
+    started_and_stopped,
+    state_seen,
+)
 
 WSGI_APP: Any = demo_app
-
-LifespanFunction = Callable[[Any], AbstractAsyncContextManager[dict[str, Any]]]
 
 
 def lifespan_of(log: list[str], name: str) -> LifespanFunction:
@@ -49,47 +57,9 @@ def lifespan_of(log: list[str], name: str) -> LifespanFunction:
     return lifespan
 
 
-async def show_state(request: Request) -> JSONResponse:
-    """Answer with the keys of the state that the request sees."""
-    return JSONResponse(list(request.scope["state"]))
-
-
 def recorded(log: list[str], name: str, *routes: starlette.routing.BaseRoute) -> Starlette:
     """An app that records its lifespan and tells the state of requests to it."""
     return Starlette(lifespan=lifespan_of(log, name), routes=[Route("/state", show_state), *routes])
-
-
-async def lived(app: ASGIApp) -> RecordingServer:
-    """See one lifespan of an app through, which must be answered as it should be."""
-    server = RecordingServer()
-    await server.run(app)
-    assert server.answers == ["startup.complete", "shutdown.complete"]
-    return server
-
-
-@asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[RecordingServer]:
-    """Serve an app while the body runs."""
-    server = RecordingServer(holds_on=True)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.run, app)
-        await server.started.wait()
-        yield server
-        server.may_stop.set()
-    assert server.answers == ["startup.complete", "shutdown.complete"]
-
-
-async def state_seen(app: ASGIApp, server: RecordingServer, path: str, **scope: Any) -> list[str]:
-    """The keys of the state that a request to `path` sees."""
-    start, *parts = await request(app, path, state=server.state.copy(), **scope)
-    assert start["status"] == 200
-    keys: list[str] = json.loads(b"".join(part["body"] for part in parts))
-    return keys
-
-
-def started_and_stopped(*names: str) -> list[str]:
-    """The log of units that start in this order and stop in reverse."""
-    return [f"start {name}" for name in names] + [f"stop {name}" for name in reversed(names)]
 
 
 def told(caplog: pytest.LogCaptureFixture, level: int) -> list[logging.LogRecord]:
@@ -102,32 +72,7 @@ def labels(app: ASGIApp) -> list[str]:
     return [nested.label for nested in look_inside(app, "", delivered=True).nested]
 
 
-class Create(Protocol):
-    """Makes an application that uses the package, and what the server is given."""
-
-    def __call__(self, lifespan: LifespanFunction, **options: Any) -> tuple[FastAPI, ASGIApp]: ...
-
-
-def around(lifespan: LifespanFunction, **options: Any) -> tuple[FastAPI, ASGIApp]:
-    """``app = LifespanMiddleware(app)``."""
-    app = FastAPI(lifespan=lifespan)
-    return app, LifespanMiddleware(app, **options)
-
-
-def in_the_stack(lifespan: LifespanFunction, **options: Any) -> tuple[FastAPI, ASGIApp]:
-    """``app.add_middleware(LifespanMiddleware)``."""
-    app = FastAPI(lifespan=lifespan)
-    app.add_middleware(LifespanMiddleware, **options)
-    return app, app
-
-
-def as_the_lifespan(lifespan: LifespanFunction, **options: Any) -> tuple[FastAPI, ASGIApp]:
-    """``FastAPI(lifespan=Lifespan(mounts="auto"))``."""
-    app = FastAPI(lifespan=Lifespan(contexts=[lifespan], **{"mounts": "auto", **options}))
-    return app, app
-
-
-@pytest.fixture(params=[around, in_the_stack, as_the_lifespan], ids=lambda usage: usage.__name__)
+@pytest.fixture(params=USAGES, ids=lambda usage: usage.__name__)
 def create(request: pytest.FixtureRequest) -> Create:
     """The three ways of use in turn."""
     usage: Create = request.param

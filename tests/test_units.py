@@ -44,12 +44,6 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param()
 
 
-@pytest.fixture
-def journal() -> Journal:
-    """What happens in a test."""
-    return Journal()
-
-
 def tasks_of_the_loop() -> set[str]:
     """The names of the tasks that run, on asyncio."""
     try:
