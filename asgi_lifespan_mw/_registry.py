@@ -8,6 +8,7 @@ from contextlib import (
     contextmanager,
 )
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, cast, overload
+from weakref import WeakSet
 
 from ._hooks import Hook, HookFunction, Kind, make_hook
 from ._settings import Mounts
@@ -57,7 +58,8 @@ class HookRegistry:
         on_shutdown: Iterable[HookFunction] = (),
     ) -> None:
         self.slots: list[_Slot] = []
-        self.included_in: list[HookRegistry] = []
+        # Weak: hooks that a whole program shares must not keep every middleware that ever took them.
+        self.included_in: WeakSet[HookRegistry] = WeakSet()
         self._register_all(Kind.CONTEXT, "contexts", contexts)
         self._register_all(Kind.STARTUP, "on_startup", on_startup)
         self._register_all(Kind.SHUTDOWN, "on_shutdown", on_shutdown)
@@ -210,7 +212,7 @@ class HookRegistry:
                 "mounts= to the one that includes it, and leave it out in the other"
             )
         self.slots.append(_Slot(other))
-        other.included_in.append(self)
+        other.included_in.add(self)
 
     @contextmanager
     def override(self, hook: HookFunction | str, replacement: HookFunction | None) -> Generator[None]:

@@ -161,7 +161,7 @@ class Run:
         return account(self._units.failures, self._error_of_ours)
 
     async def _start_all(self) -> None:
-        tree = self._tree = Tree(self._app, self._scope, self._realm, self._settings)
+        tree = self._tree = Tree(self._app, self.label, self._scope, self._realm, self._settings)
         tree.share(self._units.context)
         await self._start_hooks()
         tree.read(hook.function for hook in self._hooks)

@@ -10,7 +10,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final, cast, final
 
-from ._app import is_a, name_of
+from ._app import is_a
 from ._claims import Claim, Reading, read
 from ._mounts import (
     MOST_WRAPPERS,
@@ -90,9 +90,8 @@ class Tree:
         root: the wrapped app.
     """
 
-    def __init__(self, app: Any, scope: Scope, realm: Realm, settings: Settings) -> None:
+    def __init__(self, app: Any, label: str, scope: Scope, realm: Realm, settings: Settings) -> None:
         """Plant the tree; `scope` is the server's, and `realm` what its requests see."""
-        label = f"app {name_of(app)}"
         self.root = Node(app, label, "", tuple(same_as(app)), realm, dict(realm.state), realm.state, None, [])
         self._scope = scope
         self._settings = settings

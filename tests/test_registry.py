@@ -1,5 +1,7 @@
 """The decorators: what they return, in which order hooks run, what is included, and what stands in for a hook."""
 
+import gc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
@@ -609,6 +611,16 @@ TWICE = [
     twice_after_the_parents_were_joined,
     twice_in_a_middleware,
 ]
+
+
+def test_shared_hooks_do_not_keep_what_took_them() -> None:
+    """One Lifespan of a program may be given to a new middleware in each test."""
+    hooks = Lifespan()
+    app = LifespanMiddleware(TakesLifespan([]), hooks)
+    gone = weakref.ref(app)
+    del app
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.parametrize("include", TWICE)
