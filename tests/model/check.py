@@ -1,0 +1,57 @@
+"""Compares what came of a plan with what must come of it."""
+
+from collections.abc import AsyncGenerator
+from itertools import islice
+from typing import Final
+
+from tests.model.plan import SERVERS, Plan, expected, plans
+from tests.model.world import Outcome, perform
+
+SHAPES: Final = (("hook",), ("app",), ("hook", "hook"), ("hook", "app"), ("app", "mount"), ("hook", "app", "mount"))
+"""The kinds of units that are put together, in the order of their start."""
+
+
+async def check_every_plan(part: int = 0, parts: int = 1) -> AsyncGenerator[tuple[Plan, list[str]]]:
+    """Run every plan under every server, or one of so many parts of them, and tell what is wrong with each run."""
+    every = (plan for kinds in SHAPES for plan in plans(*kinds))
+    for plan in islice(every, part, None, parts):
+        outcome = await perform(plan)
+        yield plan, complaints(plan, outcome)
+        for server in (*SERVERS, *(f"cancels_at_{at}" for at in range(outcome.awaits))):
+            run = plan.under(server)
+            yield run, complaints(run, await perform(run))
+
+
+def complaints(plan: Plan, outcome: Outcome) -> list[str]:
+    """What is wrong with a run, a line each."""
+    check = _compared if outcome.answers_when_cancelled is None else _cancelled
+    found = [f"{what}: {is_!r}, expected {wanted!r}" for what, is_, wanted in check(plan, outcome) if is_ != wanted]
+    return [*found, f"{outcome.tasks_left} tasks are left"] if outcome.tasks_left else found
+
+
+def _compared(plan: Plan, outcome: Outcome) -> list[tuple[str, list[str], list[str]]]:
+    """A run that ended by itself is the one that was expected."""
+    wanted = expected(plan)
+    crashes = wanted.crashes
+    return [
+        ("journal", outcome.journal, wanted.journal),
+        ("answers", outcome.answers, wanted.answers),
+        ("crashes", sorted(outcome.errors[:crashes]), sorted(wanted.errors[:crashes])),
+        ("errors", outcome.errors[crashes:], wanted.errors[crashes:]),
+    ]
+
+
+def _cancelled(plan: Plan, outcome: Outcome) -> list[tuple[str, list[str], list[str]]]:
+    """A run that was cancelled answers no more, and stops once, in reverse, what it had started."""
+    wanted = expected(plan)
+    starts = [line for line in outcome.journal if line.startswith("+")]
+    notes = {part.name: part.behaviour.notes for part in plan.parts}
+    stops = [line.replace("+", "-") for line in reversed(starts) if notes[line[1:]] == "+-"]
+    functions = [line for line in outcome.journal if notes[line[1:]] == "-"]
+    return [
+        ("starts", starts, [line for line in wanted.journal if line.startswith("+")][: len(starts)]),
+        ("journal", [line for line in outcome.journal if line not in functions], starts + stops),
+        ("functions", sorted(set(functions)), sorted(functions)),
+        ("answers", outcome.answers, wanted.answers[: outcome.answers_when_cancelled]),
+        ("errors", outcome.errors, ["CancelledError"]),
+    ]

@@ -1,0 +1,207 @@
+"""Runs a plan: the middleware around real units that behave as planned, under a server that does."""
+
+import asyncio
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+import sniffio
+import trio
+from starlette.routing import Mount, Router
+
+from asgi_lifespan_mw import Lifespan, LifespanMiddleware
+from asgi_lifespan_mw._types import Receive, Scope, Send
+from tests.model.behaviours import FOREVER, Actor
+from tests.model.plan import Part, Plan
+
+LIMIT: Final = 5.0
+"""Seconds for a startup, and for a shutdown."""
+
+
+class ServerBroke(Exception):
+    """What a server's `send` raises."""
+
+
+@dataclass
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        journal: the starts and stops, in order.
+        answers: what the server was told.
+        errors: what was raised, the cause first: the name of each error with whose it is.
+        awaits: how often the middleware waited.
+        answers_when_cancelled: how many answers had been given when the server cancelled; None if it did not.
+        tasks_left: how many tasks are left over.
+    """
+
+    journal: list[str] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    awaits: int = 0
+    answers_when_cancelled: int | None = None
+    tasks_left: int = 0
+
+
+class Server:
+    """A server that does what a plan says."""
+
+    def __init__(self, does: str, demand: anyio.Event, outcome: Outcome) -> None:
+        self.scope: dict[str, Any] = {"type": "lifespan", "asgi": {"version": "3.0"}}
+        if does != "has_no_state":
+            self.scope["state"] = {}
+        self._does = does
+        self._demand = demand
+        self._outcome = outcome
+        self._received = 0
+
+    async def receive(self) -> dict[str, Any]:
+        """Give the startup, then serve for two seconds, then give the shutdown."""
+        self._received += 1
+        if self._received == 1:
+            return {"type": "lifespan.startup"}
+        assert self._received == 2, "nothing comes after the shutdown"
+        self._demand.set()
+        await anyio.sleep(2)
+        if self._does == "clears_state":
+            self.scope["state"].clear()
+        return {"type": "lifespan.shutdown"}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Note an answer."""
+        answer = message["type"].removeprefix("lifespan.")
+        self._outcome.answers.append(answer)
+        if self._does == f"raises_from_send_at_{answer.split('.')[0]}":
+            raise ServerBroke
+
+
+class Watched:
+    """An awaitable that counts its waits, and calls `cancel` at one of them."""
+
+    def __init__(self, work: Awaitable[None], outcome: Outcome, cancel: Callable[[], object], at: int | None) -> None:
+        self._work = work
+        self._outcome = outcome
+        self._cancel = cancel
+        self._at = at
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        steps: Any = self._work.__await__()
+        go_on, value = steps.send, None
+        while True:
+            try:
+                wait = go_on(value)
+            except StopIteration:
+                return
+            if self._outcome.awaits == self._at:
+                self._outcome.answers_when_cancelled = len(self._outcome.answers)
+                self._cancel()
+            self._outcome.awaits += 1
+            try:
+                go_on, value = steps.send, (yield wait)
+            except BaseException as error:
+                go_on, value = steps.throw, error
+
+
+class Container(Router):
+    """An app that behaves as planned, with at most one app mounted in it."""
+
+    def __init__(self, part: Part, actor: Actor, inner: "Container | None", inner_name: str) -> None:
+        super().__init__(routes=[] if inner is None else [Mount(f"/{inner_name}", app=inner)])
+        self._run = part.behaviour.run
+        self._actor = actor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Behave."""
+        await self._run(self._actor, receive, send)
+
+
+def build(plan: Plan, journal: list[str], demand: anyio.Event) -> LifespanMiddleware:
+    """The middleware around the units of a plan."""
+    app: Container | None = None
+    inner_name = ""
+    for part in reversed([part for part in plan.parts if part.kind != "hook"]):
+        app = Container(part, Actor(part.name, journal, demand), app, inner_name)
+        inner_name = part.name
+    hooks = [_hook(part, Actor(part.name, journal, demand)) for part in plan.parts if part.kind == "hook"]
+    return LifespanMiddleware(app or _no_app, hooks, startup_timeout=LIMIT, shutdown_timeout=LIMIT)
+
+
+async def _no_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Turn the lifespan away."""
+
+
+def _hook(part: Part, actor: Actor) -> Lifespan:
+    hooks, run = Lifespan(), part.behaviour.run
+    if inspect.iscoroutinefunction(run):
+        register = hooks.on_shutdown if part.behaviour.runs_at_stop else hooks.on_startup
+
+        async def function() -> None:
+            await run(actor)
+
+        register(function, name=part.name)
+    else:
+        hooks.context(lambda: asynccontextmanager(run)(actor), name=part.name)
+    return hooks
+
+
+async def perform(plan: Plan) -> Outcome:
+    """Run a plan, and wait until what was left behind has ended."""
+    outcome, demand = Outcome(), anyio.Event()
+    server = Server(plan.server, demand, outcome)
+    work = build(plan, outcome.journal, demand)(server.scope, server.receive, server.send)
+    serve = _serve_on_trio if sniffio.current_async_library() == "trio" else _serve_on_asyncio
+    before = _living_tasks()
+    with anyio.fail_after(10 * FOREVER):
+        try:
+            await serve(work, outcome, plan.cancels_at)
+        except BaseException as error:
+            outcome.errors = described(error)
+        if any(part.behaviour.lingers for part in plan.parts):
+            await anyio.sleep(FOREVER)
+    await anyio.lowlevel.checkpoint()  # a task of trio that has said that it is over has one step left
+    outcome.tasks_left = _living_tasks() - before
+    return outcome
+
+
+async def _serve_on_asyncio(work: Awaitable[None], outcome: Outcome, at: int | None) -> None:
+    async def serve() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        await Watched(work, outcome, task.cancel, at)
+
+    task = asyncio.create_task(serve())
+    await asyncio.wait([task])
+    task.result()
+
+
+async def _serve_on_trio(work: Awaitable[None], outcome: Outcome, at: int | None) -> None:
+    with anyio.CancelScope() as scope:
+        await Watched(work, outcome, scope.cancel, at)
+    if scope.cancelled_caught:
+        raise asyncio.CancelledError
+
+
+def _living_tasks() -> int:
+    if sniffio.current_async_library() == "trio":
+        return trio.lowlevel.current_statistics().tasks_living
+    return len(asyncio.all_tasks())
+
+
+def described(error: BaseException) -> list[str]:
+    """The errors that came out, the cause first: the name of each, with whose it is."""
+    if isinstance(error, BaseExceptionGroup) and error.message.endswith("the cause first"):
+        return [text for one in error.exceptions for text in described(one)]
+    while isinstance(error, BaseExceptionGroup):  # of a task group in the unit
+        (error,) = error.exceptions
+    whose = getattr(error, "unit", None) or getattr(error, "culprit", None) or str(error)
+    return [f"{type(error).__name__} {_short(whose)}".strip()]
+
+
+def _short(name: str) -> str:
+    """What a plan calls a unit: ``hook 'hook1' (file:12)``, ``mount '/mount1/mount2'``, ``app Container``."""
+    mount_or_hook = re.search(r"'.*?(\w+)'", name)
+    return mount_or_hook[1] if mount_or_hook else name.replace("app Container", "app1")

@@ -1,0 +1,190 @@
+"""The whole middleware against a model: every plan of up to three units, under everything that a server does."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_lifespan_mw import LifespanMiddleware
+from asgi_lifespan_mw._run import Run
+from asgi_lifespan_mw._unit import Unit
+from asgi_lifespan_mw._units import Units
+from tests.conftest import VIRTUAL
+from tests.model import __main__ as command
+from tests.model.behaviours import APPS, Behaviour
+from tests.model.check import check_every_plan, complaints
+from tests.model.plan import KINDS, SERVERS, Plan, plans
+from tests.model.world import perform
+
+ROOT = Path(__file__).parent.parent
+
+#: The check of every plan takes minutes of a core, and is done in parts, by processes of their own.
+PARTS = [(backend, part) for part in range(8) for backend in ("asyncio", "trio")]
+LEAST_RUNS = 9_000  # in each part: fewer would mean that something is left out
+
+
+@pytest.fixture(params=VIRTUAL)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """Loops on a virtual clock."""
+    return request.param()
+
+
+@pytest.fixture(autouse=True)
+def _silence() -> Iterator[None]:
+    """Thousands of failures are logged here, which nobody reads."""
+    logger = logging.getLogger("asgi_lifespan_mw")
+    logger.disabled = True
+    yield
+    logger.disabled = False
+
+
+def check_part(backend: str, part: int) -> subprocess.CompletedProcess[str]:
+    """Check a part of all plans, without coverage, which would double the time."""
+    command = [sys.executable, "-m", "tests.model", backend, "--part", str(part), "8"]
+    return subprocess.run(
+        command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=280
+    )
+
+
+@pytest.fixture(scope="module")
+def checks() -> Iterator[dict[tuple[str, int], Future[subprocess.CompletedProcess[str]]]]:
+    """The parts, checked on two cores."""
+    with ThreadPoolExecutor(2) as pool:
+        yield {(backend, part): pool.submit(check_part, backend, part) for backend, part in PARTS}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize(("backend", "part"), PARTS)
+def test_every_plan(checks: Any, backend: str, part: int) -> None:
+    """Answers, order, errors and tasks are as they must be, whatever the units and the server do."""
+    check = checks[backend, part].result()
+    assert check.returncode == 0, check.stdout + check.stderr
+    assert int(check.stdout.split()[0]) > LEAST_RUNS
+
+
+async def test_every_plan_of_one_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same in this process, with eager tasks too."""
+    monkeypatch.setattr("tests.model.check.SHAPES", [("hook",), ("app",)])
+    wrong = {str(plan): found async for plan, found in check_every_plan() if found}
+    assert wrong == {}
+
+
+UNITS = st.tuples(st.just("hook"), st.sampled_from([*KINDS["hook"]]))
+APP = st.tuples(st.just("app"), st.sampled_from([*APPS]))
+MOUNTS = st.tuples(st.just("mount"), st.sampled_from([*APPS]))
+DOINGS = st.one_of(st.sampled_from(["well", *SERVERS]), st.integers(0, 40).map("cancels_at_{}".format))
+
+
+@given(hooks=st.lists(UNITS, max_size=4), app=APP, mounts=st.lists(MOUNTS, max_size=6), server=DOINGS)
+def test_longer_plans(hooks: list[Any], app: Any, mounts: list[Any], server: str) -> None:
+    """Up to eleven units, mounted in each other."""
+    plan = Plan.of(*hooks, app, *mounts, server=server)
+    for param in VIRTUAL:
+        name, options = param.values[0]()  # type: ignore[operator]
+        outcome = anyio.run(perform, plan, backend=name, backend_options=options)
+        assert complaints(plan, outcome) == [], f"again: python -m tests.model {param.id} '{plan}'"
+
+
+def test_a_plan_is_read_from_its_printed_form() -> None:
+    """A run that failed can be run again from what was printed."""
+    for plan in [*plans("hook", "app"), *plans("app", "mount")]:
+        assert Plan.parse(str(plan.under("cancels_at_3"))) == plan.under("cancels_at_3")
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "eager", "trio"])
+def test_a_plan_is_run_again_from_its_printed_form(
+    backend: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command shows what came of it, and what is wrong with that."""
+    plan = "hook.context_well app.crashes mount.hangs_at_stop server.clears_state"
+    monkeypatch.setattr(sys, "argv", ["tests.model", backend, plan])
+    assert command.main() == 0
+    assert "as expected" in capsys.readouterr().out
+
+    monkeypatch.setitem(APPS, "crashes", Behaviour("crashes", APPS["crashes"].run, start="Boom"))
+    assert command.main() == 1
+    assert "answers: ['startup.complete', 'shutdown.failed'], expected ['startup.failed']" in capsys.readouterr().out
+
+
+def test_what_is_wrong_with_a_check_of_every_plan_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The plan in its printed form, what is wrong with it, and how many runs there were."""
+    monkeypatch.setattr("tests.model.check.SHAPES", [("app",)])
+    monkeypatch.setattr(sys, "argv", ["tests.model", "asyncio"])
+    monkeypatch.setitem(APPS, "returns_early", Behaviour("returns_early", APPS["returns_early"].run, stop="Boom"))
+    assert command.main() == 1
+    output = capsys.readouterr().out
+    assert "app.returns_early server.well\n  journal: ['+app1'], expected ['+app1', '-app1']" in output
+    assert "of them wrong" in output
+
+
+# --- the check notices what is broken ---
+
+
+async def _stop_nothing(units: Units) -> None:
+    """A stop that is forgotten."""
+
+
+async def _stop_in_order(units: Units) -> None:
+    """A stop in the order of the start."""
+    units._batches.reverse()
+    await _stop(units)
+
+
+def _fail_in_silence(unit: Unit, error: BaseException) -> None:
+    """A failure that nobody is told of."""
+    unit.answered()
+
+
+async def _start_and_forget(run: Run) -> None:
+    """A startup that drops what it raises."""
+    try:
+        await _start(run)
+    except Exception:
+        return
+
+
+async def _answer_twice(app: LifespanMiddleware, scope: Any, receive: Any, send: Any) -> None:
+    """Each answer given twice."""
+
+    async def twice(message: Any) -> None:
+        await send(message)
+        await send(message)
+
+    await _lifespan(app, scope, receive, twice)
+
+
+_stop, _start, _lifespan = Units.stop, Run.start, LifespanMiddleware._lifespan
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "broken"),
+    [
+        (Units, "stop", _stop_nothing),
+        (Units, "stop", _stop_in_order),
+        (Units, "stop_shielded", _stop_nothing),
+        (Unit, "fail", _fail_in_silence),
+        (Run, "start", _start_and_forget),
+        (LifespanMiddleware, "_lifespan", _answer_twice),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else value,
+)
+async def test_the_check_notices(cls: type, name: str, broken: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A middleware in which one thing is broken does not pass."""
+    monkeypatch.setattr(cls, name, broken)
+    monkeypatch.setattr("tests.model.check.SHAPES", [("app", "mount")])
+    async with aclosing(check_every_plan()) as results:
+        async for _, found in results:
+            if found:
+                return
+    raise AssertionError
