@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
 from http.client import HTTPConnection
-from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeAlias
@@ -64,15 +63,15 @@ class Visitors:
                 self._ask(server)
 
     def _ask(self, server: HTTPConnection) -> None:
-        for path in cycle(["/", "/mount/"]):
-            if self._may_go.is_set():
-                return
-            server.request("GET", path)
-            response = server.getresponse()
-            answer = (response.status, response.read().decode())
-            with self._news:
-                self.answers[answer] += 1
-                self._news.notify_all()
+        """Send one request after the other; only the server's end ends it, which comes before that of the visits."""
+        while True:
+            for path in ("/", "/mount/"):
+                server.request("GET", path)
+                response = server.getresponse()
+                answer = (response.status, response.read().decode())
+                with self._news:
+                    self.answers[answer] += 1
+                    self._news.notify_all()
 
     def wait_for(self, answers: set[Answer]) -> bool:
         """Wait until each of these was given; False if the time is up before."""
