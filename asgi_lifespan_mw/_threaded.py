@@ -2,11 +2,13 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
+import anyio
 from anyio import to_thread
 
 from ._hooks import bare, described
@@ -46,9 +48,12 @@ class _InThread(AbstractAsyncContextManager[Any], Awaitable[Any]):
 
 
 async def _run(function: Callable[[], T]) -> T:
-    # In a list, for trio takes a coroutine that comes back for a mistake of ours.
-    (result,) = await to_thread.run_sync(lambda: [function()], abandon_on_cancel=True)
-    return result
+    # Not returned by the thread: trio takes a coroutine that comes back for a mistake of ours.
+    results: list[T] = []
+    # A unit whose turn comes when the time is up is cancelled before, and no thread would even begin to leave it.
+    with anyio.CancelScope(shield=anyio.current_effective_deadline() == -math.inf):
+        await to_thread.run_sync(lambda: results.append(function()), abandon_on_cancel=True)
+    return results[0]
 
 
 def _is_asynchronous(function: Any) -> bool:
@@ -82,7 +87,7 @@ def threaded(function: Callable[P, T]) -> Callable[P, _InThread]:
         TypeError: `function` is no function, or an ``async def``, which does not block.
 
     *Cancellation:* a thread can't be cancelled. It is left to end by itself, and what it gives is dropped; the process
-    waits for it at its own end.
+    waits for it at its own end. A stop whose turn comes when the time is up is begun all the same.
     """
     _check(function)
     call = contextmanager(function) if inspect.isgeneratorfunction(function) else function

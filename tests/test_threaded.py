@@ -12,7 +12,9 @@ import anyio
 import anyio.from_thread
 import pytest
 
-from asgi_lifespan_mw import Lifespan, threaded
+from asgi_lifespan_mw import Lifespan, LifespanMiddleware, LifespanTimeout, threaded
+from tests.plans import Journal, hangs_at_stop
+from tests.server import RecordingServer
 
 APP = object()
 VARIABLE: ContextVar[str] = ContextVar("VARIABLE", default="unset")
@@ -251,3 +253,16 @@ async def test_a_thread_cannot_be_cancelled_and_is_left_to_end_by_itself() -> No
     assert not ended.is_set()
     may_end.set()
     assert ended.wait(10)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])  # real clocks, since a virtual one jumps meanwhile
+async def test_what_is_left_when_the_time_is_up_is_stopped_all_the_same(journal: Journal) -> None:
+    """As on the event loop, where a manager is left and a function is called even then."""
+    log = Threads()
+    hooks = Lifespan(contexts=[threaded(functools.partial(Manager, log))])
+    hooks.on_shutdown(threaded(functools.partial(log.note, "end")))
+    last = Lifespan(contexts=[hangs_at_stop])
+    with pytest.raises(ExceptionGroup) as caught:
+        await RecordingServer().run(LifespanMiddleware(journal.app(), [hooks, last], shutdown_timeout=0.01))
+    assert {type(error) for error in caught.value.exceptions} == {LifespanTimeout}
+    assert log == [("made", True), ("up", True), ("end", True), ("down", True)]

@@ -171,6 +171,11 @@ class Server:
         )
 
     @property
+    def pid(self) -> int:
+        """The id of the server's process."""
+        return self._process.pid
+
+    @property
     def announcements(self) -> list[str]:
         """What the application has announced, in order."""
         return [line.removeprefix(ANNOUNCEMENT) for line in self._stdout.lines if line.startswith(ANNOUNCEMENT)]
