@@ -102,13 +102,13 @@ def _look(
 def _edges(app: object, *, is_part: bool = False) -> Iterator[tuple[Any, Kind, str | None]]:
     """What is inside an app, with the part of the URL that leads there; the first way to an object counts."""
     row = row_of(app)
+    ways = [way for way in _ways(row, is_part=is_part) if way.when is None or any(_follow(app, way.when))]
     seen: set[int] = set()
-    for way in _ways(row, is_part=is_part):
-        if way.when is not None and not any(_follow(app, way.when)):
-            continue
-        found = _follow(app, way.path)
+    for path in dict.fromkeys(way.path for way in ways):
+        found = _follow(app, path)
         for inner, segment in zip(found, _segments(app, row, len(found)), strict=True):
-            if id(inner) not in seen and _can_be_nested(inner, app, way):
+            way = next((way for way in ways if way.path == path and _can_be_nested(inner, app, way)), None)
+            if way is not None and id(inner) not in seen:
                 seen.add(id(inner))
                 yield inner, way.kind, segment
 

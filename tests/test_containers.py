@@ -145,6 +145,13 @@ def test_a_way_leads_where_its_condition_holds(container: Any, nested: list[Any]
     assert found(container) == nested
 
 
+def test_apps_of_several_kinds_are_found_in_the_order_of_the_routes() -> None:
+    """A BlackSheep app starts one of its children by itself, and not the one before."""
+    routes = [an("blacksheep.Route", handler=child, pattern=b"/sub/*") for child in (OTHER, blacksheep(INNER))]
+    mounts = an("blacksheep.Mounts", mounted_apps=routes, auto_events=True)
+    assert found(an(BLACKSHEEP, mount_registry=mounts)) == [OTHER, INNER]
+
+
 def test_a_container_gives_each_app_its_own_part_of_the_path() -> None:
     """Keys of a mapping, items of pairs, patterns; where there is no such part, an app has a name and no path."""
     mounts = {"/a": RefusesLifespan(), "/b/": RefusesLifespan()}

@@ -1108,6 +1108,40 @@ async def test_concurrent_parents_start_before_their_children_and_stop_after_the
 
 
 @pytest.mark.parametrize("anyio_backend", VIRTUAL, indirect=True)
+async def test_the_errors_of_concurrent_mounts_are_collected_and_the_rest_is_stopped() -> None:
+    """The first failure ends the start of the others, which may fail in turn; children are not started any more."""
+    log: list[str] = []
+
+    class FailsAfter:
+        def __init__(self, seconds: float) -> None:
+            self.seconds = seconds
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            try:
+                await anyio.sleep(self.seconds)
+            finally:
+                raise OSError(f"was to fail after {self.seconds}")
+
+    app = recorded(
+        log,
+        "parent",
+        Mount("/early", FailsAfter(0.1)),
+        Mount("/sub", recorded(log, "sub", Mount("/child", recorded(log, "child")))),
+        Mount("/late", FailsAfter(20)),
+    )
+    server = RecordingServer()
+    began = anyio.current_time()
+    with pytest.raises(ExceptionGroup) as caught:
+        await server.run(LifespanMiddleware(app, concurrent=True))
+    assert math.isclose(anyio.current_time() - began, 0.1, abs_tol=0.05)
+    assert [str(error) for error in caught.value.exceptions] == ["was to fail after 0.1", "was to fail after 20"]
+    assert log == started_and_stopped("parent", "sub")
+    assert server.answers == ["startup.failed"]
+    assert all(mount in server.sent[0]["message"] for mount in ("mount '/early'", "mount '/late'"))
+
+
+@pytest.mark.parametrize("anyio_backend", VIRTUAL, indirect=True)
 async def test_time_that_runs_out_among_concurrent_mounts_names_the_one_that_took_it() -> None:
     """A sibling that was in time is stopped."""
     log: list[str] = []
