@@ -1,6 +1,7 @@
 """Middleware that wraps an app: the lifespan passes through it, once."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -37,6 +38,32 @@ def servestatic(app: Any) -> Any:
     return needs("servestatic", "servestatic").ServeStaticASGI(app)
 
 
+def lifespan_middleware(app: Any) -> Any:
+    """Keeps the app in ``._app``, and runs a lifespan of its own around the app's."""
+    nothing = contextlib.asynccontextmanager(_nothing)
+    return needs("asgi-lifespan-middleware", "asgi_lifespan_middleware").LifespanMiddleware(app, lifespan=nothing)
+
+
+async def _nothing(app: object) -> AsyncIterator[None]:
+    yield
+
+
+def user_agents(app: Any) -> Any:
+    """Keeps the app in ``._app``."""
+    return needs("asgi-user-agents", "asgi_user_agents").UAMiddleware(app)
+
+
+def blacknoise(app: Any) -> Any:
+    """Keeps the app in ``._application``, and falls at the lifespan."""
+    return needs("blacknoise", "blacknoise").BlackNoise(app)
+
+
+def elastic_apm(app: Any) -> Any:
+    """Keeps the app in ``._app``."""
+    asgi = needs("elastic-apm", "elasticapm.contrib.asgi")
+    return asgi.ASGITracingMiddleware(app, enabled=False, service_name="tests")
+
+
 WRAPPERS = [
     lambda app: BaseHTTPMiddleware(app, lambda request, call_next: call_next(request)),
     CORSMiddleware,
@@ -46,6 +73,10 @@ WRAPPERS = [
     msgpack,
     csrf,
     servestatic,
+    lifespan_middleware,
+    user_agents,
+    blacknoise,
+    elastic_apm,
 ]
 
 pytestmark = pytest.mark.parametrize("wrap", WRAPPERS, ids=lambda wrap: wrap.__name__.replace("<lambda>", "base-http"))
