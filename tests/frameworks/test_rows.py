@@ -7,6 +7,7 @@ import warnings
 import pytest
 
 from asgi_lifespan_mw._containers import ROWS, Row
+from tests.frameworks.versions import REQUIRED
 
 _OF_PYTHON = {"builtins.method": "types.MethodType"}
 
@@ -15,7 +16,7 @@ _OF_PYTHON = {"builtins.method": "types.MethodType"}
 def test_a_row_names_a_class(row: Row) -> None:
     """A framework that renames one would no longer be looked into."""
     module, _, name = _OF_PYTHON.get(row.name, row.name).rpartition(".")
-    if importlib.util.find_spec(module.partition(".")[0]) is None:
+    if importlib.util.find_spec(module.partition(".")[0]) is None and not REQUIRED:
         pytest.skip(f"{module} is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what frameworks do when they are imported is theirs
