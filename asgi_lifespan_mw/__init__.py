@@ -3,6 +3,7 @@
 See `LifespanMiddleware` for an app, `Lifespan` for hooks, and the README for the rest.
 """
 
+from ._containers import register_container
 from ._errors import (
     LifespanError,
     LifespanNotSupported,
@@ -15,7 +16,6 @@ from ._errors import (
 from ._lifespan import Lifespan
 from ._manager import LifespanManager
 from ._middleware import LifespanMiddleware
-from ._mounts import register_container
 from ._state import Isolated
 from ._threaded import threaded
 

@@ -8,8 +8,9 @@ import anyio
 
 from ._account import account, combined, log_failure, log_failures
 from ._app import name_of
+from ._containers import Sent
 from ._hooks import Hook, Kind
-from ._mounts import may_be_sent
+from ._mounts import sent_to
 from ._settings import Settings
 from ._state import Realm
 from ._tasks import is_cancellation, is_gone
@@ -165,7 +166,7 @@ class Run:
         tree.share(self._units.context)
         await self._start_hooks()
         tree.read(hook.function for hook in self._hooks)
-        if self._sends_to_app and may_be_sent(self._app) and not tree.is_excluded(tree.root.aliases):
+        if self._sends_to_app and sent_to(self._app) is not Sent.NEVER and not tree.is_excluded(tree.root.aliases):
             await self._start_nodes(tree, [tree.root])
         if self._settings.concurrent:
             await self._start_levels(tree)

@@ -12,6 +12,7 @@ from typing import Any, Final, cast, final
 
 from ._app import is_a
 from ._claims import Claim, Reading, read
+from ._containers import Sent
 from ._mounts import (
     MOST_WRAPPERS,
     Nested,
@@ -19,8 +20,9 @@ from ._mounts import (
     is_bare_router,
     lifespans_of,
     look_inside,
-    may_be_sent,
+    reason_against,
     same_as,
+    sent_to,
 )
 from ._once import Running
 from ._protocol import Phase
@@ -214,7 +216,7 @@ class Tree:
                 yield from inner
 
     def _is_free(self, nested: Nested, around: set[int]) -> bool:
-        if not may_be_sent(nested.app) or self.is_excluded(nested.aliases):
+        if self.is_excluded(nested.aliases):
             return False
         others = (thing for thing in nested.aliases if id(thing) not in around)
         if self._running.knows_any([nested.app, *others]):
@@ -263,6 +265,18 @@ class Tree:
 
 def _claim(nested: Nested, readings: Iterable[Reading]) -> Claim:
     """Whether a lifespan around the app seems to run it; then it is left alone, as it would be without us."""
+    if sent_to(nested.app) is not Sent.ALWAYS:
+        logger.debug("%s is sent no lifespan, as what is known of it says", nested.label)
+        return Claim.CERTAIN
+    reason = reason_against(nested.app)
+    if reason is not None:
+        logger.warning(
+            "%s is not started: %s. To start it all the same, name the app in mounts=[...]; to leave it alone without "
+            "this warning, in exclude=[...]",
+            nested.label,
+            reason,
+        )
+        return Claim.DOUBT
     lifespans = list(lifespans_of(nested.app))
     claims = {reading.claim(nested.aliases, lifespans) for reading in readings}
     if Claim.CERTAIN in claims:

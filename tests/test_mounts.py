@@ -1,7 +1,7 @@
 import logging
 import math
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from unittest.mock import AsyncMock
@@ -21,21 +21,23 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
-from asgi_lifespan_mw import Isolated, Lifespan, LifespanMiddleware, LifespanTimeout, _mounts, register_container
-from asgi_lifespan_mw._mounts import look_inside, may_be_sent, row_of, same_as
+from asgi_lifespan_mw import Isolated, Lifespan, LifespanMiddleware, LifespanTimeout
+from asgi_lifespan_mw._containers import Sent
+from asgi_lifespan_mw._mounts import look_inside, same_as, sent_to
 from asgi_lifespan_mw._types import ASGIApp
 from tests.conftest import VIRTUAL
 from tests.server import RecordingServer, request
 from tests.usages import (
     USAGES,
     Create,
-    LifespanFunction,
     as_the_lifespan,
+    lifespan_of,
     lived,
+    recorded,
     serving,
     show_state,
     started_and_stopped,
@@ -43,23 +45,6 @@ from tests.usages import (
 )
 
 WSGI_APP: Any = demo_app
-
-
-def lifespan_of(log: list[str], name: str) -> LifespanFunction:
-    """A lifespan that writes into `log`, and whose state is its name."""
-
-    @asynccontextmanager
-    async def lifespan(app: object) -> AsyncIterator[dict[str, Any]]:
-        log.append(f"start {name}")
-        yield {name: name}
-        log.append(f"stop {name}")
-
-    return lifespan
-
-
-def recorded(log: list[str], name: str, *routes: starlette.routing.BaseRoute) -> Starlette:
-    """An app that records its lifespan and tells the state of requests to it."""
-    return Starlette(lifespan=lifespan_of(log, name), routes=[Route("/state", show_state), *routes])
 
 
 def told(caplog: pytest.LogCaptureFixture, level: int) -> list[logging.LogRecord]:
@@ -1123,6 +1108,40 @@ async def test_concurrent_parents_start_before_their_children_and_stop_after_the
 
 
 @pytest.mark.parametrize("anyio_backend", VIRTUAL, indirect=True)
+async def test_the_errors_of_concurrent_mounts_are_collected_and_the_rest_is_stopped() -> None:
+    """The first failure ends the start of the others, which may fail in turn; children are not started any more."""
+    log: list[str] = []
+
+    class FailsAfter:
+        def __init__(self, seconds: float) -> None:
+            self.seconds = seconds
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            try:
+                await anyio.sleep(self.seconds)
+            finally:
+                raise OSError(f"was to fail after {self.seconds}")
+
+    app = recorded(
+        log,
+        "parent",
+        Mount("/early", FailsAfter(0.1)),
+        Mount("/sub", recorded(log, "sub", Mount("/child", recorded(log, "child")))),
+        Mount("/late", FailsAfter(20)),
+    )
+    server = RecordingServer()
+    began = anyio.current_time()
+    with pytest.raises(ExceptionGroup) as caught:
+        await server.run(LifespanMiddleware(app, concurrent=True))
+    assert math.isclose(anyio.current_time() - began, 0.1, abs_tol=0.05)
+    assert [str(error) for error in caught.value.exceptions] == ["was to fail after 0.1", "was to fail after 20"]
+    assert log == started_and_stopped("parent", "sub")
+    assert server.answers == ["startup.failed"]
+    assert all(mount in server.sent[0]["message"] for mount in ("mount '/early'", "mount '/late'"))
+
+
+@pytest.mark.parametrize("anyio_backend", VIRTUAL, indirect=True)
 async def test_time_that_runs_out_among_concurrent_mounts_names_the_one_that_took_it() -> None:
     """A sibling that was in time is stopped."""
     log: list[str] = []
@@ -1139,135 +1158,7 @@ async def test_time_that_runs_out_among_concurrent_mounts_names_the_one_that_too
     assert log == started_and_stopped("sub")
 
 
-# --- register_container() ---
-
-
-@pytest.fixture
-def _table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the test write into the table."""
-    monkeypatch.setattr(_mounts, "_table", dict(_mounts._table))
-
-
-class ByTenant:
-    """A container of the user's own, which answers no lifespan."""
-
-    def __init__(self, tenants: Mapping[str, ASGIApp]) -> None:
-        self.tenants = tenants
-        self.base = "/tenants/"
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        raise ValueError(scope["type"])
-
-
-class Starts(PassesOn):
-    """A container that takes the lifespan to its app, which it keeps in a place of its own."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.inner = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self.inner(scope, receive, send)
-
-
-@pytest.mark.usefixtures("_table")
-@pytest.mark.parametrize("container", [ByTenant, f"{ByTenant.__module__}.ByTenant"], ids=["class", "name"])
-async def test_apps_in_a_container_of_the_users_own_are_started(container: type | str) -> None:
-    """Each value of a mapping, at the path of the container; it counts for subclasses."""
-    register_container(container, "tenants[]", "skips", segment="base")
-
-    class Special(ByTenant):
-        pass
-
-    log: list[str] = []
-    tenants = Special({"a": recorded(log, "a"), "b": recorded(log, "b")})
-    await lived(LifespanMiddleware(Starlette(routes=[Mount("/x", tenants)])))
-    assert log == started_and_stopped("a", "b")
-    assert [nested.label for nested in look_inside(tenants, "/x", delivered=True).nested] == ["mount '/x/tenants'"] * 2
-
-
-async def test_apps_in_a_container_that_nobody_knows_are_not_found() -> None:
-    """Without a row, there is no way inside but ``.app``."""
-    log: list[str] = []
-    await lived(LifespanMiddleware(Starlette(routes=[Mount("/x", ByTenant({"a": recorded(log, "a")}))])))
-    assert log == []
-
-
-@pytest.mark.usefixtures("_table")
-@pytest.mark.parametrize("kind", ["passes_on", "forwards"])
-async def test_an_app_that_its_container_starts_is_not_sent_a_lifespan(kind: Any) -> None:
-    """But what is mounted in it is started."""
-    register_container(Starts, "inner", kind)
-    log: list[str] = []
-    inner = recorded(log, "inner", Mount("/deep", recorded(log, "deep")))
-    app = recorded(log, "parent", Mount("/starts", Starts(inner)), Mount("/bare", inner))
-    await lived(LifespanMiddleware(app))
-    assert log == started_and_stopped("parent", "inner", "deep")
-
-
-@pytest.mark.usefixtures("_table")
-async def test_apps_in_a_dispatcher_that_turns_the_lifespan_away_are_asked_themselves() -> None:
-    """As in ``ProtocolTypeRouter`` of Channels, which passes on what it knows and raises at the lifespan."""
-    register_container(ByTenant, "tenants[]", "passes_on")
-    log: list[str] = []
-    tenants = ByTenant({"http": recorded(log, "http", Mount("/sub", recorded(log, "sub"))), "ws": RefusesLifespan()})
-    await lived(LifespanMiddleware(tenants, on_startup=[lambda: None]))
-    assert log == started_and_stopped("http", "sub")
-
-
-@pytest.mark.usefixtures("_table")
-def test_a_later_row_for_a_class_replaces_the_earlier_one() -> None:
-    """So that a wrong row of ours, too, can be set right."""
-    register_container(ByTenant, "tenants[]", "skips", why="a first try")
-    register_container(ByTenant, "other", "skips")
-    row = row_of(ByTenant({}))
-    assert row is not None
-    assert row.why == "registered by the user"
-    assert row.ways[0].path == "other"
-
-
-@pytest.mark.usefixtures("_table")
-def test_an_attribute_that_is_not_there_is_no_way_inside(caplog: pytest.LogCaptureFixture) -> None:
-    """A framework's next version may lack it, which is told of at DEBUG."""
-    caplog.set_level(logging.DEBUG, "asgi_lifespan_mw")
-    register_container(ByTenant, "renamed.apps[]", "skips", segment="renamed.base")
-    assert labels(ByTenant({})) == []
-    assert "no way inside ByTenant: it has no 'renamed.apps[]'" in [
-        record.getMessage() for record in told(caplog, logging.DEBUG)
-    ]
-
-
-@pytest.mark.usefixtures("_table")
-def test_what_is_no_app_is_not_nested() -> None:
-    """A row may lead to an attribute that holds something else, or nothing yet."""
-    register_container(ByTenant, "tenants[]", "skips", segment="tenants")
-    tenants: Any = {"empty": None, "text": "no app", "app": RefusesLifespan()}
-    assert labels(ByTenant(tenants)) == ["mount '/'"]
-
-
-@pytest.mark.usefixtures("_table")
-async def test_an_attribute_that_holds_nothing_yet_is_no_error() -> None:
-    """Where a row expects several apps, there may be None."""
-    register_container(ByTenant, "tenants[]", "skips")
-    nothing: Any = None
-    await lived(LifespanMiddleware(Starlette(routes=[Mount("/x", ByTenant(nothing))])))
-
-
-@pytest.mark.parametrize(
-    ("error", "arguments"),
-    [
-        (TypeError, (42, "app", "skips")),
-        (TypeError, (None, "app", "skips")),
-        (ValueError, (ByTenant, "app", "maybe")),
-        (ValueError, (ByTenant, "", "skips")),
-    ],
-)
-def test_a_row_that_cannot_be_is_refused(error: type[Exception], arguments: tuple[Any, Any, Any]) -> None:
-    """The message says what was given and what was expected."""
-    with pytest.raises(error, match=r"register_container\(\) got .*, expected "):
-        register_container(*arguments)
-
-
-# --- The table and what it rests on ---
+# --- What is looked at ---
 
 
 async def test_an_attribute_that_raises_is_no_way_inside() -> None:
@@ -1284,42 +1175,6 @@ async def test_an_attribute_that_raises_is_no_way_inside() -> None:
     assert log == started_and_stopped("sub")
 
 
-def _rows_of_frameworks() -> Iterator[tuple[Any, str]]:
-    router = APIRouter()
-    router.mount("/sub", RefusesLifespan())
-    app = FastAPI()
-    app.include_router(router)
-    yield Starlette(), "starlette.applications.Starlette"
-    yield app, "starlette.applications.Starlette"
-    yield Router(), "starlette.routing.Router"
-    yield router, "starlette.routing.Router"
-    yield Mount("/sub", RefusesLifespan()), "starlette.routing.Mount"
-    yield Host("example.org", RefusesLifespan()), "starlette.routing.Host"
-    included = next(route for route in app.routes if not isinstance(route, Route))
-    yield included, "fastapi.routing._IncludedRouter"
-    yield StaticFiles(check_dir=False), "starlette.staticfiles.StaticFiles"
-    yield JSONResponse({}), "starlette.responses.Response"
-    yield a2wsgi.WSGIMiddleware(WSGI_APP), "a2wsgi.wsgi.WSGIMiddleware"
-    wsgi_to_asgi: Any = asgiref.wsgi.WsgiToAsgi
-    yield wsgi_to_asgi(WSGI_APP), "asgiref.wsgi.WsgiToAsgi"
-    yield LifespanMiddleware(RefusesLifespan()), "asgi_lifespan_mw._middleware.LifespanMiddleware"
-
-
-def test_every_row_is_found_by_the_class_that_it_names() -> None:
-    """The classes still have these names, and the attributes of each row are there."""
-    for thing, name in _rows_of_frameworks():
-        row = row_of(thing)
-        assert row is not None, name
-        assert row.name == name
-        for path in [way.path for way in row.ways] + [path for path in (row.segment, row.lifespan) if path]:
-            assert hasattr(thing, path.split(".")[0].removesuffix("[]")), (name, path)
-
-
-def test_every_row_says_why() -> None:
-    """The table is read by people."""
-    assert all(row.why for row in _mounts._ROWS)
-
-
 def test_routes_and_unknown_parts_lead_nowhere() -> None:
     """A part that nobody knows is no wrapper, even if it has an ``.app``; nor is what cannot be called an app."""
 
@@ -1328,7 +1183,7 @@ def test_routes_and_unknown_parts_lead_nowhere() -> None:
 
     assert labels(Starlette(routes=[Route("/", show_state), HasApp()])) == []
     not_callable: Any = object()
-    assert not may_be_sent(not_callable)
+    assert sent_to(not_callable) is Sent.NEVER
 
 
 def test_an_excluded_app_is_not_looked_into() -> None:

@@ -7,11 +7,13 @@ from typing import Any, Protocol
 
 import anyio
 from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Route
 
 from asgi_lifespan_mw import Lifespan, LifespanMiddleware
-from asgi_lifespan_mw._types import ASGIApp
+from asgi_lifespan_mw._types import ASGIApp, Receive, Scope, Send
 from tests.server import RecordingServer, request
 
 LifespanFunction = Callable[[Any], AbstractAsyncContextManager[Any]]
@@ -20,6 +22,44 @@ LifespanFunction = Callable[[Any], AbstractAsyncContextManager[Any]]
 async def show_state(request: Request) -> JSONResponse:
     """Answer with the keys of the state that the request sees."""
     return JSONResponse(list(request.scope["state"]))
+
+
+def lifespan_of(log: list[str], name: str) -> LifespanFunction:
+    """A lifespan that writes into `log`, and whose state is its name."""
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[dict[str, Any]]:
+        log.append(f"start {name}")
+        yield {name: name}
+        log.append(f"stop {name}")
+
+    return lifespan
+
+
+def recorded(log: list[str], name: str, *routes: BaseRoute) -> Starlette:
+    """An app that records its lifespan and tells the state of requests to it."""
+    return Starlette(lifespan=lifespan_of(log, name), routes=[Route("/state", show_state), *routes])
+
+
+class Records:
+    """A bare app that writes its lifespan into `log`, and whose state is its name."""
+
+    def __init__(self, log: list[str], name: str) -> None:
+        self.log = log
+        self.name = name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the lifespan, and requests with the keys of the state that they see."""
+        if scope["type"] == "lifespan":
+            await receive()
+            self.log.append(f"start {self.name}")
+            scope["state"][self.name] = self.name
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            self.log.append(f"stop {self.name}")
+            await send({"type": "lifespan.shutdown.complete"})
+        else:
+            await JSONResponse(list(scope["state"]))(scope, receive, send)
 
 
 async def lived(app: ASGIApp) -> RecordingServer:

@@ -1,0 +1,278 @@
+"""The table of containers and wrappers: which classes keep apps inside, where, and what becomes of the lifespan there.
+
+A row names a class in full; it is found along ``type(x).__mro__``, so that no framework is imported and subclasses
+count. To add one: the class, a word on why, and the ways inside, most of them of one of these kinds:
+
+- ``_passes_on("app")``: a wrapper, whose app gets the lifespan that the wrapper gets,
+- ``_skips("app")``: a container, whose app gets no lifespan, so that we start it,
+- ``_forwards("app")``: a container that starts its app by itself.
+
+Of two ways to one object, the first counts: what stands after a way with a condition is for when it does not hold.
+"""
+
+import functools
+import logging
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from importlib.metadata import entry_points
+from typing import Any, Literal, final
+
+logger = logging.getLogger("asgi_lifespan_mw")
+
+ENTRY_POINTS = "asgi_lifespan_mw.containers"
+"""The group in which a package names functions that register its containers."""
+
+
+class Kind(Enum):
+    """What a way inside means for the lifespan."""
+
+    SELF = "is the same app under another name"
+    PART = "is a part, no app"
+    MERGED = "has its lifespan run by the container, as part of its own"
+    PASSES_ON = "gets the lifespan that its container gets"
+    FORWARDS = "is started by its container, with a lifespan of its own"
+    SKIPS = "gets no lifespan from its container"
+
+
+class Sent(Enum):
+    """Whether an app is sent a lifespan by us."""
+
+    ALWAYS = "wherever it is found"
+    AS_ROOT = "only as the wrapped app, for what it is mounted in starts it"
+    NEVER = "never"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way inside a container.
+
+    Attributes:
+        kind: what it means for the lifespan.
+        path: the attribute that leads inside. Dots go on, ``[]`` stands for each item (of a mapping, each value), and
+            ``[1]`` or ``[name]`` for one: ``"router.routes[]"``.
+        when: an attribute of the container that must be true.
+        only: the full name of a class; the way leads to its instances alone.
+    """
+
+    kind: Kind
+    path: str
+    when: str | None = None
+    only: str | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is known of one class.
+
+    Attributes:
+        name: the full name of the class.
+        why: a word on why it is so.
+        ways: the ways inside; none for an app with nothing inside.
+        segment: the attribute with the part of the URL that leads inside, or with ``[]`` to one for each app (of a
+            mapping, each key); None where there is none.
+        lifespan: the attribute with the function that is run for its lifespan; None where there is none to be read.
+        sent: whether it is sent a lifespan at all.
+    """
+
+    name: str
+    why: str
+    ways: tuple[Way, ...] = ()
+    segment: str | None = None
+    lifespan: str | None = None
+    sent: Sent = Sent.ALWAYS
+
+
+_self = functools.partial(Way, Kind.SELF)
+_part = functools.partial(Way, Kind.PART)
+_merged = functools.partial(Way, Kind.MERGED)
+_passes_on = functools.partial(Way, Kind.PASSES_ON)
+_forwards = functools.partial(Way, Kind.FORWARDS)
+_skips = functools.partial(Way, Kind.SKIPS)
+
+
+def _row(
+    name: str,
+    why: str,
+    *ways: Way,
+    segment: str | None = None,
+    lifespan: str | None = None,
+    sent: Sent = Sent.ALWAYS,
+) -> Row:
+    return Row(name, why, ways, segment, lifespan, sent)
+
+
+STARLETTE, ROUTER = "starlette.applications.Starlette", "starlette.routing.Router"
+_FUNCTION = "builtins.function"
+_FAILS = "hangs or falls if one of its apps takes no lifespan"
+
+# fmt: off
+ROWS = (
+    # Starlette; what is built on it needs no row: FastAPI, FastHTML, piccolo-admin, marimo, the MCP SDK, FastMCP.
+    _row(STARLETTE, "hands the lifespan to its router", _self("router"), lifespan="router.lifespan_context"),
+    _row(ROUTER, "answers for itself alone", _part("routes[]"), _skips("default"), lifespan="lifespan_context"),
+    _row("starlette.routing.Mount", "a route to an app", _skips("app"), segment="path"),
+    _row("starlette.routing.Host", "a route to an app", _skips("app"), segment="host"),
+    _row("starlette.staticfiles.StaticFiles", "serves files and fails at any other scope", sent=Sent.NEVER),
+    _row("starlette.responses.Response", "answers any scope with a response", sent=Sent.NEVER),
+    _row("fastapi.routing._IncludedRouter", "include_router() merges the router's lifespan into the app's",
+         _merged("original_router"), segment="include_context.prefix"),
+    _row("gradio.routes.App", "mount_gradio_app() puts its lifespan around the parent's",
+         _self("router"), lifespan="router.lifespan_context", sent=Sent.AS_ROOT),
+    _row("nicegui.app.app.App", "ui.run_with() puts its lifespan around the parent's",
+         _self("router"), lifespan="router.lifespan_context", sent=Sent.AS_ROOT),
+    _row("shiny._app.App", "hands all to a Starlette", _passes_on("starlette_app")),
+
+    # Other frameworks.
+    _row("litestar.app.Litestar", "answers for itself alone", _part("routes[]")),
+    _row("litestar.routes.asgi.ASGIRoute", "a route to an app, or to an endpoint, which is a function",
+         _skips("route_handler.fn", when="route_handler.is_mount"), _part("route_handler.fn", only=_FUNCTION),
+         _skips("route_handler.fn"), segment="path"),
+    _row("lilya.apps.BaseLilya", "hands the lifespan to its router; Ravyn is one",
+         _self("router"), lifespan="router.lifespan_context"),
+    _row("lilya.routing.router.BaseRouter", "answers for itself alone",
+         _part("routes[]"), _skips("default"), lifespan="lifespan_context"),
+    _row("lilya.routing.include.Include", "a route to an app", _skips("app"), segment="path"),
+    _row("lilya.routing.host.Host", "a route to an app", _skips("app"), segment="host"),
+    _row("blacksheep.server.application.Application", "starts its own kind by its events, and nothing else",
+         _forwards("mount_registry.mounted_apps[].handler", when="mount_registry.auto_events",
+                   only="blacksheep.server.application.Application"),
+         _skips("mount_registry.mounted_apps[].handler"), segment="mount_registry.mounted_apps[].pattern"),
+    _row("quart.app.Quart", "its middleware stands around a method of its own", _passes_on("asgi_app")),
+    _row("builtins.method", "Quart's `asgi_app` is the Quart", _passes_on("__self__", only="quart.app.Quart")),
+    _row("connexion.apps.abstract.AbstractApp", "hands all to its middleware", _passes_on("middleware")),
+    _row("connexion.middleware.main.ConnexionMiddleware", "its first call puts its whole stack in the place of its app",
+         _passes_on("app", when="middleware_stack"), _skips("app", when="lifespan"), _passes_on("app")),
+    _row("connexion.middleware.lifespan.LifespanMiddleware", "answers by itself if it was given a lifespan",
+         _skips("next_app", when="_lifespan"), _passes_on("next_app")),
+    _row("connexion.apps.flask.FlaskASGIApp", "its `.app` is a WSGI app"),
+    _row("dash.dash.Dash", "hands all to FastAPI, Quart or Flask", _passes_on("server")),
+    _row("datasette.utils.asgi.AsgiRunOnFirstRequest", "a wrapper", _passes_on("asgi")),
+    _row("datasette.utils.asgi.AsgiLifespan", "answers the lifespan for what is inside it"),
+
+    # Dispatchers.
+    _row("hypercorn.middleware.dispatcher._DispatcherMiddleware", _FAILS,
+         _skips("mounts[]"), segment="mounts[]", sent=Sent.NEVER),
+    _row("anycorn.middleware.dispatcher._DispatcherMiddleware", _FAILS,
+         _skips("mounts[]"), segment="mounts[]", sent=Sent.NEVER),
+    _row("channels.routing.ProtocolTypeRouter", "has an app for each type of scope",
+         _passes_on("application_mapping[lifespan]"), _skips("application_mapping[]")),
+    _row("channels.routing.URLRouter", "turns the lifespan away", _part("routes[]")),
+    _row("django.urls.resolvers.URLPattern", "a route of Channels to an app", _skips("callback")),
+    _row("engineio.async_drivers.asgi.ASGIApp", "answers by itself if it has callbacks; that of python-socketio is one",
+         _skips("other_asgi_app", when="on_startup"), _skips("other_asgi_app", when="on_shutdown"),
+         _passes_on("other_asgi_app")),
+    _row("baize.asgi.routing.Router", "turns the lifespan away; functions in it are endpoints",
+         _part("_route_array[].endpoint", only=_FUNCTION), _skips("_route_array[].endpoint")),
+    _row("baize.asgi.routing.Subpaths", "turns the lifespan away; functions in it are endpoints",
+         _part("_route_array[][1]", only=_FUNCTION), _skips("_route_array[][1]"), segment="_route_array[][0]"),
+    _row("baize.asgi.routing.Hosts", "turns the lifespan away; functions in it are endpoints",
+         _part("_host_array[][1]", only=_FUNCTION), _skips("_host_array[][1]"), segment="_host_array[][0].pattern"),
+
+    # Wrappers that keep their app elsewhere than in `.app`; several turn the lifespan away.
+    *(_row(name, "a wrapper", _passes_on("_app")) for name in (
+        "asgi_lifespan_middleware._middleware.LifespanMiddleware", "asgi_user_agents.middleware.UAMiddleware",
+        "elasticapm.contrib.asgi.ASGITracingMiddleware", "msgpack_asgi._middleware.MessagePackMiddleware")),
+    *(_row(name, "a wrapper", _passes_on("application")) for name in (
+        "channels.security.websocket.OriginValidator", "django.contrib.staticfiles.handlers.ASGIStaticFilesHandler",
+        "servestatic.base.ServeStaticBase")),
+    *(_row(name, "a wrapper", _passes_on("inner")) for name in (
+        "channels.middleware.BaseMiddleware", "channels.sessions.CookieMiddleware",
+        "channels.sessions.SessionMiddleware")),
+    _row("blacknoise._impl.BlackNoise", "a wrapper", _passes_on("_application")),
+    _row("asgi_lifespan_mw._middleware.LifespanMiddleware", "starts what is inside it", _forwards("app")),
+
+    # What is no ASGI app.
+    *(_row(name, "is a WSGI app, or adapts one", sent=Sent.NEVER) for name in (
+        "a2wsgi.wsgi.WSGIMiddleware", "anycorn.middleware.wsgi._WSGIMiddleware", "asgiref.wsgi.WsgiToAsgi",
+        "django.core.handlers.wsgi.WSGIHandler", "flask.app.Flask", "hypercorn.middleware.wsgi._WSGIMiddleware",
+        "starlette.middleware.wsgi.WSGIMiddleware")),
+    _row("builtins.type", "a class is no app; a consumer of Channels is a function that wraps one", sent=Sent.NEVER),
+)
+# fmt: on
+
+UNASKED = {
+    "chainlit.server.app": "its shutdown ends the process at once, and its startup may open a browser",
+}
+"""Where apps are that get no lifespan as mounts unless the user names them, and why."""
+
+UNKNOWN_WRAPPER = (_passes_on("app"), _passes_on("__wrapped__"))
+"""What nobody knows is taken for a middleware or a decorated function, if it has one of these."""
+
+_table = {row.name: row for row in ROWS}
+
+
+def register_container(
+    container: type | str,
+    inside: str,
+    kind: Literal["passes_on", "forwards", "skips", "taken_over"],
+    *,
+    segment: str | None = None,
+    why: str = "registered by the user",
+) -> None:
+    """Tell where a container or wrapper of your own keeps its apps, so that they are found.
+
+    It counts for all runs that begin later, and for subclasses. A class that is known already is known anew.
+
+    A package brings its own with an entry point of the group ``asgi_lifespan_mw.containers``, which names a function
+    without arguments that calls this one. It is called before the first run; a row of the user's own goes before it.
+
+    Args:
+        container: the class, or its full name, ``"shop.dispatch.ByTenant"``.
+        inside: the attribute that leads to the app: ``"app"``. Dots go on, ``"tenants[]"`` leads to each of several (of
+            a mapping, to its values), ``"routes[][1]"`` or ``"apps[web]"`` to one item.
+        kind: what becomes of a lifespan that the container gets. ``"passes_on"``: it reaches the app. ``"forwards"``:
+            the container starts and stops the app by itself. ``"skips"``: the app gets none, so we start it.
+            ``"taken_over"``: we start the app, and send the container nothing.
+        segment: the attribute with the part of the URL that leads inside, for messages; with ``[]``, as
+            ``"tenants[]"``, one for each app (of a mapping, its keys).
+        why: a word for whoever reads the table.
+
+    Raises:
+        TypeError: `container` is neither a class nor a text.
+        ValueError: `kind` is another one, or `inside` is empty.
+    """
+    name = full_name(container) if isinstance(container, type) else container
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the user may be untyped
+        raise TypeError(f"register_container() got {container!r}, expected a class or its full name")
+    kinds = {"passes_on": Kind.PASSES_ON, "forwards": Kind.FORWARDS, "skips": Kind.SKIPS, "taken_over": Kind.SKIPS}
+    if kind not in kinds:
+        raise ValueError(f"register_container() got kind={kind!r}, expected one of {', '.join(map(repr, kinds))}")
+    if not inside:
+        raise ValueError("register_container() got an empty attribute, expected one such as 'app' or 'apps[]'")
+    sent = Sent.NEVER if kind == "taken_over" else Sent.ALWAYS
+    _table[name] = _row(name, why, Way(kinds[kind], inside), segment=segment, sent=sent)
+
+
+def full_name(cls: type) -> str:
+    """A class's name as the table has it."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def row_of(thing: Any) -> Row | None:
+    """What the table knows of an object's class, or of the nearest class that it inherits from."""
+    _load_entry_points()
+    return next((row for cls in type(thing).__mro__ if (row := _table.get(full_name(cls)))), None)
+
+
+def known_reason(thing: object) -> str | None:
+    """Why an app is sent no lifespan unasked; None for nearly all."""
+    for name, reason in UNASKED.items():
+        module, _, attribute = name.rpartition(".")
+        if getattr(sys.modules.get(module), attribute, None) is thing:
+            return reason
+    return None
+
+
+@functools.cache
+def _load_entry_points() -> None:
+    """Let packages bring their rows, once."""
+    of_the_user = {name: row for name, row in _table.items() if row not in ROWS}  # counts, whoever came first
+    for entry_point in entry_points(group=ENTRY_POINTS):
+        try:
+            entry_point.load()()
+        except Exception:
+            logger.warning("the containers of %s cannot be registered", entry_point.value, exc_info=True)
+    _table.update(of_the_user)

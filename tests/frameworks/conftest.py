@@ -1,0 +1,39 @@
+"""Tests with the real frameworks: those that a machine lacks are skipped, and the summary says which."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.frameworks.nested import Witness
+from tests.frameworks.versions import MISSING
+
+BACKENDS = [pytest.param(("asyncio", {}), id="asyncio"), pytest.param(("trio", {}), id="trio")]
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Each event loop in turn. A module whose framework runs on asyncio alone has ``pytestmark = ASYNCIO``."""
+    backend: tuple[str, dict[str, Any]] = request.param
+    return backend
+
+
+@pytest.fixture
+def witness() -> Witness:
+    """Who starts and stops in a test."""
+    return Witness()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What frameworks do with deprecated things is not ours to fail at."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            for category in ("DeprecationWarning", "PendingDeprecationWarning"):
+                item.add_marker(pytest.mark.filterwarnings(f"ignore::{category}"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which frameworks were not there."""
+    if MISSING:
+        terminalreporter.section("frameworks that are not installed, whose tests were skipped")
+        terminalreporter.line(", ".join(sorted(MISSING)))

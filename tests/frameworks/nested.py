@@ -1,0 +1,55 @@
+"""Nested apps that record their lifespan, and who looks at them."""
+
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute
+
+from asgi_lifespan_mw import LifespanMiddleware
+from asgi_lifespan_mw._types import ASGIApp
+from tests.usages import LifespanFunction, Records, lifespan_of, recorded, serving, started_and_stopped, state_seen
+
+ASYNCIO = pytest.mark.parametrize("anyio_backend", [pytest.param(("asyncio", {}), id="asyncio")], indirect=True)
+"""For frameworks that run on asyncio alone."""
+
+
+class Witness:
+    """Makes apps that record their lifespan in one log, and sees them through a life.
+
+    Attributes:
+        log: who started and stopped.
+    """
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    def raw(self, name: str) -> Any:
+        """A bare ASGI app, whose state is its name; it answers requests with the keys of the state that they see."""
+        return Records(self.log, name)
+
+    def starlette(self, name: str, *routes: BaseRoute) -> Starlette:
+        """The same as a Starlette, at ``/state``."""
+        return recorded(self.log, name, *routes)
+
+    def lifespan(self, name: str) -> LifespanFunction:
+        """A lifespan for the framework's own app."""
+        return lifespan_of(self.log, name)
+
+    async def sees(
+        self, app: ASGIApp, *names: str, state: dict[str, str] | None = None, host: str = "test", **options: Any
+    ) -> None:
+        """See an app through a life: these start in this order, once, and stop in reverse.
+
+        Args:
+            app: the app, which is wrapped here.
+            names: who is to start.
+            state: for paths, whose state a request there sees, among others.
+            host: the host that is asked.
+            options: what else the middleware is given.
+        """
+        served = LifespanMiddleware(app, **options)
+        async with serving(served) as server:
+            for path, name in (state or {}).items():
+                assert name in await state_seen(served, server, path, headers=[(b"host", host.encode())])
+        assert self.log == started_and_stopped(*names)

@@ -1,0 +1,24 @@
+"""The README's table of frameworks."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.frameworks.versions import FRAMEWORKS, Framework, installed
+
+README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_frameworks_is_that_of_the_tests() -> None:
+    """In the order of the names."""
+    lines = ["| framework | version | started inside | notes |", "|---|---|---|---|"]
+    lines += [f"| {one.distribution} | {one.tested} | {one.found} | {one.notes} |" for one in FRAMEWORKS]
+    assert "<!-- table: frameworks -->\n" + "\n".join(lines) + "\n<!-- end -->" in README
+    names = [one.distribution for one in FRAMEWORKS]
+    assert names == sorted(names)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda framework: framework.distribution)
+def test_the_table_names_the_version_that_is_tested(framework: Framework) -> None:
+    """Whoever tests a newer one writes it down."""
+    assert installed(framework.distribution) in (framework.tested, None)

@@ -1,0 +1,78 @@
+"""The frameworks that are tested, as the README's table has them."""
+
+import importlib
+import os
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import pytest
+
+REQUIRED = bool(os.environ.get("REQUIRE_FRAMEWORKS"))
+"""Whether a framework that is not installed is an error, as it is in CI."""
+
+MISSING: set[str] = set()
+"""The distributions that were asked for and are not installed."""
+
+
+@dataclass(frozen=True)
+class Framework:
+    """One row of the README's table.
+
+    Attributes:
+        distribution: the name that pip knows.
+        tested: the version it was tested with, without the patch level.
+        found: what is found inside, and started.
+        notes: what to know.
+        resolves: whether it can be installed together with the others; if not, CI goes without it.
+    """
+
+    distribution: str
+    tested: str
+    found: str
+    notes: str = ""
+    resolves: bool = True
+
+
+# fmt: off
+FRAMEWORKS = (
+    Framework("anycorn", "0.20", "the apps of its dispatcher", "the dispatcher itself is sent nothing"),
+    Framework("asgi-correlation-id", "5.0", "the wrapped app"),
+    Framework("asgi-csrf", "0.11", "the decorated app"),
+    Framework("asgi-lifespan-middleware", "0.1", "the wrapped app"),
+    Framework("asgi-user-agents", "0.4", "the wrapped app"),
+    Framework("blacknoise", "1.2", "the wrapped app", "the middleware turns the lifespan away"),
+    Framework("channels", "4.3", "the apps behind protocols, routes, stacks and origin validators",
+              "all of those turn the lifespan away; consumers are never asked"),
+    Framework("django", "6.1", "-", "has no lifespan: hooks and the apps beside it are run"),
+    Framework("elastic-apm", "6.26", "the wrapped app"),
+    Framework("hypercorn", "0.18", "the apps of its dispatcher", "the dispatcher itself is sent nothing"),
+    Framework("msgpack-asgi", "3.0", "the wrapped app"),
+    Framework("servestatic", "4.4", "the wrapped app"),
+)
+# fmt: on
+
+
+def installed(distribution: str) -> str | None:
+    """The version that is installed, without the patch level; None if there is none."""
+    try:
+        return ".".join(version(distribution).split(".")[:2])
+    except PackageNotFoundError:
+        return None
+
+
+def needs(distribution: str, module: str) -> Any:
+    """Import a module of a framework, or skip the test module that asks for it.
+
+    Untyped, so that the linters see the same whatever is installed.
+    """
+    [framework] = [framework for framework in FRAMEWORKS if framework.distribution == distribution]
+    if installed(distribution) is None:
+        MISSING.add(distribution)
+        if REQUIRED and framework.resolves:
+            pytest.fail(f"{distribution} is not installed", pytrace=False)
+        pytest.skip(f"{distribution} is not installed", allow_module_level=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what frameworks do when they are imported is theirs
+        return importlib.import_module(module)
