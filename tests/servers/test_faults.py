@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.harness import Server, Setup
-from tests.servers.units import started, stopped
+from tests.servers.units import TEA_ROOM, started, stopped
 
 pytestmark = pytest.mark.servers
 
@@ -66,10 +66,9 @@ IN_SHUTDOWN = [
     ),
 ]
 
-KETTLE = ["till", "kettle", "shop", "admin", "metrics"]
-SOUND = [*started(KETTLE), "told startup.complete", *stopped(KETTLE), "told shutdown.complete"]
+SOUND = [*started(TEA_ROOM), "told startup.complete", *stopped(TEA_ROOM), "told shutdown.complete"]
 #: The kettle is not stopped, for it has boiled over.
-CRASHED = [*started(KETTLE), "told startup.complete", *stopped(["till", "shop", "admin", "metrics"])]
+CRASHED = [*started(TEA_ROOM), "told startup.complete", *stopped(["till", "shop", "admin", "metrics"])]
 CRASH = r"^crash in hook 'watch_the_kettle' \(.*faults\.py:\d+\): ExceptionGroup: "
 
 
