@@ -42,10 +42,9 @@ async def load_prices() -> AsyncIterator[dict[str, str]]:
     yield {"prices": Path("no such folder", "prices.csv").read_text(encoding="utf-8")}
 
 
-async def boil_water() -> AsyncIterator[None]:
-    """A context that never comes to its ``yield``."""
+async def boil_water() -> None:
+    """A startup function that never comes to its end."""
     await anyio.sleep_forever()
-    yield
 
 
 def close_for_good() -> None:
@@ -147,7 +146,9 @@ failing_mount = overheard(LifespanMiddleware(tea_room(measure_without_a_meter), 
 
 quitting = overheard(LifespanMiddleware(tea_room(), lifespan=steady("till"), on_startup=[close_for_good]))
 
-hanging = overheard(LifespanMiddleware(tea_room(), lifespan=[steady("till"), boil_water], startup_timeout=0.5))
+hanging = overheard(
+    LifespanMiddleware(tea_room(), lifespan=steady("till"), on_startup=[boil_water], startup_timeout=0.5)
+)
 
 failing_at_the_end = overheard(LifespanMiddleware(tea_room(), lifespan=[steady("till"), count_the_till]))
 
