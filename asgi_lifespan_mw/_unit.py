@@ -240,9 +240,13 @@ class Unit:
 
     def _take(self, error: BaseException) -> None:
         """Keep what the body raised, unless it was asked to."""
-        if is_cancellation(error) and (self._scope.cancel_called or self._units.is_driver_cancelled()):
+        if is_cancellation(error) and self._scope.cancel_called:
             return
-        if is_cancellation(error):
+        if is_cancellation(error) and self._units.is_driver_cancelled():
+            if self.stage is not Stage.STOPPING:
+                return
+            error = self._unasked(error, "the server cancelled it before it was done")
+        elif is_cancellation(error):
             error = self._unasked(error, "it was cancelled, and nobody asked for that")
         elif isinstance(error, GeneratorExit):  # raised on, it would look like the end of our own coroutines
             error = self._unasked(error, "it raised what only closes generators")

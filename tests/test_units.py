@@ -601,6 +601,29 @@ class TestNativeCancellation:
         await self._cancelled_by(task)
         assert journal.events == ["+a", "+app", "-app", "-slow", "-a"]
 
+    async def test_a_stop_that_the_server_cuts_short_is_in_the_log(
+        self, journal: Journal, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Gunicorn's worker cancels all tasks a second time after a second; what it leaves undone is a failure."""
+
+        @asynccontextmanager
+        async def slow_to_stop() -> AsyncIterator[None]:
+            yield
+            await anyio.sleep(3)
+            raise AssertionError
+
+        server = RecordingServer(holds_on=True)
+        before = asyncio.all_tasks()
+        task = await self._started(LifespanMiddleware(journal.app(), [journal.context("a"), slow_to_stop]), server)
+        for one in asyncio.all_tasks() - before:
+            one.cancel()
+        await anyio.sleep(1)
+        assert caplog.text == ""
+        await self._cancelled_by(task, *(asyncio.all_tasks() - before - {task}))
+        assert "shutdown failed in hook 'slow_to_stop'" in caplog.text
+        assert "the server cancelled it before it was done" in caplog.text
+        assert server.answers == ["startup.complete"]
+
     async def test_an_older_cancellation_of_the_lifespans_task_hides_nothing(
         self, journal: Journal, caplog: pytest.LogCaptureFixture
     ) -> None:

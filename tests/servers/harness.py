@@ -1,13 +1,18 @@
 """Serves an application in a real server's process, and ends that process whatever happens."""
 
+import itertools
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -20,44 +25,150 @@ ROOT: Final = Path(__file__).parents[2]
 #: Seconds for anything that is waited for. Much more than is ever needed: a loaded machine is no failure.
 PATIENCE: Final = 45.0
 
-ANNOUNCEMENT: Final = "[shop] "
-SERVING: Final = re.compile(r"running on (http://127\.0\.0\.1:\d+)", re.IGNORECASE)
+#: What an application announces, and which process of it, where it may have several.
+ANNOUNCEMENT: Final = re.compile(r"^\[shop(?: (?P<process>\d+))?\] (?P<what>.*)$")
+ADDRESS: Final = r"127\.0\.0\.1:(\d+)"
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A server and the loop it runs on.
+    """A server, with the options and the loop it runs on, and what is its own in how it starts and ends.
 
     Args:
         name: What the tests call it.
-        arguments: What comes after ``python -m``, but for the application. The system picks the port.
+        arguments: What comes after ``python -m``, but for the application. The system picks the port; for a server
+            that cannot say which it got, ``{port}`` stands for a free one.
+        serving: What the log has as soon as a worker serves.
         failure: The exit code after a startup that failed.
         terminated: The exit code after SIGTERM.
+        stop: The signal at which it stops in good order.
+        failed_stop: The exit code after a stop at which the application failed.
+        crashed: The exit code after a crash for which the application asked its process to end; None where the
+            server outlives it.
+        is_told_of_crash: Whether the server can be told of such a crash. Where SIGTERM kills the worker it cannot.
+        workers: How many processes of the application there are.
+        replaces_workers: Whether a worker that ended gets a successor.
+        stays_up: Whether the server goes on without any worker, after a failed startup or a crash.
+        logs_to_stdout: Whether the server's own log is on standard output; that of the application never is.
+        ctrl_c_reaches_all: Whether SIGINT has to reach the workers too, as it does from a terminal, to stop them in
+            good order.
     """
 
     name: str
     arguments: tuple[str, ...]
+    serving: str
     failure: int
-    terminated: int
-
-
-def _hypercorn(worker_class: str) -> Setup:
-    # One worker, the default, is a child of the process that gets the signals; the parent's exit code is then
-    # 0 even after a startup that failed. Without a child (-w 0) hypercorn on trio has no handler for SIGTERM:
-    # it dies at once, and no lifespan is told.
-    return Setup(
-        f"hypercorn-{worker_class}",
-        ("hypercorn", "-k", worker_class, "-b", "127.0.0.1:0"),
-        failure=0,
-        terminated=0,
-    )
+    terminated: int = 0
+    stop: signal.Signals = signal.SIGINT
+    failed_stop: int = 0
+    crashed: int | None = None
+    is_told_of_crash: bool = True
+    workers: int = 1
+    replaces_workers: bool = False
+    stays_up: bool = False
+    logs_to_stdout: bool = False
+    ctrl_c_reaches_all: bool = False
 
 
 UVICORN: Final = Setup(
-    "uvicorn", ("uvicorn", "--host", "127.0.0.1", "--port", "0"), failure=3, terminated=-signal.SIGTERM
+    "uvicorn",
+    ("uvicorn", "--host", "127.0.0.1", "--port", "0"),
+    serving="Application startup complete",
+    failure=3,
+    terminated=-signal.SIGTERM,
+    crashed=-signal.SIGTERM,
 )
+UVICORN_ON: Final = replace(UVICORN, name="uvicorn-on", arguments=(*UVICORN.arguments, "--lifespan", "on"))
+UVICORN_OFF: Final = replace(
+    UVICORN, name="uvicorn-off", arguments=(*UVICORN.arguments, "--lifespan", "off"), serving="Uvicorn running on"
+)
+# A parent process gets the signals, and its exit code is 0 whatever happened to the workers.
+_UVICORN_PARENT: Final = replace(UVICORN, failure=0, terminated=0, crashed=None)
+UVICORN_WORKERS: Final = replace(
+    _UVICORN_PARENT,
+    name="uvicorn-workers",
+    arguments=(*UVICORN.arguments, "--workers", "2"),
+    workers=2,
+    replaces_workers=True,
+)
+UVICORN_RELOAD: Final = replace(
+    _UVICORN_PARENT,
+    name="uvicorn-reload",
+    arguments=(*UVICORN.arguments, "--reload", "--reload-dir", "tests/apps"),
+    stays_up=True,
+)
+
+
+def _hypercorn(worker_class: str) -> Setup:
+    # One worker, the default, is a child of the process that gets the signals; the parent's exit code is then 0 even
+    # after a startup that failed. The child has no handler for SIGTERM: it dies of it at once.
+    return Setup(
+        f"hypercorn-{worker_class}",
+        ("hypercorn", "-k", worker_class, "-b", "127.0.0.1:0"),
+        serving="Running on",
+        failure=0,
+        crashed=0,
+        is_told_of_crash=False,
+    )
+
+
+HYPERCORN: Final = _hypercorn("asyncio")
 HYPERCORN_TRIO: Final = _hypercorn("trio")
-SETUPS: Final = (UVICORN, _hypercorn("asyncio"), _hypercorn("uvloop"), HYPERCORN_TRIO)
+HYPERCORN_ALONE: Final = replace(
+    HYPERCORN,
+    name="hypercorn-alone",
+    arguments=(*HYPERCORN.arguments, "-w", "0"),
+    failure=1,
+    failed_stop=1,
+    crashed=1,
+    is_told_of_crash=True,
+)
+# On trio there is no handler for SIGTERM without a child either, and SIGINT strikes whatever code runs.
+HYPERCORN_TRIO_ALONE: Final = replace(
+    HYPERCORN_TRIO, name="hypercorn-trio-alone", arguments=(*HYPERCORN_TRIO.arguments, "-w", "0")
+)
+GRANIAN: Final = Setup(
+    "granian",
+    # On uvloop, its default, it misses one signal in fifty that comes right after its start, and never ends.
+    ("granian", "--interface", "asgi", "--loop", "asyncio", "--host", "127.0.0.1", "--port", "{port}"),
+    serving="Started worker-",
+    failure=1,
+    crashed=1,
+    logs_to_stdout=True,
+)
+
+
+def _gunicorn(name: str, worker_class: str, serving: str, *, ctrl_c_reaches_all: bool) -> Setup:
+    return Setup(
+        name,
+        ("gunicorn", "--no-control-socket", "-k", worker_class, "-b", "127.0.0.1:0"),
+        serving,
+        failure=3,
+        stop=signal.SIGTERM,
+        replaces_workers=True,
+        ctrl_c_reaches_all=ctrl_c_reaches_all,
+    )
+
+
+GUNICORN_UVICORN: Final = _gunicorn(
+    "gunicorn-uvicorn", "uvicorn_worker.UvicornWorker", "Application startup complete", ctrl_c_reaches_all=True
+)
+GUNICORN_ASGI: Final = _gunicorn("gunicorn-asgi", "asgi", "ASGI server listening on", ctrl_c_reaches_all=False)
+DAPHNE: Final = Setup("daphne", ("daphne", "-b", "127.0.0.1", "-p", "0"), serving="Listening on", failure=0)
+
+#: On these the shop is served, whose parts take long to import.
+SETUPS: Final = (UVICORN, HYPERCORN, _hypercorn("uvloop"), HYPERCORN_TRIO)
+#: All that have a lifespan and stop in good order.
+EVERY_SETUP: Final = (
+    *(*SETUPS, UVICORN_ON, UVICORN_WORKERS, UVICORN_RELOAD, HYPERCORN_ALONE),
+    *(GRANIAN, GUNICORN_UVICORN, GUNICORN_ASGI),
+)
+WITHOUT_LIFESPAN: Final = (UVICORN_OFF, DAPHNE)
+
+
+def _free_port() -> int:
+    """A port that nobody listens on: the system gives those of this range to nobody who asks for any."""
+    return random.randrange(20_000, 30_000)
 
 
 class _Output:
@@ -87,11 +198,12 @@ class _Output:
         with self._news:
             return list(self._lines)
 
-    def search(self, pattern: re.Pattern[str], timeout: float) -> re.Match[str] | None:
-        """Wait for a line with the pattern in it; None if the pipe is closed, or the time is up, first."""
+    def search(self, pattern: re.Pattern[str], times: int, timeout: float) -> re.Match[str] | None:
+        """Wait for so many lines with the pattern in them; None if the pipe is closed, or the time is up, first."""
 
         def found() -> re.Match[str] | None:
-            return next((match for line in self._lines if (match := pattern.search(line))), None)
+            matches = (match for line in self._lines if (match := pattern.search(line)))
+            return next(itertools.islice(matches, times - 1, None), None)
 
         with self._news:
             self._news.wait_for(lambda: found() is not None or not self._open, timeout)
@@ -101,6 +213,24 @@ class _Output:
         """Wait for the end of the output; False if somebody still holds the pipe when the time is up."""
         self._reader.join(max(timeout, 0))
         return not self._reader.is_alive()
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request that was sent.
+
+    Args:
+        connection: None if it was refused.
+    """
+
+    connection: socket.socket | None
+
+    def is_answered(self) -> bool:
+        """Wait for the first byte of an answer; False if the connection is closed without one."""
+        try:
+            return self.connection is not None and self.connection.recv(1) != b""
+        except ConnectionError:
+            return False
 
 
 class Server:
@@ -117,7 +247,9 @@ class Server:
 
     def __init__(self, setup: Setup, app: str, database: Path) -> None:
         self.patience = PATIENCE
-        self._command = [sys.executable, "-m", *setup.arguments, app]
+        self._setup = setup
+        port = str(_free_port())
+        self._command = [sys.executable, "-m", *(part.format(port=port) for part in setup.arguments), app]
         self._environment = os.environ | {"SHOP_DATABASE": str(database), "PYTHONUNBUFFERED": "1"}
 
     def __enter__(self) -> Self:
@@ -144,7 +276,7 @@ class Server:
     ) -> None:
         try:
             if self._process.poll() is None:
-                self.signal(signal.SIGINT)
+                self.signal(self._setup.stop)
                 self.wait()
         finally:
             self._kill_what_is_left()
@@ -178,55 +310,81 @@ class Server:
     @property
     def announcements(self) -> list[str]:
         """What the application has announced, in order."""
-        return [line.removeprefix(ANNOUNCEMENT) for line in self._stdout.lines if line.startswith(ANNOUNCEMENT)]
+        return [match["what"] for line in self._stdout.lines if (match := ANNOUNCEMENT.match(line))]
+
+    @property
+    def histories(self) -> list[list[str]]:
+        """What each process of the application has announced, in order."""
+        histories: dict[str, list[str]] = {}
+        for line in self._stdout.lines:
+            if match := ANNOUNCEMENT.match(line):
+                histories.setdefault(match["process"], []).append(match["what"])
+        return list(histories.values())
 
     @property
     def stderr(self) -> str:
         """What was written to standard error up to now."""
         return "\n".join(self._stderr.lines)
 
-    def wait_for_announcement(self, what: str) -> None:
-        """Wait until the application announces it.
+    def wait_for_announcement(self, what: str, times: int = 1) -> None:
+        """Wait until the application has announced it so many times.
 
         Raises:
             AssertionError: The process ended, or the time was up, without it.
         """
-        if self._stdout.search(re.compile(f"^{re.escape(ANNOUNCEMENT + what)}$"), self.patience) is None:
+        if self._stdout.search(re.compile(rf"^\[shop.*\] {re.escape(what)}$"), times, self.patience) is None:
             raise AssertionError(f"{what!r} was not announced\n{self}")
 
-    def wait_for_log(self, pattern: str) -> re.Match[str]:
+    def wait_for_log(self, pattern: str, times: int = 1) -> re.Match[str]:
+        """Wait for so many lines in the server's log in which the pattern occurs.
+
+        Raises:
+            AssertionError: The process ended, or the time was up, without them.
+        """
+        return self._wait_for(pattern, times, self._stdout if self._setup.logs_to_stdout else self._stderr)
+
+    def wait_for_error(self, pattern: str) -> re.Match[str]:
         """Wait for a line on standard error in which the pattern occurs.
 
         Raises:
             AssertionError: The process ended, or the time was up, without one.
         """
-        match = self._stderr.search(re.compile(pattern, re.IGNORECASE), self.patience)
+        return self._wait_for(pattern, 1, self._stderr)
+
+    def _wait_for(self, pattern: str, times: int, output: _Output) -> re.Match[str]:
+        match = output.search(re.compile(pattern, re.IGNORECASE), times, self.patience)
         if match is None:
             raise AssertionError(f"nothing like {pattern!r} was logged\n{self}")
         return match
 
+    def wait_until_it_serves(self, workers: int | None = None) -> None:
+        """Wait until so many workers serve; all there are, if not said otherwise."""
+        self.wait_for_log(self._setup.serving, workers or self._setup.workers)
+        # On hypercorn with trio Ctrl-C would strike the code that says so.
+        self.request("GET", "/")
+
     @property
     def url(self) -> str:
-        """Where it serves; waits until it does."""
-        return self.wait_for_log(SERVING.pattern)[1]
+        """Where it listens; waits until it does. Servers with a parent process listen before they serve."""
+        return f"http://127.0.0.1:{self.wait_for_log(ADDRESS)[1]}"
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send one request, on a connection of its own."""
-        # Whatever proxy this machine uses is not for the loopback interface.
-        with httpx.Client(base_url=self.url, timeout=self.patience, trust_env=False) as client:
+        # Granian says that it serves a moment before it listens. A transport of its own uses no proxy either.
+        transport = httpx.HTTPTransport(retries=6)
+        with httpx.Client(base_url=self.url, timeout=self.patience, transport=transport, trust_env=False) as client:
             return client.request(method, path, **options)
 
-    def answers(self) -> bool:
-        """Whether it answers a request that is sent as soon as it says that it serves.
-
-        False as well if it ends without having said so. Hypercorn on trio says so even after a startup that
-        failed, and then ends at once.
-        """
-        try:
-            self.request("GET", "/")
-        except (AssertionError, httpx.TransportError):
-            return False
-        return True
+    @contextmanager
+    def visit(self, path: str) -> Iterator["Visit"]:
+        """Send a request as soon as it listens, and keep the connection open; it may be refused."""
+        with ExitStack() as stack:
+            connection = None
+            with suppress(AssertionError, OSError):  # it ended before it listened, or stopped listening since
+                port = int(self.url.rpartition(":")[2])
+                connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), self.patience))
+                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: shop\r\n\r\n".encode())
+            yield Visit(connection)
 
     def exchange(self, path: str, message: str) -> str | bytes:
         """Send one message through a websocket, return the answer and close the websocket."""
@@ -235,9 +393,16 @@ class Server:
             websocket.send(message)
             return websocket.recv(self.patience)
 
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to the server's process and its children, as a terminal does."""
+        os.killpg(self._process.pid, number)
+
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the server's process, not to its children."""
-        self._process.send_signal(number)
+        """Send a signal to the server's process, and not to its children if it needn't."""
+        if number == signal.SIGINT and self._setup.ctrl_c_reaches_all:
+            self.signal_all(number)
+        else:
+            self._process.send_signal(number)
 
     def wait(self) -> int:
         """Wait for the process to end by itself, with all of its children, and return its exit code.

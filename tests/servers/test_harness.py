@@ -23,7 +23,7 @@ def test_a_server_that_does_not_end_is_killed(tmp_path: Path) -> None:
     """One that does not end within the patience fails the test and is killed."""
     server = Server(UVICORN, "tests.apps.faults:failing_at_the_end", tmp_path / "shop.db")
     with pytest.raises(AssertionError, match=r"still runs after 0\.1 s"), server:
-        assert server.answers()
+        assert server.request("GET", "/").status_code == 404
         server.patience = 0.1
         server.signal(signal.SIGSTOP)
 
@@ -33,7 +33,7 @@ def test_a_server_that_does_not_end_is_killed(tmp_path: Path) -> None:
 def test_a_child_that_outlives_the_server_is_killed(tmp_path: Path) -> None:
     """A worker whose parent was killed holds on to the output; it fails the test and is killed as well."""
     with Server(HYPERCORN_TRIO, "tests.apps.faults:failing_at_the_end", tmp_path / "shop.db") as server:
-        assert server.answers()
+        assert server.request("GET", "/").status_code == 404
         server.signal(signal.SIGKILL)
         server.patience = 0.2
         with pytest.raises(AssertionError, match="left a child behind"):

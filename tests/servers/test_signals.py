@@ -1,16 +1,27 @@
 """The shop, served and stopped: by a signal, and by a second one while a request is still running."""
 
+import re
 import signal
 import sqlite3
-import threading
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.servers.harness import HYPERCORN_TRIO, UVICORN, Server, Setup
-from tests.servers.units import UNITS, started, stopped
+from tests.servers.harness import (
+    EVERY_SETUP,
+    GRANIAN,
+    GUNICORN_ASGI,
+    GUNICORN_UVICORN,
+    HYPERCORN,
+    HYPERCORN_TRIO,
+    HYPERCORN_TRIO_ALONE,
+    UVICORN,
+    UVICORN_ON,
+    Server,
+    Setup,
+)
+from tests.servers.units import TEA_ROOM, UNITS, started, stopped
 
 pytestmark = pytest.mark.servers
 
@@ -43,24 +54,121 @@ def test_a_mount_that_stops_still_finds_its_parents_resources(loop: Setup, tmp_p
         assert file.execute("select stock from products where name = 'kettle'").fetchone() == (7 + 50,)
 
 
-def test_a_second_ctrl_c_while_a_request_runs_still_stops_everything_in_order(tmp_path: Path) -> None:
-    """Uvicorn then cancels every task of the loop and sends no shutdown; all is stopped in order even so."""
-    with Server(UVICORN, "tests.apps.lingering:app", tmp_path / "shop.db") as server:
-        units = UNITS[1:]
-        assert server.url
+STARTED = [*started(TEA_ROOM), "told startup.complete"]
+CANCELLED = [*STARTED, *stopped(TEA_ROOM)]
+STOPPED = [*CANCELLED, "told shutdown.complete"]
 
-        def visit() -> None:
-            with suppress(httpx.TransportError):
-                server.request("GET", "/browse")
+#: Here one signal is enough to cancel all, which has tests of its own.
+FIRST_CANCELS = [(GUNICORN_ASGI, signal.SIGINT)]
+#: Here a second one cancels all, or kills, if a request still runs.
+SECOND_CANCELS = [(UVICORN, signal.SIGINT), (UVICORN_ON, signal.SIGINT)]
+SECOND_KILLS = [(GUNICORN_UVICORN, signal.SIGINT)]
 
-        visitor = threading.Thread(target=visit)
-        visitor.start()
-        server.wait_for_announcement("browsing")
+TWICE = [
+    pytest.param(setup, number, id=f"{setup.name}-{number.name}")
+    for setup in EVERY_SETUP
+    for number in (signal.SIGTERM, signal.SIGINT)
+    if (setup, number) not in FIRST_CANCELS
+]
 
-        server.signal(signal.SIGINT)
-        server.wait_for_log("waiting for connections to close|waiting for background tasks")
-        server.signal(signal.SIGINT)
 
+@pytest.mark.parametrize(("setup", "number"), TWICE)
+def test_a_second_signal_does_not_disturb_the_stop(setup: Setup, number: signal.Signals, tmp_path: Path) -> None:
+    """It comes while a hook is being stopped: that hook comes to its end, and so do the others."""
+    with Server(setup, "tests.apps.faults:closing_late", tmp_path / "closed") as server:
+        server.wait_until_it_serves()
+        server.signal(number)
+        server.wait_for_announcement("waiting", setup.workers)
+        server.signal(number)
+        (tmp_path / "closed").touch()
         server.wait()
-        visitor.join()
-        assert server.announcements == [*started(units), "browsing", *stopped(units)]
+
+        units = ["till", "guests", "shop", "admin", "metrics"]
+        history = [*started(units), "told startup.complete", *stopped(units), "told shutdown.complete"]
+        history.insert(history.index("stopped guests"), "waiting")
+        assert server.histories == [history] * setup.workers
+
+
+@pytest.mark.parametrize(("setup", "number"), TWICE)
+def test_a_second_signal_while_a_request_runs(setup: Setup, number: signal.Signals, tmp_path: Path) -> None:
+    """Whether the server waits for the request or cancels all that runs, everything is stopped in order."""
+    with Server(setup, "tests.apps.faults:crashing", tmp_path / "shop.db") as server:
+        server.wait_until_it_serves()
+        with server.visit("/linger"):
+            server.wait_for_announcement("lingering")
+            server.signal(number)
+            if "hypercorn" not in setup.name:  # it does not say that it stops
+                server.wait_for_log("shutting down")
+            server.signal(number)
+            if (setup, number) in SECOND_CANCELS + SECOND_KILLS:
+                server.wait()
+        assert server.wait() == (setup.terminated if number == signal.SIGTERM else 0), str(server)
+
+        history = STOPPED
+        if (setup, number) in SECOND_CANCELS:
+            history = CANCELLED
+        if (setup, number) in SECOND_KILLS:
+            history = STARTED
+        assert [[what for what in told if what != "lingering"] for told in server.histories] == [
+            history
+        ] * setup.workers
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["SIGINT", "SIGQUIT"])
+def test_a_cancellation_in_place_of_a_shutdown_stops_all_in_order(number: signal.Signals, tmp_path: Path) -> None:
+    """Gunicorn's own worker then cancels every task of the loop, and is told nothing."""
+    with Server(GUNICORN_ASGI, "tests.apps.faults:crashing", tmp_path / "shop.db") as server:
+        server.wait_until_it_serves()
+        with server.visit("/linger"):
+            server.wait_for_announcement("lingering")
+            server.signal(number)
+            assert server.wait() == 0, str(server)
+
+        assert server.histories == [[*STARTED, "lingering", *stopped(TEA_ROOM)]]
+        assert "failed" not in server.stderr, str(server)
+
+
+def test_a_cancellation_leaves_one_second(tmp_path: Path) -> None:
+    """Gunicorn's own worker then cancels what is still being stopped: the log says so, and the others are stopped."""
+    with Server(GUNICORN_ASGI, "tests.apps.faults:closing_late", tmp_path / "never") as server:
+        server.wait_until_it_serves()
+        server.signal(signal.SIGINT)
+        server.wait()
+
+        units = ["till", "guests", "shop", "admin", "metrics"]
+        history = [*started(units), "told startup.complete", *stopped(units)]
+        history[history.index("stopped guests")] = "waiting"
+        assert server.histories == [history]
+        assert re.search(
+            r"shutdown failed in hook 'close_late' \(.*faults\.py:\d+\): the server cancelled it before it was done",
+            server.stderr,
+        ), str(server)
+
+
+def test_ctrl_c_stops_all_in_order_wherever_it_strikes(tmp_path: Path) -> None:
+    """Hypercorn on trio without a child raises it in whatever code runs: that ends in a shutdown or a cancellation."""
+    with Server(HYPERCORN_TRIO_ALONE, "tests.apps.faults:crashing", tmp_path / "shop.db") as server:
+        server.wait_until_it_serves()
+        server.signal(signal.SIGINT)
+        server.wait()
+
+        assert server.histories in ([STOPPED], [CANCELLED])
+
+
+@pytest.mark.parametrize(
+    ("setup", "number"),
+    [
+        pytest.param(HYPERCORN, signal.SIGTERM, id="hypercorn, SIGTERM to all"),
+        pytest.param(HYPERCORN_TRIO_ALONE, signal.SIGTERM, id="hypercorn on trio without a child, SIGTERM"),
+        pytest.param(UVICORN, signal.SIGQUIT, id="uvicorn, SIGQUIT"),
+        pytest.param(GRANIAN, signal.SIGKILL, id="granian, SIGKILL"),
+    ],
+)
+def test_what_is_killed_stops_nothing(setup: Setup, number: signal.Signals, tmp_path: Path) -> None:
+    """These ends come without a word, and nobody can help it."""
+    with Server(setup, "tests.apps.faults:crashing", tmp_path / "shop.db") as server:
+        server.wait_until_it_serves()
+        server.signal_all(number)
+        server.wait()
+
+        assert server.histories == [STARTED]

@@ -1,4 +1,4 @@
-"""What the shop starts and stops, and in which order."""
+"""What the shop and the tea room start and stop, and in which order."""
 
 from typing import Final
 
@@ -12,6 +12,9 @@ UNITS: Final = [
     "assistant of the MCP SDK",
     "assistant of FastMCP",
 ]
+
+#: What the tea room of ``tests.apps.faults`` starts where nothing fails.
+TEA_ROOM: Final = ["till", "kettle", "shop", "admin", "metrics"]
 
 
 def started(units: list[str]) -> list[str]:
