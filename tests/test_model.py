@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 
 #: The check of every plan takes minutes of a core, and is done in parts, by processes of their own.
 PARTS = [(backend, part) for part in range(8) for backend in ("asyncio", "trio")]
-LEAST_RUNS = 9_000  # in each part: fewer would mean that something is left out
+LEAST_RUNS = 6_000  # in each part: fewer would mean that something is left out
 
 
 @pytest.fixture(params=VIRTUAL)

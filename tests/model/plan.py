@@ -13,7 +13,7 @@ from tests.model.behaviours import APPS, HOOKS, Behaviour
 KINDS: Final = {"hook": HOOKS, "app": APPS, "mount": APPS}
 """The kinds of units, and what each can do. A mount is mounted in the app or mount before it."""
 
-SERVERS: Final = ("has_no_state", "clears_state", "raises_from_send_at_startup", "raises_from_send_at_shutdown")
+SERVERS: Final = ("raises_from_send_at_startup", "raises_from_send_at_shutdown", "has_no_state", "clears_state")
 """What a server does, if not ``well``; beside these, it cancels at the n-th wait: ``cancels_at_7``."""
 
 

@@ -35,6 +35,7 @@ class Outcome:
         answers: what the server was told.
         errors: what was raised, the cause first: the name of each error with whose it is.
         awaits: how often the middleware waited.
+        last_began_at: in which of its waits the last app began; what happens before is the same for each behaviour of it.
         answers_when_cancelled: how many answers had been given when the server cancelled; None if it did not.
         tasks_left: how many tasks are left over.
     """
@@ -43,6 +44,7 @@ class Outcome:
     answers: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     awaits: int = 0
+    last_began_at: int = 0
     answers_when_cancelled: int | None = None
     tasks_left: int = 0
 
@@ -109,24 +111,26 @@ class Watched:
 class Container(Router):
     """An app that behaves as planned, with at most one app mounted in it."""
 
-    def __init__(self, part: Part, actor: Actor, inner: "Container | None", inner_name: str) -> None:
-        super().__init__(routes=[] if inner is None else [Mount(f"/{inner_name}", app=inner)])
+    def __init__(self, part: Part, actor: Actor, outcome: Outcome, inner: "Container | None") -> None:
+        super().__init__(routes=[] if inner is None else [Mount(f"/{inner.name}", app=inner)])
+        self.name = part.name
         self._run = part.behaviour.run
         self._actor = actor
+        self._outcome = outcome
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Behave."""
+        self._outcome.last_began_at = self._outcome.awaits - 1
         await self._run(self._actor, receive, send)
 
 
-def build(plan: Plan, journal: list[str], demand: anyio.Event) -> LifespanMiddleware:
+def build(plan: Plan, outcome: Outcome, demand: anyio.Event) -> LifespanMiddleware:
     """The middleware around the units of a plan."""
+    actors = {part: Actor(part.name, outcome.journal, demand) for part in plan.parts}
     app: Container | None = None
-    inner_name = ""
     for part in reversed([part for part in plan.parts if part.kind != "hook"]):
-        app = Container(part, Actor(part.name, journal, demand), app, inner_name)
-        inner_name = part.name
-    hooks = [_hook(part, Actor(part.name, journal, demand)) for part in plan.parts if part.kind == "hook"]
+        app = Container(part, actors[part], outcome, app)
+    hooks = [_hook(part, actors[part]) for part in plan.parts if part.kind == "hook"]
     return LifespanMiddleware(app or _no_app, hooks, startup_timeout=LIMIT, shutdown_timeout=LIMIT)
 
 
@@ -152,7 +156,7 @@ async def perform(plan: Plan) -> Outcome:
     """Run a plan, and wait until what was left behind has ended."""
     outcome, demand = Outcome(), anyio.Event()
     server = Server(plan.server, demand, outcome)
-    work = build(plan, outcome.journal, demand)(server.scope, server.receive, server.send)
+    work = build(plan, outcome, demand)(server.scope, server.receive, server.send)
     serve = _serve_on_trio if sniffio.current_async_library() == "trio" else _serve_on_asyncio
     before = _living_tasks()
     with anyio.fail_after(10 * FOREVER):
