@@ -35,7 +35,7 @@ class Outcome:
         answers: what the server was told.
         errors: what was raised, the cause first: the name of each error with whose it is.
         awaits: how often the middleware waited.
-        last_began_at: in which of its waits the last app began; what happens before is the same for each behaviour of it.
+        last_began_at: in which of its waits the last app began; what comes before does not depend on its behaviour.
         answers_when_cancelled: how many answers had been given when the server cancelled; None if it did not.
         tasks_left: how many tasks are left over.
     """
