@@ -1,8 +1,8 @@
 """`LifespanManager`: an app's lifespan, driven from outside."""
 
-import asyncio
 import functools
 import logging
+import re
 from typing import Any
 
 import anyio
@@ -18,9 +18,10 @@ from asgi_lifespan_mw import (
     ShutdownFailed,
     StartupFailed,
 )
+from asgi_lifespan_mw._protocol import EXPECTED, TABLE, Phase, Severity, Step
 from asgi_lifespan_mw._types import Receive, Scope, Send
 from tests.conftest import VIRTUAL
-from tests.plans import Boom, Journal, fails_to_start, fails_to_stop, hangs_at_start, hangs_at_stop
+from tests.plans import Boom, CrashesOnDemand, Journal, fails_to_start, fails_to_stop, hangs_at_start, hangs_at_stop
 from tests.server import RecordingServer, request
 
 
@@ -86,7 +87,7 @@ async def test_a_failure_without_an_exception_has_the_apps_message(phase: str, e
     assert anyio.current_time() - began < 1
 
 
-@pytest.mark.parametrize("refuses", ["raises", "returns"])
+@pytest.mark.parametrize("refuses", ["raises", "returns", "receives and returns"])
 async def test_an_app_without_lifespan_is_told_apart(refuses: str, caplog: pytest.LogCaptureFixture) -> None:
     """Its exception is the cause."""
     caplog.set_level(logging.ERROR)
@@ -94,11 +95,25 @@ async def test_an_app_without_lifespan_is_told_apart(refuses: str, caplog: pytes
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if refuses == "raises":
             raise Boom
+        if refuses != "returns":
+            await receive()
 
     with pytest.raises(LifespanNotSupported, match="does not support the lifespan protocol") as raised:
         async with LifespanManager(app):
             raise AssertionError
     assert isinstance(raised.value.__cause__, Boom if refuses == "raises" else type(None))
+
+
+@pytest.mark.parametrize("interrupt", [SystemExit, KeyboardInterrupt])
+async def test_an_app_may_end_the_program(interrupt: type[BaseException]) -> None:
+    """What is no `Exception` comes out as it is, too."""
+
+    def ends() -> None:
+        raise interrupt
+
+    with pytest.raises(interrupt):
+        async with LifespanManager(LifespanMiddleware(Starlette(), on_startup=[ends])):
+            raise AssertionError
 
 
 async def test_time_limits_say_in_which_phase() -> None:
@@ -125,6 +140,24 @@ async def test_the_blocks_exception_is_not_hidden_by_a_failed_shutdown() -> None
         async with LifespanManager(Starlette(lifespan=lambda _: fails_to_stop())):
             raise Boom("in the block")
     assert [str(error) for error in raised.value.exceptions] == ["in the block", "no stop"]
+
+
+async def test_an_interrupt_of_the_block_is_not_hidden_either() -> None:
+    """It is no `Exception`, and so is the group."""
+    with pytest.raises(BaseExceptionGroup) as raised:
+        async with LifespanManager(Starlette(lifespan=lambda _: fails_to_stop())):
+            raise KeyboardInterrupt
+    assert [type(error) for error in raised.value.exceptions] == [KeyboardInterrupt, Boom]
+
+
+async def test_what_breaks_while_serving_comes_out_at_the_end() -> None:
+    """At the latest, for the block is not to be interrupted."""
+    worker = CrashesOnDemand()
+    with pytest.raises(ExceptionGroup) as raised:
+        async with LifespanManager(LifespanMiddleware(Starlette(), lambda _: worker())):
+            worker.demand.set()
+            await anyio.sleep(1)
+    assert [str(error) for error in raised.value.exceptions] == ["worker broke"]
 
 
 async def test_a_block_that_is_cancelled_is_followed_by_the_shutdown(journal: Journal) -> None:
@@ -179,28 +212,45 @@ async def test_it_is_not_entered_twice_at_once(journal: Journal) -> None:
     assert journal.events == ["+app", "-app"]
 
 
-async def test_strict_makes_departures_errors() -> None:
-    """A checker of one's own app."""
+DEPARTURES = [
+    pytest.param(phase, step, id=f"{step.value}, {phase.value}")
+    for phase, rules in TABLE.items()
+    for step, rule in rules.items()
+    if rule.severity is not Severity.FINE
+]
+"""Each that is tolerated otherwise, and each that never is."""
+LEADS_TO = {
+    Phase.IDLE: [],
+    Phase.STARTING: [Step.RECEIVES],
+    Phase.STARTED: [Step.RECEIVES, Step.COMPLETES_STARTUP],
+    Phase.STOPPING: [Step.RECEIVES, Step.COMPLETES_STARTUP, Step.RECEIVES],
+    Phase.STOPPED: [Step.RECEIVES, Step.COMPLETES_STARTUP, Step.RECEIVES, Step.COMPLETES_SHUTDOWN],
+}
+
+
+@pytest.mark.parametrize(("phase", "step"), DEPARTURES)
+async def test_strict_makes_departures_errors(phase: Phase, step: Step) -> None:
+    """A checker of one's own app: each comes out, with who did what, when, and what would have been right."""
+    steps = [*LEADS_TO[phase], step]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
+        for one in steps:
+            if one is Step.RECEIVES:
+                await receive()
+            elif one is not Step.RETURNS:
+                await send({"type": (re.findall("'(.*)'", one.value) or ["nonsense"])[0]})
 
-    with pytest.raises(ProtocolViolation, match="returned while starting"):
+    deed = "sent 'nonsense'" if step is Step.SENDS_OTHER else step.value
+    said = f"app {app.__qualname__}() {deed} while {phase.value}; expected {EXPECTED[phase]}"
+    with pytest.raises(ProtocolViolation, match=re.escape(said)):
         async with LifespanManager(app, strict=True):
-            raise AssertionError
+            pass
 
 
-class TestOnAsyncio:
-    """What fixtures of pytest-asyncio do."""
-
-    @pytest.fixture(params=VIRTUAL[:2])
-    def anyio_backend(self, request: pytest.FixtureRequest) -> Any:
-        """Asyncio only."""
-        return request.param()
-
-    async def test_it_may_be_left_in_another_task(self, journal: Journal) -> None:
-        """Nothing of ours is tied to the task that entered."""
-        manager = LifespanManager(LifespanMiddleware(journal.app(), journal.context("a")))
-        await asyncio.create_task(manager.__aenter__())
-        await asyncio.create_task(manager.__aexit__(None, None, None))
-        assert journal.events == ["+a", "+app", "-app", "-a"]
+async def test_it_may_be_left_in_another_task(journal: Journal) -> None:
+    """Fixtures of pytest-asyncio do that, and of pytest-trio: nothing of ours is tied to the task that entered."""
+    manager = LifespanManager(LifespanMiddleware(journal.app(), journal.context("a")))
+    for step in (manager.__aenter__, functools.partial(manager.__aexit__, None, None, None)):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(step)
+    assert journal.events == ["+a", "+app", "-app", "-a"]
