@@ -3,13 +3,20 @@
 import functools
 import logging
 import re
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from asgi_lifespan_mw import (
+    Lifespan,
     LifespanManager,
     LifespanMiddleware,
     LifespanNotSupported,
@@ -19,7 +26,7 @@ from asgi_lifespan_mw import (
     StartupFailed,
 )
 from asgi_lifespan_mw._protocol import EXPECTED, TABLE, Phase, Severity, Step
-from asgi_lifespan_mw._types import Receive, Scope, Send
+from asgi_lifespan_mw._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import VIRTUAL
 from tests.plans import Boom, CrashesOnDemand, Journal, fails_to_start, fails_to_stop, hangs_at_start, hangs_at_stop
 from tests.server import RecordingServer, request
@@ -254,3 +261,228 @@ async def test_it_may_be_left_in_another_task(journal: Journal) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(step)
     assert journal.events == ["+a", "+app", "-app", "-a"]
+
+
+class Synchronous:
+    """Makes managers for a plain ``with``, on one event loop."""
+
+    def __init__(self, backend: str, options: dict[str, Any]) -> None:
+        self._options: dict[str, Any] = {"backend": backend, "backend_options": options}
+
+    def __call__(self, app: ASGIApp | Lifespan, **options: Any) -> LifespanManager:
+        return LifespanManager(app, **options, **self._options)
+
+
+LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "asyncio": ("asyncio", {"debug": True}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+    "trio": ("trio", {}),
+}
+"""With the true time: a virtual clock would run off while another thread is at work."""
+
+
+@pytest.fixture(params=LOOPS)
+def synchronous(request: pytest.FixtureRequest) -> Iterator[Synchronous]:
+    """Each event loop in turn; none of its threads is left."""
+    yield Synchronous(*LOOPS[request.param])
+    assert not [thread for thread in threading.enumerate() if "portal" in thread.name]
+
+
+def interrupt_main() -> None:
+    """What Ctrl-C does while the main thread waits."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def test_a_plain_with_runs_the_app_in_a_thread(synchronous: Synchronous, journal: Journal) -> None:
+    """Started when it is entered, stopped when it is left; and then again."""
+    app = LifespanMiddleware(journal.app(), journal.context("a", db="open"))
+    with (manager := synchronous(app)) as entered:
+        assert entered is manager
+        assert journal.events == ["+a", "+app"]
+        assert manager.state == {"db": "open"}
+    assert journal.events == ["+a", "+app", "-app", "-a"]
+    with manager:
+        pass
+    assert journal.events == ["+a", "+app", "-app", "-a"] * 2
+
+
+def test_a_plain_with_calls_functions_where_the_app_lives(synchronous: Synchronous) -> None:
+    """Their result comes back; requests to `manager.app` are one use of it."""
+    seen: list[object] = []
+
+    async def opens() -> AsyncIterator[dict[str, object]]:
+        seen.append(threading.get_ident())
+        yield {"db": "open"}
+
+    async def ask(path: str) -> object:
+        seen.append(threading.get_ident())
+        start, body = await request(manager.app, path)
+        return start["status"], body["body"]
+
+    routes = [Route("/db", lambda request: PlainTextResponse(request.state.db))]
+    with synchronous(LifespanMiddleware(Starlette(routes=routes), lifespan=Lifespan(contexts=[opens]))) as manager:
+        assert manager.call(ask, "/db") == (200, b"open")
+    assert seen == [seen[0]] * 2
+    assert seen[0] != threading.get_ident()
+
+
+@pytest.mark.parametrize("error", [Boom, SystemExit, KeyboardInterrupt])
+def test_a_plain_with_lets_errors_out_as_they_are(
+    error: type[BaseException], synchronous: Synchronous, journal: Journal
+) -> None:
+    """Of the startup, of the block, of a function that is called, and of the shutdown."""
+    first = journal.context("first")
+
+    async def fails() -> None:
+        raise error("here")
+
+    with pytest.raises(error, match="here"):
+        with synchronous(Lifespan(contexts=[first], on_startup=[fails])):
+            raise AssertionError
+    with pytest.raises(error, match="here"):
+        with synchronous(Lifespan(contexts=[first])):
+            raise error("here")
+    with pytest.raises(error, match="here"):
+        with synchronous(Lifespan(contexts=[first])) as manager:
+            manager.call(fails)
+    with pytest.raises(error, match="here"):
+        with synchronous(Lifespan(contexts=[first], on_shutdown=[fails])):
+            pass
+    assert journal.events == ["+first", "-first"] * 4
+
+
+def test_a_plain_with_hides_no_error_of_the_block(synchronous: Synchronous) -> None:
+    """As `async with`: both come out, the block's first."""
+    with pytest.raises(ExceptionGroup) as raised:
+        with synchronous(Starlette(lifespan=lambda _: fails_to_stop())):
+            raise Boom("in the block")
+    assert [str(error) for error in raised.value.exceptions] == ["in the block", "no stop"]
+
+
+def test_an_app_without_lifespan_is_refused_in_a_plain_with(synchronous: Synchronous) -> None:
+    """Its exception is the cause."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise Boom
+
+    with pytest.raises(LifespanNotSupported) as raised:
+        with synchronous(app):
+            raise AssertionError
+    assert isinstance(raised.value.__cause__, Boom)
+
+
+def test_ctrl_c_while_it_starts_stops_what_had_started(synchronous: Synchronous, journal: Journal) -> None:
+    """The startup is cancelled, and the interrupt comes out when all is stopped."""
+
+    async def hangs() -> None:
+        interrupt_main()
+        await anyio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        with synchronous(Lifespan(contexts=[journal.context("a")], on_startup=[hangs]), startup_timeout=None):
+            raise AssertionError
+    assert journal.events == ["+a", "-a"]
+
+
+def test_ctrl_c_just_when_it_has_started_stops_it(
+    synchronous: Synchronous, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody was told that it runs, so nobody would stop it."""
+    call = LifespanManager.call
+
+    def interrupted(*args: Any) -> None:
+        call(*args)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LifespanManager, "call", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        with synchronous(journal.app()):
+            raise AssertionError
+    assert journal.events == ["+app", "-app"]
+
+
+def test_ctrl_c_in_a_called_function_ends_it_before_the_shutdown(synchronous: Synchronous, journal: Journal) -> None:
+    """It may have something of the app's in its hands, which it can give back first."""
+
+    async def works() -> None:
+        interrupt_main()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.05)
+            journal.events.append("work is over")
+
+    with pytest.raises(KeyboardInterrupt):
+        with synchronous(journal.app()) as manager:
+            manager.call(works)
+    assert journal.events == ["+app", "work is over", "-app"]
+
+
+def test_ctrl_c_while_it_stops_lets_the_rest_stop(synchronous: Synchronous, journal: Journal) -> None:
+    """Within the time that there is, and then it comes out."""
+
+    async def interrupts() -> None:
+        interrupt_main()
+        await anyio.sleep(0.05)
+        journal.events.append("end")
+
+    with pytest.raises(KeyboardInterrupt):
+        with synchronous(Lifespan(contexts=[journal.context("a")], on_shutdown=[interrupts])):
+            pass
+    assert journal.events == ["+a", "end", "-a"]
+
+
+def test_a_plain_with_is_entered_once_at_a_time(synchronous: Synchronous, journal: Journal) -> None:
+    """A second entry leaves the first one as it is."""
+    with synchronous(journal.app()) as manager:
+        with pytest.raises(RuntimeError, match="entered already"):
+            manager.__enter__()
+        manager.call(anyio.lowlevel.checkpoint)
+        assert journal.events == ["+app"]
+    assert journal.events == ["+app", "-app"]
+
+
+async def test_a_plain_with_does_not_hold_an_event_loop_up(journal: Journal) -> None:
+    """Who forgot `async` is told so; a thread beside the event loop may have one."""
+
+    def lived() -> None:
+        with LifespanManager(journal.app()):
+            pass
+
+    with pytest.raises(RuntimeError, match="use `async with`"):
+        lived()
+    await anyio.to_thread.run_sync(lived)
+    assert journal.events == ["+app", "-app"]
+
+
+def test_call_needs_a_plain_with(journal: Journal) -> None:
+    """Elsewhere there is no thread for it."""
+    manager = LifespanManager(journal.app())
+    with pytest.raises(RuntimeError, match=r"call\(\) is for `with LifespanManager"):
+        manager.call(anyio.sleep, 0)
+    with manager:
+        pass
+    with pytest.raises(RuntimeError, match="not running"):
+        manager.call(anyio.sleep, 0)
+
+
+async def test_hooks_run_without_an_app(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+    """For scripts and workers that need what the web app needs; time limits count, and there is nothing to request."""
+    caplog.set_level(logging.INFO)
+    given: list[object] = []
+    hooks = Lifespan(contexts=[journal.context("a", db="open")])
+    hooks.on_startup(given.append)
+    async with LifespanManager(hooks) as manager:
+        assert manager.state == {"db": "open"}
+        assert given == [None]
+        with pytest.raises(AttributeError, match=r"<Lifespan of 'a', .* has no app"):
+            manager.app  # noqa: B018 - it must be refused
+    assert journal.events == ["+a", "-a"]
+    assert re.findall(r"s: (.*)", caplog.text) == ["hooks 2, mounts 0"] * 2
+    hooks.on_startup(anyio.sleep_forever)
+    with pytest.raises(LifespanTimeout, match=r"startup timed out after 5 s in hook 'sleep_forever'"):
+        async with LifespanManager(hooks):
+            raise AssertionError
+    assert journal.events == ["+a", "-a"] * 2
