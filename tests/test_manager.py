@@ -5,7 +5,7 @@ import logging
 import re
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import anyio.lowlevel
@@ -263,6 +263,9 @@ async def test_it_may_be_left_in_another_task(journal: Journal) -> None:
     assert journal.events == ["+a", "+app", "-app", "-a"]
 
 
+Interrupt = Callable[[], Awaitable[None]]
+
+
 class Synchronous:
     """Makes managers for a plain ``with``, on one event loop."""
 
@@ -288,9 +291,17 @@ def synchronous(request: pytest.FixtureRequest) -> Iterator[Synchronous]:
     assert not [thread for thread in threading.enumerate() if "portal" in thread.name]
 
 
-def interrupt_main() -> None:
-    """What Ctrl-C does while the main thread waits."""
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+@pytest.fixture
+def ctrl_c() -> Iterator[Interrupt]:
+    """What Ctrl-C does while the main thread waits; an event loop of another test may have left its own handler."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    async def interrupts() -> None:
+        await anyio.sleep(0.05)  # until the main thread waits
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    yield interrupts
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_plain_with_runs_the_app_in_a_thread(synchronous: Synchronous, journal: Journal) -> None:
@@ -371,11 +382,13 @@ def test_an_app_without_lifespan_is_refused_in_a_plain_with(synchronous: Synchro
     assert isinstance(raised.value.__cause__, Boom)
 
 
-def test_ctrl_c_while_it_starts_stops_what_had_started(synchronous: Synchronous, journal: Journal) -> None:
+def test_ctrl_c_while_it_starts_stops_what_had_started(
+    synchronous: Synchronous, journal: Journal, ctrl_c: Interrupt
+) -> None:
     """The startup is cancelled, and the interrupt comes out when all is stopped."""
 
     async def hangs() -> None:
-        interrupt_main()
+        await ctrl_c()
         await anyio.sleep_forever()
 
     with pytest.raises(KeyboardInterrupt):
@@ -402,11 +415,13 @@ def test_ctrl_c_just_when_it_has_started_stops_it(
     assert journal.events == ["+app", "-app"]
 
 
-def test_ctrl_c_in_a_called_function_ends_it_before_the_shutdown(synchronous: Synchronous, journal: Journal) -> None:
+def test_ctrl_c_in_a_called_function_ends_it_before_the_shutdown(
+    synchronous: Synchronous, journal: Journal, ctrl_c: Interrupt
+) -> None:
     """It may have something of the app's in its hands, which it can give back first."""
 
     async def works() -> None:
-        interrupt_main()
+        await ctrl_c()
         try:
             await anyio.sleep_forever()
         finally:
@@ -420,11 +435,13 @@ def test_ctrl_c_in_a_called_function_ends_it_before_the_shutdown(synchronous: Sy
     assert journal.events == ["+app", "work is over", "-app"]
 
 
-def test_ctrl_c_while_it_stops_lets_the_rest_stop(synchronous: Synchronous, journal: Journal) -> None:
+def test_ctrl_c_while_it_stops_lets_the_rest_stop(
+    synchronous: Synchronous, journal: Journal, ctrl_c: Interrupt
+) -> None:
     """Within the time that there is, and then it comes out."""
 
     async def interrupts() -> None:
-        interrupt_main()
+        await ctrl_c()
         await anyio.sleep(0.05)
         journal.events.append("end")
 

@@ -464,6 +464,13 @@ async def test_a_cancellation_while_starting_stops_what_had_started(journal: Jou
     assert server.answers == []
 
 
+async def test_a_cancelled_startup_is_no_failure_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Starlette answers the cancellation with a failure, but nobody asks any more."""
+    app = LifespanMiddleware(Starlette(lifespan=lambda _: hangs_at_start()))
+    await cancelled(app, RecordingServer(), after=5)
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
 async def test_a_cancellation_while_stopping_goes_on_stopping(journal: Journal) -> None:
     """What is left is stopped, shielded, within ten seconds; what hangs is cancelled."""
     server = RecordingServer()
