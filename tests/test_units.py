@@ -25,6 +25,7 @@ from asgi_lifespan_mw import (
 )
 from asgi_lifespan_mw._types import Receive, Scope, Send
 from asgi_lifespan_mw._unit import Unit
+from asgi_lifespan_mw._units import UnitFailed, Units
 from tests.conftest import VIRTUAL
 from tests.plans import (
     Boom,
@@ -289,6 +290,21 @@ def test_a_unit_shows_where_it_stands() -> None:
     async def body(unit: Unit) -> None: ...
 
     assert repr(Unit("hook 'a'", body)) == "<Unit hook 'a': new>"
+
+
+async def test_the_first_failure_of_a_unit_counts() -> None:
+    """Two tasks of one app may each tell of one."""
+
+    async def fails_twice(unit: Unit) -> None:
+        unit.fail(Boom("first"))
+        unit.fail(Boom("second"))
+
+    units, unit = Units(lambda _: None), Unit("it", fails_twice)
+    with pytest.raises(UnitFailed):
+        await units.start(unit)
+    await units.stop()
+    assert str(unit.error) == "first"
+    assert units.failures == [unit]
 
 
 async def test_an_app_that_turns_the_lifespan_away_and_stays_does_not_hold_the_startup_up() -> None:
