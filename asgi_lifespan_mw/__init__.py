@@ -3,6 +3,7 @@
 See `LifespanMiddleware` for an app, `Lifespan` for hooks, and the README for the rest.
 """
 
+from ._check import Finding, check_lifespan
 from ._containers import register_container
 from ._errors import (
     LifespanError,
@@ -29,6 +30,9 @@ __all__ = [
     "Isolated",
     "threaded",
     "register_container",
+    # What looks at an app in a test suite.
+    "check_lifespan",
+    "Finding",
     # Errors.
     "LifespanError",
     "StartupFailed",

@@ -21,10 +21,15 @@ def headline(unit: Unit) -> str:
     """One line on a failed unit: in which phase, who, the error's own text, and advice where there is some."""
     error = unit.error
     if isinstance(error, (StartupFailed, ShutdownFailed)) and error.unit == unit.name:
-        return f"{_deed(unit)} in {unit.name}: {error.reason or 'it gave no reason'}{_advice(unit)}"
+        return f"{deed(unit)} in {unit.name}: {error.reason or 'it gave no reason'}{_advice(unit)}"
     if isinstance(error, (LifespanTimeout, ProtocolViolation)) and error.args[0] == unit.name:
         return f"{error}{_advice(unit)}"
-    return f"{_deed(unit)} in {unit.name}: {_text(error)}{_advice(unit)}"
+    return f"{deed(unit)} in {unit.name}: {_text(error)}{_advice(unit)}"
+
+
+def deed(unit: Unit) -> str:
+    """What became of a failed unit."""
+    return _DEEDS.get(unit.failed_in or Stage.OVER, "shutdown failed")
 
 
 def log_failures(units: Iterable[Unit]) -> None:
@@ -77,10 +82,6 @@ def _told(unit: Unit) -> str:
 def _is_the_users(error: BaseException) -> bool:
     """Whether a line of the user's is behind an error; one that we made of a message or a time limit has none."""
     return not isinstance(error, LifespanError) or error.__cause__ is not None or _users_part(error) is not None
-
-
-def _deed(unit: Unit) -> str:
-    return _DEEDS.get(unit.failed_in or Stage.OVER, "shutdown failed")
 
 
 def _advice(unit: Unit) -> str:

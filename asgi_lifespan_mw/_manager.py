@@ -1,46 +1,64 @@
 """`LifespanManager`: drives any app's lifespan from outside, for tests, scripts and workers."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, final
+from typing import Any, TypeVar, TypeVarTuple, final
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from ._app import checked_app, straight_through
 from ._errors import LifespanNotSupported
+from ._lifespan import Lifespan
 from ._run import Run
 from ._settings import Settings, checked_seconds
+from ._tasks import is_loop_gone
 from ._types import ASGIApp, Receive, Send, State
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 @final
 class LifespanManager:
     """Runs an app's lifespan around a block: ``async with LifespanManager(app) as manager: ...``.
 
+    It is the server's side of the ASGI specification, "Lifespan Protocol". ``with LifespanManager(app): ...`` is the
+    same for programs that are not asynchronous: the app lives in an event loop in a thread of its own. Once it was
+    left, it may be entered again.
+
     Attributes:
-        state: what the app's lifespan set; requests through `app` get a copy of it.
+        state: what the lifespan set; requests through `app` get a copy of it.
     """
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: ASGIApp | Lifespan,
         startup_timeout: float | None = 5,
         shutdown_timeout: float | None = 5,
         *,
         strict: bool = False,
+        backend: str = "asyncio",
+        backend_options: dict[str, Any] | None = None,
     ) -> None:
         """Prepare to drive an app.
 
         Args:
-            app: any ASGI 3 application.
+            app: any ASGI 3 application; or a `Lifespan`, whose hooks are then run without an app.
             startup_timeout: seconds for its startup; None for no limit.
             shutdown_timeout: seconds for its shutdown; None for no limit.
             strict: departures from the lifespan protocol are errors, not warnings.
+            backend: the event loop for a plain ``with``, ``"asyncio"`` or ``"trio"``, as `anyio.run` takes it.
+            backend_options: the options of that event loop, as `anyio.run` takes them.
 
         Raises:
             TypeError: `app` is a class or can't be called, or a timeout is no number.
             ValueError: a timeout is not positive.
         """
         self.state: State = {}
-        self._app = checked_app(app, "LifespanManager()")
+        self._lifespan = app if isinstance(app, Lifespan) else None
+        self._app = None if isinstance(app, Lifespan) else checked_app(app, "LifespanManager()")
         self._settings = Settings(
             mounts="off",
             strict=strict,
@@ -48,10 +66,21 @@ class LifespanManager:
             shutdown_timeout=checked_seconds(shutdown_timeout, "LifespanManager(shutdown_timeout=...)"),
         )
         self._run: Run | None = None
+        self._backend = backend, backend_options
+        self._portal: BlockingPortal | None = None
+        self._thread = ExitStack()
 
     @property
     def app(self) -> ASGIApp:
-        """The app, each of whose requests is given a copy of the state."""
+        """The app, each of whose requests is given a copy of the state.
+
+        It belongs to the event loop that it was started in: within a plain ``with``, use it by `call`.
+
+        Raises:
+            AttributeError: there is none, only a `Lifespan`.
+        """
+        if self._app is None:
+            raise AttributeError(f"LifespanManager({self._lifespan!r}) runs hooks alone and has no app; see its state")
         return _WithState(self._app, self.state)
 
     async def __aenter__(self) -> "LifespanManager":
@@ -66,8 +95,7 @@ class LifespanManager:
 
         *Cancellation:* what has started is stopped, shielded, within `shutdown_timeout`.
         """
-        if self._run is not None:
-            raise RuntimeError("LifespanManager is entered already; make another one for another run")
+        self._refuse_another_entry()
         self._run = run = self._new_run()
         try:
             await run.start()
@@ -79,10 +107,15 @@ class LifespanManager:
         run.serve()
         return self
 
+    def _refuse_another_entry(self) -> None:
+        if self._run is not None:
+            raise RuntimeError("LifespanManager is entered already; make another one for another run")
+
     def _new_run(self) -> Run:
         self.state.clear()
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
-        return Run(self._app, (), self._settings, scope)
+        hooks = () if self._lifespan is None else self._lifespan.plan()
+        return Run(self._app, hooks, self._settings, scope, sends_to_app=self._lifespan is None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -104,6 +137,76 @@ class LifespanManager:
             await run.stop()
         else:
             await run.stop_after(error)
+
+    def __enter__(self) -> "LifespanManager":
+        """Start the app in an event loop in a thread of its own, and wait for it.
+
+        Raises:
+            RuntimeError: the manager is entered already; or an event loop runs here, which this would hold up.
+            BaseException: all that ``async with`` raises, as it is.
+
+        *Cancellation:* Ctrl-C, at this or at any later time, stops the app in its order before it is raised.
+        """
+        if not is_loop_gone():
+            raise RuntimeError("`with LifespanManager(...)` would hold up the event loop here; use `async with`")
+        self._refuse_another_entry()
+        with ExitStack() as stack:
+            self._portal = stack.enter_context(start_blocking_portal(*self._backend))
+            stack.push(self._leave)
+            self.call(self.__aenter__)
+            self._thread = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop the app, and its event loop.
+
+        Raises:
+            BaseException: all that leaving an ``async with`` raises, as it is.
+        """
+        self._thread.__exit__(kind, error, traceback)
+
+    def call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+        """Run an asynchronous function where the app lives, and wait for it; within a plain ``with``.
+
+        Args:
+            function: what to call, such as the ``get`` of an `httpx.AsyncClient` over `app`.
+            args: its arguments.
+
+        Returns:
+            What it returned.
+
+        Raises:
+            RuntimeError: the manager is not entered with a plain ``with``.
+            BaseException: what the function raised.
+
+        *Cancellation:* Ctrl-C cancels the function, and is raised when that has ended.
+        """
+        if self._portal is None:
+            raise RuntimeError("LifespanManager.call() is for `with LifespanManager(...)`, which was not entered")
+        outcome = Future[T]()
+        task = self._portal.start_task_soon(_fulfil, outcome, function, *args)
+        try:
+            return outcome.result()
+        except BaseException:
+            task.cancel()
+            outcome.exception()
+            raise
+
+    def _leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._run is not None:
+            self.call(self.__aexit__, kind, error, traceback)
+
+
+async def _fulfil(outcome: Future[T], function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> None:
+    """Hand over how a function ended; an exception that is no `Exception` would tear the event loop down."""
+    try:
+        outcome.set_result(await function(*args))
+    except BaseException as error:
+        outcome.set_exception(error)
 
 
 @final

@@ -4,6 +4,8 @@ The table in `_protocol` decides what each step of the app means; here it is car
 """
 
 import logging
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import assert_never, final
 
 import anyio
@@ -14,6 +16,18 @@ from ._types import SHUTDOWN, STARTUP, ASGIApp, Scope
 from ._unit import Unit
 
 logger = logging.getLogger("asgi_lifespan_mw")
+
+_LEVELS = {Severity.NOTE: logging.DEBUG, Severity.WARNING: logging.WARNING}
+
+
+def _log(severity: Severity, departure: ProtocolViolation) -> None:
+    logger.log(_LEVELS[severity], "%s", departure)
+
+
+on_departure: ContextVar[Callable[[Severity, ProtocolViolation], None]] = ContextVar(
+    "asgi_lifespan_mw_on_departure", default=_log
+)
+"""What is done about a departure that is tolerated, in the sessions that begin in a context: it is logged."""
 
 
 @final
@@ -28,7 +42,7 @@ class Session:
         refusal: the exception with which the app turned the lifespan away; None if it did not, or just returned.
     """
 
-    __slots__ = ("_app", "_moved", "_scope", "_strict", "_unit", "phase", "refusal")
+    __slots__ = ("_app", "_moved", "_on_departure", "_scope", "_strict", "_unit", "phase", "refusal")
 
     def __init__(self, app: ASGIApp, scope: Scope, *, strict: bool = False) -> None:
         self.phase = Phase.IDLE
@@ -37,6 +51,7 @@ class Session:
         self._scope = scope
         self._strict = strict
         self._moved = anyio.Event()
+        self._on_departure = on_departure.get()
 
     async def live(self, unit: Unit) -> None:
         """Call the app and see it through.
@@ -107,11 +122,8 @@ class Session:
             if rule.severity is Severity.VIOLATION:
                 self._unit.fail(departure)
                 raise departure
-            logger.log(_LEVELS[rule.severity], "%s", departure)
+            self._on_departure(rule.severity, departure)
         return rule
-
-
-_LEVELS = {Severity.NOTE: logging.DEBUG, Severity.WARNING: logging.WARNING}
 
 
 def _deed(step: Step, message: object) -> str:

@@ -137,6 +137,8 @@ class Unit:
 
     def fail(self, error: BaseException) -> None:
         """Say that the unit failed; what its body raises after this says it better than a bare message."""
+        if self.is_cancelled():  # by us: Starlette takes it for a failure, and says so before it ends
+            return
         broke_while_serving = self.stage is Stage.STARTED
         self._blame(error)
         self.answered()

@@ -30,6 +30,7 @@ from asgi_lifespan_mw._containers import Sent
 from asgi_lifespan_mw._mounts import look_inside, same_as, sent_to
 from asgi_lifespan_mw._types import ASGIApp
 from tests.conftest import VIRTUAL
+from tests.plans import Boom, fails_to_start, hangs_at_start
 from tests.server import RecordingServer, request
 from tests.usages import (
     USAGES,
@@ -1081,6 +1082,18 @@ async def test_concurrent_mounts_start_and_stop_side_by_side(concurrent: bool, s
     assert len(log) == 20
     assert math.isclose(ends["start"] - began, seconds, abs_tol=0.05)
     assert math.isclose(ends["stop"] - ends["start"], seconds, abs_tol=0.05)
+
+
+async def test_a_concurrent_mount_that_is_cancelled_for_another_is_no_failure() -> None:
+    """Starlette answers a cancellation with a failure; what its sibling raised comes out alone."""
+    failing, waiting = (
+        Starlette(lifespan=lambda _, lives=lives: lives()) for lives in (fails_to_start, hangs_at_start)
+    )
+    app = Starlette(routes=[Mount("/waiting", waiting), Mount("/failing", failing)])
+    server = RecordingServer()
+    with pytest.raises(Boom, match="no start"):
+        await server.run(LifespanMiddleware(app, concurrent=True))
+    assert "mount '/waiting'" not in server.sent[0]["message"]
 
 
 @pytest.mark.parametrize("anyio_backend", VIRTUAL, indirect=True)

@@ -1,6 +1,8 @@
 """The README: its examples run, and its tables are those of the code."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,27 @@ def examples() -> Iterator[Any]:
         yield pytest.param(block, id=f"{heading}, {block.count(chr(10))} lines")
 
 
+def run(block: str, folder: Path, *program: str) -> str:
+    """Run a block in a process of its own, and return what it prints."""
+    (folder / "test_example.py").write_text(block, encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, *program, "test_example.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
 @pytest.mark.parametrize("block", [*examples()])
-def test_each_example_runs_as_it_stands(block: str) -> None:
-    """A block is a program; where it makes an app, its lifespan can be run."""
+def test_each_example_runs_as_it_stands(block: str, tmp_path: Path) -> None:
+    """A block is a program, or a file of tests; where it makes an app, its lifespan can be run."""
+    if "def test_" in block:
+        assert re.search(r" [12] passed in ", run(block, tmp_path, "-m", "pytest", "-p", "no:cacheprovider"))
+        return
     names: dict[str, Any] = {"__name__": "example"}
     exec(compile(block, "README.md", "exec"), names)
     if "app" in names:
@@ -40,6 +60,14 @@ def test_each_example_runs_as_it_stands(block: str) -> None:
                 pass
 
         anyio.run(main)
+
+
+def test_the_example_for_celery_has_its_resources(tmp_path: Path) -> None:
+    """While a process of the worker's runs; its signals are sent here without one."""
+    (block,) = [block for block in blocks("python") if "celery" in block]
+    lived = "worker_process_init.send(None)\nprint(report())\nworker_process_shutdown.send(None)\n"
+    threads = "import threading\nprint(threading.active_count())\n"
+    assert run(block + lived + threads, tmp_path) == "the sum, by a connection\n1\n"
 
 
 def cell(phase: Phase, rule: Rule) -> str:

@@ -25,6 +25,7 @@ from asgi_lifespan_mw import (
 )
 from asgi_lifespan_mw._types import Receive, Scope, Send
 from asgi_lifespan_mw._unit import Unit
+from asgi_lifespan_mw._units import UnitFailed, Units
 from tests.conftest import VIRTUAL
 from tests.plans import (
     Boom,
@@ -291,6 +292,21 @@ def test_a_unit_shows_where_it_stands() -> None:
     assert repr(Unit("hook 'a'", body)) == "<Unit hook 'a': new>"
 
 
+async def test_the_first_failure_of_a_unit_counts() -> None:
+    """Two tasks of one app may each tell of one."""
+
+    async def fails_twice(unit: Unit) -> None:
+        unit.fail(Boom("first"))
+        unit.fail(Boom("second"))
+
+    units, unit = Units(lambda _: None), Unit("it", fails_twice)
+    with pytest.raises(UnitFailed):
+        await units.start(unit)
+    await units.stop()
+    assert str(unit.error) == "first"
+    assert units.failures == [unit]
+
+
 async def test_an_app_that_turns_the_lifespan_away_and_stays_does_not_hold_the_startup_up() -> None:
     """It has a second to end, and one more; then it is left behind."""
 
@@ -462,6 +478,13 @@ async def test_a_cancellation_while_starting_stops_what_had_started(journal: Jou
     await cancelled(LifespanMiddleware(journal.app(), [journal.context("a"), hangs_at_start]), server, after=5)
     assert journal.events == ["+a", "-a"]
     assert server.answers == []
+
+
+async def test_a_cancelled_startup_is_no_failure_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Starlette answers the cancellation with a failure, but nobody asks any more."""
+    app = LifespanMiddleware(Starlette(lifespan=lambda _: hangs_at_start()))
+    await cancelled(app, RecordingServer(), after=5)
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
 async def test_a_cancellation_while_stopping_goes_on_stopping(journal: Journal) -> None:
