@@ -1,6 +1,7 @@
 """`LifespanMiddleware`: the ASGI callable. It wires the parts together and has no rule of its own."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias, cast, final
 
 from ._app import checked_app, straight_through
@@ -8,6 +9,7 @@ from ._crash import CrashPolicy, OnCrash, checked_on_crash, terminate
 from ._errors import ProtocolViolation
 from ._hooks import HookFunction, Kind
 from ._lifespan import Lifespan
+from ._mounts import is_nested
 from ._protocol import Phase
 from ._registry import ContextFunction, HookRegistry
 from ._run import Run
@@ -97,6 +99,29 @@ class LifespanMiddleware(HookRegistry):
         if self._states and "state" not in scope:
             scope = {**scope, "state": self._states[-1].copy()}
         return self.app(scope, receive, send)
+
+    @contextmanager
+    def override(self, hook: HookFunction | ASGIApp | str, replacement: HookFunction | None) -> Generator[None]:
+        """Replace a hook for the time of a ``with``, or leave out a mounted app, for tests.
+
+        Args:
+            hook: the function that was registered, the hook's name, or an app that is mounted by now.
+            replacement: a hook of the same kind that runs in its place; None to leave it out.
+
+        Raises:
+            LookupError: no such hook is registered, and no such app is mounted.
+            TypeError: `replacement` can't be a hook of that kind.
+        """
+        if replacement is None and not isinstance(hook, str) and is_nested(hook, self.app):
+            before = self.exclude
+            self.exclude = (*before, cast("ASGIApp", hook))
+            try:
+                yield
+            finally:
+                self.exclude = before
+        else:
+            with super().override(cast("HookFunction | str", hook), replacement):
+                yield
 
     def __repr__(self) -> str:
         return f"LifespanMiddleware({self.app!r})"

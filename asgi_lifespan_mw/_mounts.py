@@ -130,6 +130,20 @@ def _segments(app: object, row: Row | None, count: int) -> Sequence[str | None]:
     return segments if len(segments) == count else (segments[:1] or [""]) * count
 
 
+def is_nested(wanted: object, app: object) -> bool:
+    """Whether an app is found, at any depth, in another one."""
+    seen: set[int] = set()
+    todo = [app]
+    while todo:
+        for nested in look_inside(todo.pop(), "", delivered=True).nested:
+            if any(alias is wanted for alias in nested.aliases):
+                return True
+            if id(nested.app) not in seen:
+                seen.add(id(nested.app))
+                todo.append(nested.app)
+    return False
+
+
 _THE_SAME = (Kind.SELF, Kind.PASSES_ON, Kind.FORWARDS)
 _ONE_LIFESPAN = (Kind.SELF, Kind.PASSES_ON)
 

@@ -459,6 +459,29 @@ def test_bad_input_is_refused_at_construction(given: dict[str, Any], error: type
         LifespanMiddleware(**{"app": AnApp(), **given})
 
 
+async def test_an_override_leaves_a_mounted_app_out(journal: Journal) -> None:
+    """At any depth, for the time of a `with`, also after an error; what is mounted in it is left out too."""
+    inner = Starlette(routes=[Mount("/deep", journal.app("deep"))])
+    app = LifespanMiddleware(Starlette(routes=[Mount("/a", journal.app("a")), Mount("/b", inner), Mount("/c", inner)]))
+    deep = inner.routes[0].app  # type: ignore[attr-defined]
+    with pytest.raises(Boom), app.override(inner, None), app.override(inner, None):
+        await RecordingServer().run(app)
+        raise Boom
+    with app.override(deep, None):
+        await RecordingServer().run(app)
+    await RecordingServer().run(app)
+    assert journal.events == ["+a", "-a", "+a", "-a", "+a", "+deep", "-deep", "-a"]
+
+
+def test_an_override_of_what_is_not_mounted_is_a_lookup_error(journal: Journal) -> None:
+    """So is a replacement of a mounted app, which is no hook."""
+    mounted, other = journal.app("mounted"), journal.app("other")
+    app = LifespanMiddleware(Starlette(routes=[Mount("/a", mounted), Mount("/again", Starlette())]))
+    for wanted, replacement in ((other, None), (mounted, lambda: None)):
+        with pytest.raises(LookupError, match="is not registered"), app.override(wanted, replacement):
+            raise AssertionError
+
+
 def test_repr_shows_the_app() -> None:
     """A middleware stack can be read in a debugger."""
     assert repr(LifespanMiddleware(Isolated(AnApp()))).startswith("LifespanMiddleware(Isolated(<")

@@ -111,6 +111,8 @@ class Watched:
 class Container(Router):
     """An app that behaves as planned, with at most one app mounted in it."""
 
+    name: str
+
     def __init__(self, part: Part, actor: Actor, outcome: Outcome, inner: "Container | None") -> None:
         super().__init__(routes=[] if inner is None else [Mount(f"/{inner.name}", app=inner)])
         self.name = part.name
