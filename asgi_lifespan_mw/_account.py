@@ -23,7 +23,7 @@ def headline(unit: Unit) -> str:
     if isinstance(error, (StartupFailed, ShutdownFailed)) and error.unit == unit.name:
         return f"{deed(unit)} in {unit.name}: {error.reason or 'it gave no reason'}{_advice(unit)}"
     if isinstance(error, (LifespanTimeout, ProtocolViolation)) and error.args[0] == unit.name:
-        return f"{error}{_advice(unit)}"
+        return "; ".join([str(error), *getattr(error, "__notes__", ())]) + _advice(unit)
     return f"{deed(unit)} in {unit.name}: {_text(error)}{_advice(unit)}"
 
 

@@ -188,9 +188,10 @@ class Unit:
         """Fail because time ran out, the unit's own or the `seconds` of all, and cancel."""
         if self._timeout is not None and self._began + self._timeout <= anyio.current_time():
             seconds = self._timeout
-        self._blame(
-            LifespanTimeout(self.name, phase, seconds), Stage.STARTING if phase == "startup" else Stage.STOPPING
-        )
+        error = LifespanTimeout(self.name, phase, seconds)
+        if place := self.place():
+            error.add_note(f"it was at {place}")
+        self._blame(error, Stage.STARTING if phase == "startup" else Stage.STOPPING)
         self.answered()
         self.cancel()
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -179,7 +180,7 @@ async def test_a_cancellation_that_nobody_asked_for_is_a_failed_shutdown(journal
 
 
 async def test_the_startup_timeout_names_the_unit(journal: Journal) -> None:
-    """Who was at work, where it stands in the files, and after how long."""
+    """Who was at work, where it stands in the files, after how long, and at which line it waited."""
     app = LifespanMiddleware(journal.app(), [journal.context("a"), hangs_at_start], startup_timeout=30)
     began = anyio.current_time()
     server, error = await failing(app, LifespanTimeout)
@@ -188,6 +189,7 @@ async def test_the_startup_timeout_names_the_unit(journal: Journal) -> None:
     assert isinstance(error, TimeoutError)
     assert server.answers == ["startup.failed"]
     assert str(error) in server.sent[0]["message"]
+    assert re.search(r"; it was at .*plans\.py:\d+ in hangs_at_start\n?", server.sent[0]["message"])
     assert journal.events == ["+a", "-a"]
 
 
