@@ -69,12 +69,19 @@ class RecordingServer:
 async def request(app: ASGIApp, path: str = "/", **scope: Any) -> list[dict[str, Any]]:
     """Send one HTTP request without a body to `app`, and return the messages of its answer."""
     sent: list[dict[str, Any]] = []
+    body = [{"type": "http.request", "body": b"", "more_body": False}]
+    answered = anyio.Event()
 
-    async def receive() -> dict[str, Any]:  # pragma: no cover - there is no body to ask for
-        return {"type": "http.request", "body": b"", "more_body": False}
+    async def receive() -> dict[str, Any]:  # pragma: no cover - few apps ask for an empty body, or for the disconnect
+        if body:
+            return body.pop()
+        await answered.wait()
+        return {"type": "http.disconnect"}
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            answered.set()
 
     usual = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
