@@ -52,7 +52,7 @@ async def test_it_is_mounted_and_started(witness: Witness, site: Any) -> None:
 
     class Plugin:
         @staticmethod
-        @datasette_hookimpl
+        @datasette_hookimpl  # type: ignore[untyped-decorator, unused-ignore]
         def startup(datasette: object) -> None:
             if datasette is site:
                 witness.log.append("start datasette")
