@@ -88,6 +88,7 @@ CONNEXION = "connexion.middleware.main.ConnexionMiddleware"
 PROTOCOLS = "channels.routing.ProtocolTypeRouter"
 SUBPATHS = "baize.asgi.routing.Subpaths"
 BLACKSHEEP = "blacksheep.server.application.Application"
+LILYA_ROUTER = "lilya.routing.router.BaseRouter"
 
 
 def socketio(**callbacks: Any) -> Any:
@@ -128,6 +129,8 @@ CHILD = blacksheep(INNER)
         (blacksheep(INNER), [INNER]),
         (blacksheep(CHILD), [INNER]),
         (blacksheep(CHILD, auto_events=False), [CHILD]),
+        (an(LILYA_ROUTER, routes=[], default=INNER), [INNER]),
+        (an(LILYA_ROUTER, routes=[], default=function), []),
         (litestar(INNER), [INNER]),
         (litestar(function), []),
         (litestar(function, is_mount=True), [function]),
