@@ -43,12 +43,16 @@ FRAMEWORKS = (
     Framework("asgi-lifespan-middleware", "0.1", "the wrapped app"),
     Framework("asgi-user-agents", "0.4", "the wrapped app"),
     Framework("blacknoise", "1.2", "the wrapped app", "the middleware turns the lifespan away"),
+    Framework("bokeh-fastapi", "0.1", "the apps beside it", "its parent runs its task; it is no mount"),
     Framework("channels", "4.3", "the apps behind protocols, routes, stacks and origin validators",
               "all of those turn the lifespan away; consumers are never asked"),
     Framework("django", "6.1", "-", "has no lifespan: hooks and the apps beside it are run"),
     Framework("elastic-apm", "6.26", "the wrapped app"),
+    Framework("gradio", "6.31", "what is mounted in its app", "`mount_gradio_app()` has the parent start the app"),
     Framework("hypercorn", "0.18", "the apps of its dispatcher", "the dispatcher itself is sent nothing"),
     Framework("msgpack-asgi", "3.0", "the wrapped app"),
+    Framework("nicegui", "3.18", "what is mounted in its app", "`ui.run_with()` has the parent start the app"),
+    Framework("panel", "1.10", "the apps beside it", "its parent starts it; it is no mount"),
     Framework("servestatic", "4.4", "the wrapped app"),
 )
 # fmt: on
