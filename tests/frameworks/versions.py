@@ -46,6 +46,7 @@ FRAMEWORKS = (
     Framework("bokeh-fastapi", "0.1", "the apps beside it", "its parent runs its task; it is no mount"),
     Framework("channels", "4.3", "the apps behind protocols, routes, stacks and origin validators",
               "all of those turn the lifespan away; consumers are never asked"),
+    Framework("dash", "4.4", "its FastAPI or Quart, and what is mounted there"),
     Framework("django", "6.1", "-", "has no lifespan: hooks and the apps beside it are run"),
     Framework("elastic-apm", "6.26", "the wrapped app"),
     Framework("gradio", "6.31", "what is mounted in its app", "`mount_gradio_app()` has the parent start the app"),
@@ -54,6 +55,7 @@ FRAMEWORKS = (
     Framework("nicegui", "3.18", "what is mounted in its app", "`ui.run_with()` has the parent start the app"),
     Framework("panel", "1.10", "the apps beside it", "its parent starts it; it is no mount"),
     Framework("servestatic", "4.4", "the wrapped app"),
+    Framework("shiny", "1.8", "the app"),
 )
 # fmt: on
 
