@@ -48,6 +48,7 @@ FRAMEWORKS = (
               "all of those turn the lifespan away; consumers are never asked"),
     Framework("dash", "4.4", "its FastAPI or Quart, and what is mounted there"),
     Framework("django", "6.1", "-", "has no lifespan: hooks and the apps beside it are run"),
+    Framework("django-asgi-lifespan", "0.5", "the site", "its handler takes the lifespan"),
     Framework("elastic-apm", "6.26", "the wrapped app"),
     Framework("gradio", "6.31", "what is mounted in its app", "`mount_gradio_app()` has the parent start the app"),
     Framework("hypercorn", "0.18", "the apps of its dispatcher", "the dispatcher itself is sent nothing"),
