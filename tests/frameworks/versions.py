@@ -50,13 +50,21 @@ FRAMEWORKS = (
     Framework("django", "6.1", "-", "has no lifespan: hooks and the apps beside it are run"),
     Framework("django-asgi-lifespan", "0.5", "the site", "its handler takes the lifespan"),
     Framework("elastic-apm", "6.26", "the wrapped app"),
+    Framework("fastapi", "0.165", "mounted apps, those of included routers too", "included routers are merged by it"),
     Framework("gradio", "6.31", "what is mounted in its app", "`mount_gradio_app()` has the parent start the app"),
     Framework("hypercorn", "0.18", "the apps of its dispatcher", "the dispatcher itself is sent nothing"),
+    Framework("marimo", "0.25", "the apps beside it",
+              "the lifespan of a notebook fails in any server but marimo's own: it is sent nothing"),
     Framework("msgpack-asgi", "3.0", "the wrapped app"),
     Framework("nicegui", "3.18", "what is mounted in its app", "`ui.run_with()` has the parent start the app"),
     Framework("panel", "1.10", "the apps beside it", "its parent starts it; it is no mount"),
+    Framework("piccolo-admin", "1.14", "the admin, and what is mounted in it"),
+    Framework("python-fasthtml", "0.14", "mounted apps"),
     Framework("servestatic", "4.4", "the wrapped app"),
     Framework("shiny", "1.8", "the app"),
+    Framework("sqladmin", "0.32", "the admin", "keeps the app that it is mounted in, which is started once"),
+    Framework("starlette", "1.10", "mounted apps"),
+    Framework("starlette-admin", "1.0", "-", "turns the lifespan away"),
 )
 # fmt: on
 
