@@ -44,6 +44,7 @@ FRAMEWORKS = (
     Framework("asgi-user-agents", "0.4", "the wrapped app"),
     Framework("blacknoise", "1.2", "the wrapped app", "the middleware turns the lifespan away"),
     Framework("bokeh-fastapi", "0.1", "the apps beside it", "its parent runs its task; it is no mount"),
+    Framework("chainlit", "2.12", "-", "its shutdown ends the process: left alone with a warning", resolves=False),
     Framework("channels", "4.3", "the apps behind protocols, routes, stacks and origin validators",
               "all of those turn the lifespan away; consumers are never asked"),
     Framework("dash", "4.4", "its FastAPI or Quart, and what is mounted there"),
