@@ -70,7 +70,7 @@ def read(lifespan: object) -> Reading:
     reading = Reading()
     # With each thing the globals of the function that named it: helpers are followed inside one module.
     todo: list[tuple[Any, dict[int, object], object]] = [(lifespan, reading.held, None)]
-    todo += [(method, reading.held, None) for method in _methods(lifespan)]
+    todo += [(part, reading.held, None) for part in _parts(lifespan)]
     while todo:
         thing, shelf, module = todo.pop()
         if id(thing) in reading.held or id(thing) in shelf:
@@ -84,13 +84,16 @@ def read(lifespan: object) -> Reading:
     return reading
 
 
-def _methods(lifespan: Any) -> Iterator[object]:
-    """The methods of a lifespan that is a class of contexts, or an object that can be called."""
+def _parts(lifespan: Any) -> Iterator[object]:
+    """The methods of a lifespan that is a class of contexts; of an object that can be called, what it keeps too."""
     if is_a(lifespan, type):
         attributes = cast("Mapping[str, object]", vars(lifespan))
         yield from (method for method in attributes.values() if is_a(method, types.FunctionType))
     elif not is_a(lifespan, types.FunctionType, types.MethodType):
         yield getattr(cast("type[object]", type(lifespan)), "__call__", None)  # noqa: B004 - the method itself is wanted
+        if not is_a(lifespan, HookRegistry):
+            # FastHTML: `app.lifespan.ls` is the user's.
+            yield from getattr(lifespan, "__dict__", {}).values()
 
 
 def _held_by(thing: Any) -> Iterator[object]:

@@ -123,6 +123,7 @@ ROWS = (
          _self("router"), lifespan="router.lifespan_context", sent=Sent.AS_ROOT),
     _row("nicegui.app.app.App", "ui.run_with() puts its lifespan around the parent's",
          _self("router"), lifespan="router.lifespan_context", sent=Sent.AS_ROOT),
+    _row("marimo._utils.lifespans.Lifespans", "of a notebook's: fails in any server but marimo's own", sent=Sent.NEVER),
     _row("shiny._app.App", "hands all to a Starlette", _passes_on("starlette_app")),
 
     # Other frameworks.

@@ -133,6 +133,26 @@ def test_a_method_shared_by_two_apps_is_in_doubt() -> None:
     assert claim(service.run, Starlette(lifespan=service.run)) is Claim.DOUBT
 
 
+def test_what_an_object_keeps_that_is_a_lifespan_is_held() -> None:
+    """FastHTML keeps the user's lifespan in one of its own."""
+
+    class Keeps:
+        def __init__(self, *lifespans: object) -> None:
+            self.lifespans = lifespans
+
+        def __call__(self, app: object) -> object:  # pragma: no cover - it is read, not run
+            raise AssertionError
+
+    sub = Starlette()
+
+    def by_hand(app: object) -> object:  # pragma: no cover - it is read, not run
+        return sub.router.lifespan_context(sub)
+
+    assert claim(Keeps(lifespan_of_nobody, sub.router.lifespan_context), sub) is Claim.CERTAIN
+    assert claim(Keeps(by_hand), sub) is Claim.DOUBT
+    assert claim(Keeps(lifespan_of_nobody), sub) is Claim.NONE
+
+
 def test_defaults_are_held() -> None:
     """Positional ones and those by name."""
     sub = Starlette()

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Host, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
-from asgi_lifespan_mw import LifespanMiddleware, _containers, register_container
+from asgi_lifespan_mw import Isolated, LifespanMiddleware, _containers, register_container
 from asgi_lifespan_mw._containers import Sent, full_name, row_of
 from asgi_lifespan_mw._mounts import look_inside, same_as, sent_to
 from asgi_lifespan_mw._types import ASGIApp
@@ -228,6 +228,20 @@ async def test_what_its_parent_starts_is_started_at_the_root_and_where_it_is_nam
     await lived(LifespanMiddleware(gradio))
     await lived(LifespanMiddleware(Starlette(routes=[Mount("/gradio", gradio)]), mounts=[gradio]))
     assert log == started_and_stopped("gradio") * 2
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, decorated, Isolated], ids=["bare", "wrapped", "isolated"])
+async def test_an_app_whose_kind_of_lifespan_fails_elsewhere_is_sent_nothing(
+    wrap: Callable[[ASGIApp], ASGIApp],
+) -> None:
+    """A notebook of marimo is a plain Starlette, known by its lifespan alone; what is mounted in it is started."""
+    log: list[str] = []
+    notebook = Starlette(
+        lifespan=an("marimo._utils.lifespans.Lifespans"), routes=[Mount("/deep", Records(log, "deep"))]
+    )
+    await lived(LifespanMiddleware(Starlette(routes=[Mount("/notebook", wrap(notebook))])))
+    await lived(LifespanMiddleware(wrap(notebook)))
+    assert log == started_and_stopped("deep") * 2
 
 
 @pytest.fixture

@@ -48,7 +48,12 @@ class Witness:
             host: the host that is asked.
             options: what else the middleware is given.
         """
-        served = LifespanMiddleware(app, **options)
+        await self.sees_served(LifespanMiddleware(app, **options), *names, state=state, host=host)
+
+    async def sees_served(
+        self, served: ASGIApp, *names: str, state: dict[str, str] | None = None, host: str = "test"
+    ) -> None:
+        """The same for an app that uses the package already."""
         async with serving(served) as server:
             for path, name in (state or {}).items():
                 assert name in await state_seen(served, server, path, headers=[(b"host", host.encode())])

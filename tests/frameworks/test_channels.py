@@ -7,25 +7,17 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from tests.frameworks import django_site
 from tests.frameworks.nested import ASYNCIO, Witness
 from tests.frameworks.versions import needs
 from tests.usages import show_state
 
-django = needs("django", "django")
 needs("channels", "channels")
-conf, http, urls = needs("django", "django.conf"), needs("django", "django.http"), needs("django", "django.urls")
+urls = needs("django", "django.urls")
 
 pytestmark = ASYNCIO
 
-
-async def hello(request: Any) -> Any:
-    """A view that answers with the keys of the state that the request sees."""
-    return http.JsonResponse(list(request.scope["state"]), safe=False)
-
-
-urlpatterns = [urls.path("hello", hello)]
-conf.settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="for tests", STATIC_URL="/static/")
-django.setup()
+django_site.set_up()
 
 asgi = needs("django", "django.core.asgi")
 static = needs("django", "django.contrib.staticfiles.handlers")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.frameworks.versions import FRAMEWORKS, Framework, installed
+from tests.frameworks.versions import FRAMEWORKS, REQUIRED, Framework, installed
 
 README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -18,7 +18,8 @@ def test_the_table_of_frameworks_is_that_of_the_tests() -> None:
     assert names == sorted(names)
 
 
+@pytest.mark.skipif(not REQUIRED, reason="versions are compared where the frameworks are asked for")
 @pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda framework: framework.distribution)
 def test_the_table_names_the_version_that_is_tested(framework: Framework) -> None:
-    """Whoever tests a newer one writes it down."""
+    """Whoever tests a newer one writes it down; whoever has one by chance need not."""
     assert installed(framework.distribution) in (framework.tested, None)
