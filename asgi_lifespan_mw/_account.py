@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import sysconfig
 import traceback
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -12,7 +13,11 @@ from ._unit import Stage, Unit
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
+CAUSE_FIRST = "the cause first"
+"""What the message of a group of ours ends with."""
+
 _NOT_THE_USERS = (os.path.dirname(__file__) + os.sep, os.sep + "contextlib.py")  # noqa: PTH120 - parts of file names
+_INSTALLED = ("<", os.path.dirname(__file__) + os.sep, *sysconfig.get_paths().values())  # noqa: PTH120 - as above
 _DEEDS = {Stage.STARTING: "startup failed", Stage.STARTED: "crash"}
 _RUNS_ALREADY = re.compile(r"\b(already|only be called once|once per)\b")
 
@@ -56,7 +61,15 @@ def combined(phase: str, errors: Sequence[BaseException]) -> BaseException:
     distinct = list({id(error): error for error in errors}.values())
     if len(distinct) == 1:
         return distinct[0]
-    return BaseExceptionGroup(f"{phase} failed, the cause first", distinct)
+    return BaseExceptionGroup(f"{phase} failed, {CAUSE_FIRST}", distinct)
+
+
+def users_traceback(error: BaseException) -> str:
+    """An error with its traceback from where code begins that is neither ours, nor Python's, nor installed."""
+    part = error.__traceback__
+    while part is not None and part.tb_frame.f_code.co_filename.startswith(_INSTALLED):
+        part = part.tb_next
+    return "".join(traceback.format_exception(type(error), error, part)).strip()
 
 
 def _told_of_ours(error: BaseException) -> str:
