@@ -17,7 +17,8 @@ CAUSE_FIRST = "the cause first"
 """What the message of a group of ours ends with."""
 
 _NOT_THE_USERS = (os.path.dirname(__file__) + os.sep, os.sep + "contextlib.py")  # noqa: PTH120 - parts of file names
-_INSTALLED = ("<", os.path.dirname(__file__) + os.sep, *sysconfig.get_paths().values())  # noqa: PTH120 - as above
+_IMPORTING = (*_NOT_THE_USERS, "<frozen importlib", os.sep + "importlib" + os.sep)
+_INSTALLED = (*_IMPORTING, "site-packages", "dist-packages", sysconfig.get_path("stdlib") + os.sep)
 _DEEDS = {Stage.STARTING: "startup failed", Stage.STARTED: "crash"}
 _RUNS_ALREADY = re.compile(r"\b(already|only be called once|once per)\b")
 
@@ -66,9 +67,7 @@ def combined(phase: str, errors: Sequence[BaseException]) -> BaseException:
 
 def users_traceback(error: BaseException) -> str:
     """An error with its traceback from where code begins that is neither ours, nor Python's, nor installed."""
-    part = error.__traceback__
-    while part is not None and part.tb_frame.f_code.co_filename.startswith(_INSTALLED):
-        part = part.tb_next
+    part = _users_part(error, _INSTALLED) or _users_part(error, _IMPORTING)
     return "".join(traceback.format_exception(type(error), error, part)).strip()
 
 
@@ -115,9 +114,9 @@ def _traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, _users_part(error) or error.__traceback__)).strip()
 
 
-def _users_part(error: BaseException) -> TracebackType | None:
+def _users_part(error: BaseException, others: tuple[str, ...] = _NOT_THE_USERS) -> TracebackType | None:
     """The traceback from where the user's code begins; None where there is none of it."""
     part = error.__traceback__
-    while part is not None and any(place in part.tb_frame.f_code.co_filename for place in _NOT_THE_USERS):
+    while part is not None and any(place in part.tb_frame.f_code.co_filename for place in others):
         part = part.tb_next
     return part

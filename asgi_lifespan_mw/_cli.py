@@ -110,6 +110,9 @@ def _positive(text: str) -> float | None:
 
 def _carried_out(options: argparse.Namespace, screen: "_Screen") -> tuple[str, int]:
     """Do what was asked for; return what to print and the exit status."""
+    backend = getattr(options, "backend", "asyncio")
+    if backend != "asyncio" and importlib.util.find_spec(backend) is None:
+        raise BadUsage(f"--backend {backend} needs {backend}: pip install {backend}")
     app = load(options.app, options.app_dir, is_factory=options.factory)
     list(same_as(app))  # the first look loads the containers that packages bring, which is no part of the startup
     with _warnings() as findings:
@@ -136,8 +139,7 @@ def _text(report: Report, options: argparse.Namespace, error: str, findings: Seq
     # Where standard output is no terminal there is no width to go by, unless COLUMNS tells one.
     stdout = sys.__stdout__
     on_terminal = stdout is not None and stdout.isatty()
-    width = os.get_terminal_size(stdout.fileno()).columns if on_terminal and stdout is not None else 0
-    width = width or int(os.environ.get("COLUMNS") or 100)
+    width = _columns(stdout) if on_terminal and stdout is not None else int(os.environ.get("COLUMNS") or 100)
     is_colored = on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     backend = f" on {options.backend}, Python {platform.python_version()}" if options.command == "check" else ""
     parts = [f"{options.app}{backend}", tree(report, width, is_colored=is_colored)]
@@ -145,6 +147,10 @@ def _text(report: Report, options: argparse.Namespace, error: str, findings: Seq
     parts += [f"warning: {finding}" for finding in findings]
     parts += [error] if error else []
     return "\n\n".join(part for part in parts if part)
+
+
+def _columns(terminal: TextIO) -> int:
+    return os.get_terminal_size(terminal.fileno()).columns or 80  # some terminals do not know their size
 
 
 def _summary(report: Report) -> str:
@@ -286,6 +292,7 @@ def _check(app: Any, options: argparse.Namespace, screen: "_Screen") -> tuple[Re
         with screen.showing(run.record):
             _run(run, options.backend)
     except KeyboardInterrupt:
+        screen.write("\n")  # a terminal has written ^C
         error, status = _interrupted(run.record.report()), INTERRUPTED
     except BaseException as raised:
         error, status = _failure(run.record.report(), raised), FAILED
@@ -294,10 +301,6 @@ def _check(app: Any, options: argparse.Namespace, screen: "_Screen") -> tuple[Re
 
 
 def _run(run: Run, backend: str) -> None:
-    library = backend if backend != "asyncio" else "anyio"
-    if importlib.util.find_spec(library) is None:
-        raise BadUsage(f"--backend {backend} needs {backend}: pip install {backend}")
-
     async def live() -> None:
         await run.start()
         if not run.is_refused:
@@ -415,8 +418,7 @@ class _Screen:
             # The cursor stays at the start of the line: a terminal that is made narrower wraps the line below it, and
             # what comes next clears all of it.
             if self._is_at_start:
-                width = os.get_terminal_size(self._stream.fileno()).columns
-                self._stream.write(f"\x1b[?25l\x1b[J{line[: width - 1]}\r")
+                self._stream.write(f"\x1b[?25l\x1b[J{line[: _columns(self._stream) - 1]}\r")
                 self._stream.flush()
 
     def _show_plain(self, report: Report, now: float) -> None:

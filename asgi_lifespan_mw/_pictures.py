@@ -16,9 +16,9 @@ VERSION: Final = 1
 
 _MARKS = {"stopped": "✓", "started": "✓", "failed": "✗", "cancelled": "✗", "left out": "○", "unsupported": "○"}
 _INKS = {"✓": "32", "✗": "31", "○": "2", "█": "32", "▒": "36", "dim": "2", "bold": "1"}
-_ASCII: Final = str.maketrans("✓✗○█▒│├└─…·", "+xo#=||`-.~")
+_ASCII: Final = str.maketrans("✓✗○█▒│├└─…·µ", "+xo#=||`-.~u")
 _SHORT, _SHORTEST = 0.01, 0.0001
-"""Seconds below which milliseconds have a decimal, and below which they are not told."""
+"""Seconds below which milliseconds have a decimal, and below which there are microseconds."""
 _NARROWEST_AXIS, _WIDEST_AXIS = 10, 60
 
 
@@ -30,7 +30,7 @@ def seconds(value: float | None) -> str:
         return f"{value:.3g} s"
     if value >= _SHORT:
         return f"{value * 1000:.0f} ms"
-    return f"{value * 1000:.1f} ms" if value >= _SHORTEST else "<0.1 ms"
+    return f"{value * 1000:.1f} ms" if value >= _SHORTEST else f"{value * 1e6:.0f} µs"
 
 
 def name(row: UnitReport) -> str:
