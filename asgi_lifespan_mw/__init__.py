@@ -17,6 +17,7 @@ from ._errors import (
 from ._lifespan import Lifespan
 from ._manager import LifespanManager
 from ._middleware import LifespanMiddleware
+from ._report import Report, UnitReport
 from ._state import Isolated
 from ._threaded import threaded
 
@@ -30,6 +31,9 @@ __all__ = [
     "Isolated",
     "threaded",
     "register_container",
+    # What a run did.
+    "Report",
+    "UnitReport",
     # What looks at an app in a test suite.
     "check_lifespan",
     "Finding",

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import sysconfig
 import traceback
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -12,7 +13,12 @@ from ._unit import Stage, Unit
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
+CAUSE_FIRST = "the cause first"
+"""What the message of a group of ours ends with."""
+
 _NOT_THE_USERS = (os.path.dirname(__file__) + os.sep, os.sep + "contextlib.py")  # noqa: PTH120 - parts of file names
+_IMPORTING = (*_NOT_THE_USERS, "<frozen importlib", os.sep + "importlib" + os.sep)
+_INSTALLED = (*_IMPORTING, "site-packages", "dist-packages", sysconfig.get_path("stdlib") + os.sep)
 _DEEDS = {Stage.STARTING: "startup failed", Stage.STARTED: "crash"}
 _RUNS_ALREADY = re.compile(r"\b(already|only be called once|once per)\b")
 
@@ -61,7 +67,13 @@ def combined(phase: str, errors: Sequence[BaseException]) -> BaseException:
     distinct = list({id(error): error for error in errors}.values())
     if len(distinct) == 1:
         return distinct[0]
-    return BaseExceptionGroup(f"{phase} failed, the cause first", distinct)
+    return BaseExceptionGroup(f"{phase} failed, {CAUSE_FIRST}", distinct)
+
+
+def users_traceback(error: BaseException) -> str:
+    """An error with its traceback from where code begins that is neither ours, nor Python's, nor installed."""
+    part = _users_part(error, _INSTALLED) or _users_part(error, _IMPORTING)
+    return "".join(traceback.format_exception(type(error), error, part)).strip()
 
 
 def _told_of_ours(error: BaseException) -> str:
@@ -103,9 +115,9 @@ def _traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, _users_part(error) or error.__traceback__)).strip()
 
 
-def _users_part(error: BaseException) -> TracebackType | None:
+def _users_part(error: BaseException, others: tuple[str, ...] = _NOT_THE_USERS) -> TracebackType | None:
     """The traceback from where the user's code begins; None where there is none of it."""
     part = error.__traceback__
-    while part is not None and any(place in part.tb_frame.f_code.co_filename for place in _NOT_THE_USERS):
+    while part is not None and any(place in part.tb_frame.f_code.co_filename for place in others):
         part = part.tb_next
     return part

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, cast, final
 
 from ._app import checked_app, straight_through
@@ -12,10 +13,12 @@ from ._lifespan import Lifespan
 from ._mounts import is_nested
 from ._protocol import Phase
 from ._registry import ContextFunction, HookRegistry
+from ._report import Report
 from ._run import Run
 from ._settings import Settings, checked_apps, checked_mounts, checked_seconds
 from ._tasks import is_cancellation, is_gone
 from ._types import ASGIApp, Receive, Scope, Send, State
+from ._unit import Unit
 
 LifespanArgument: TypeAlias = Lifespan | ContextFunction
 
@@ -83,6 +86,7 @@ class LifespanMiddleware(HookRegistry):
         self._on_crash: OnCrash = checked_on_crash(on_crash)
         # The state of each run that is on, for the requests of a server that has none; the last one counts.
         self._states: list[State] = []
+        self._report: Callable[[], Report | None] = lambda: None
 
     @straight_through
     def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
@@ -99,6 +103,11 @@ class LifespanMiddleware(HookRegistry):
         if self._states and "state" not in scope:
             scope = {**scope, "state": self._states[-1].copy()}
         return self.app(scope, receive, send)
+
+    @property
+    def report(self) -> Report | None:
+        """What was started and stopped in the run that began last, and how long it took; None before the first."""
+        return self._report()
 
     @contextmanager
     def override(self, hook: HookFunction | ASGIApp | str, replacement: HookFunction | None) -> Generator[None]:
@@ -130,7 +139,23 @@ class LifespanMiddleware(HookRegistry):
         await _received(receive, "lifespan.startup", Phase.IDLE)
         state: State = scope.get("state", {})
         policy = CrashPolicy(self._on_crash)
-        run = Run(self.app, self.plan(), self._settings(), {**scope, "state": state}, on_crash=policy)
+        run = self.new_run({**scope, "state": state}, on_crash=policy)
+        try:
+            await self._live(run, state, policy, receive, send)
+        finally:
+            if self._report == run.record.report:
+                report = run.record.report()
+                self._report = lambda: report  # the run, with all that its units hold, is let go
+
+    def new_run(
+        self, scope: dict[str, Any], *, on_crash: Callable[[Unit], None] = lambda _: None, **changes: Any
+    ) -> Run:
+        """Prepare a run, which `report` is of from now on; `changes` are settings that differ in it."""
+        run = Run(self.app, self.plan(), replace(self._settings(), **changes), scope, on_crash=on_crash)
+        self._report = run.record.report
+        return run
+
+    async def _live(self, run: Run, state: State, policy: CrashPolicy, receive: Receive, send: Send) -> None:
         await _or_tell(run.start(), "startup", run, send)
         if run.is_refused and run.refusal is not None:
             raise run.refusal

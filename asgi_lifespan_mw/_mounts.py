@@ -58,10 +58,12 @@ class Inside:
     Attributes:
         nested: the apps that its lifespan does not reach, in route order.
         reached: the objects that it does reach, beside the app.
+        forwarded: those of them that the app, or what is in it, starts with a lifespan of their own.
     """
 
     nested: list[Nested] = field(default_factory=list[Nested])
     reached: list[Any] = field(default_factory=list[Any])
+    forwarded: list[Nested] = field(default_factory=list[Nested])
 
 
 def look_inside(app: object, path: str, *, delivered: bool, excluded: Iterable[object] = ()) -> Inside:
@@ -71,15 +73,23 @@ def look_inside(app: object, path: str, *, delivered: bool, excluded: Iterable[o
         app: the app.
         path: where it is mounted itself.
         delivered: whether it took its lifespan. If it turned it away, what it would have passed on is nested too.
-        excluded: apps that are not looked into.
+        excluded: apps that are not looked into, though they are found where they are nested.
     """
     inside = Inside()
-    _look(app, path, inside, {id(app), *map(id, excluded)}, delivered=delivered)
+    _look(app, path, inside, {id(app)}, frozenset(map(id, excluded)), delivered=delivered)
     return inside
 
 
 def _look(
-    app: object, path: str, inside: Inside, seen: set[int], *, delivered: bool, is_part: bool = False, depth: int = 0
+    app: object,
+    path: str,
+    inside: Inside,
+    seen: set[int],
+    excluded: frozenset[int],
+    *,
+    delivered: bool,
+    is_part: bool = False,
+    depth: int = 0,
 ) -> None:
     for inner, kind, segment in _edges(app, is_part=is_part):
         if id(inner) in seen:
@@ -90,13 +100,17 @@ def _look(
             is_mount = kind is Kind.SKIPS and (segment is not None or behind != "")
             inside.nested.append(Nested(inner, behind, is_mount=is_mount))
             continue
+        if id(inner) in excluded:
+            continue
         leads_to_part = kind is Kind.PART
         if not leads_to_part:
             inside.reached.append(inner)
+        if kind is Kind.FORWARDS:
+            inside.forwarded.append(Nested(inner, behind, is_mount=bool(segment)))
         takes = delivered or kind is Kind.FORWARDS
         if depth < MOST_WRAPPERS:
             deeper = depth + (row_of(app) is None)
-            _look(inner, behind, inside, seen, delivered=takes, is_part=leads_to_part, depth=deeper)
+            _look(inner, behind, inside, seen, excluded, delivered=takes, is_part=leads_to_part, depth=deeper)
 
 
 def _edges(app: object, *, is_part: bool = False) -> Iterator[tuple[Any, Kind, str | None]]:
@@ -167,6 +181,12 @@ def sent_to(app: object) -> Sent:
         return Sent.NEVER
     rows = (row_of(thing) for thing in (*same_as(app, _ONE_LIFESPAN), *lifespans_of(app, _ONE_LIFESPAN)))
     return next((row.sent for row in rows if row is not None and row.sent is not Sent.ALWAYS), Sent.ALWAYS)
+
+
+def why_none(app: object) -> str:
+    """What is known of an app that is sent no lifespan."""
+    rows = (row_of(thing) for thing in same_as(app, _ONE_LIFESPAN))
+    return next((row.why for row in rows if row is not None and row.sent is not Sent.ALWAYS), "it can't be called")
 
 
 def reason_against(app: object) -> str | None:

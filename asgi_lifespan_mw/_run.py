@@ -4,18 +4,17 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, final
 
-import anyio
-
 from ._account import account, combined, log_failure, log_failures
 from ._app import name_of
 from ._containers import Sent
 from ._hooks import Hook, Kind
-from ._mounts import sent_to
+from ._mounts import sent_to, why_none
+from ._report import Record, Report
 from ._settings import Settings
 from ._state import Realm
 from ._tasks import is_cancellation, is_gone
 from ._tree import Node, Tree
-from ._unit import Unit
+from ._unit import AROUND, Stage, Unit
 from ._units import UnitFailed, Units
 
 logger = logging.getLogger("asgi_lifespan_mw")
@@ -35,6 +34,7 @@ class Run:
 
     Attributes:
         label: what the app at the root is called.
+        record: what there is to tell of it.
         is_refused: whether the app turned the lifespan away, and nothing else was to be run.
         refusal: the exception with which it did; None if it just returned.
     """
@@ -68,13 +68,16 @@ class Run:
         self._scope = scope
         self._tree: Tree | None = None
         self._hooks = list(hooks)
-        self._hook_app = scope.get("app", app)
+        self.record = Record([_unit_of(hook, scope.get("app", app)) for hook in self._hooks], sends_to_app)
         self._settings = settings
-        self._sends_to_app = sends_to_app
         self._on_crash = on_crash
         self._is_serving = False
         self._mounts = 0
         self._error_of_ours: BaseException | None = None
+        around = AROUND.get(None)
+        # Later ones are not kept: a unit that runs apps for days would gather them.
+        if around is not None and around.stage is Stage.STARTING:
+            around.runs.append(self.record)
 
     async def start(self) -> None:
         """Start everything, in order.
@@ -85,7 +88,7 @@ class Run:
 
         *Cancellation:* everything is stopped, shielded; then it is raised again.
         """
-        began = anyio.current_time()
+        self.record.note("start")
         self._units.allow(self._settings.startup_timeout)
         try:
             await self._start_all()
@@ -101,7 +104,8 @@ class Run:
             self._error_of_ours = error
         else:
             if not self.is_refused:
-                self._log("startup", began)
+                self.record.note("started")
+                self._log("startup", "start", "started")
             return
         await self._stop_units()
         self._realm.undo()
@@ -115,12 +119,11 @@ class Run:
 
         *Cancellation:* what is left is stopped, shielded; then it is raised again.
         """
-        began = anyio.current_time()
         self._is_serving = False
         await self._stop_units()
         if self._units.failures:
             self._raise("shutdown")
-        self._log("shutdown", began)
+        self._log("shutdown", "stop", "stopped")
 
     async def stop_after(self, error: BaseException) -> None:
         """Stop everything because what ran in between raised `error`, which the caller raises again.
@@ -142,14 +145,15 @@ class Run:
 
     async def abandon(self) -> None:
         """Stop everything within the time for that, whatever comes between; errors are logged."""
-        began = anyio.current_time()
+        self.record.note("stop")
         self._is_serving = False
         limit = self._settings.shutdown_timeout
         self._units.allow(CANCELLED_LIMIT if limit is None else limit)
         await self._units.stop_shielded()
+        self.record.note("stopped")
         self._leave()
         log_failures(self._units.failures)
-        self._log("shutdown", began)
+        self._log("shutdown", "stop", "stopped")
 
     def serve(self) -> None:
         """Let requests see the state, and treat what breaks from now on as a crash."""
@@ -161,12 +165,20 @@ class Run:
         """What failed, as the message of a ``lifespan.*.failed``."""
         return account(self._units.failures, self._error_of_ours)
 
+    def survey(self) -> Report:
+        """What would be started, as far as can be seen without starting anything. Such a run is not started."""
+        tree = self._tree = self._new_tree()
+        tree.read(hook.function for hook in self._hooks)
+        _walk(tree, tree.root)
+        tree.leave()
+        return self.record.report()
+
     async def _start_all(self) -> None:
-        tree = self._tree = Tree(self._app, self.label, self._scope, self._realm, self._settings)
+        tree = self._tree = self._new_tree()
         tree.share(self._units.context)
         await self._start_hooks()
         tree.read(hook.function for hook in self._hooks)
-        if self._sends_to_app and sent_to(self._app) is not Sent.NEVER and not tree.is_excluded(tree.root.aliases):
+        if self.record.sends_to_app and not self.record.reason_against_root:
             await self._start_nodes(tree, [tree.root])
         if self._settings.concurrent:
             await self._start_levels(tree)
@@ -175,9 +187,17 @@ class Run:
         if not tree.root.delivered:
             self._tell_refusal(tree.root)
 
+    def _new_tree(self) -> Tree:
+        tree = Tree(self._app, self.label, self._scope, self._realm, self._settings)
+        if tree.is_excluded(tree.root.aliases):
+            self.record.reason_against_root = "is excluded"
+        elif sent_to(self._app) is Sent.NEVER:
+            self.record.reason_against_root = f"is sent no lifespan: {why_none(self._app)}"
+        self.record.root = tree.root
+        return tree
+
     async def _start_hooks(self) -> None:
-        for hook in self._hooks:
-            unit = _unit_of(hook, self._hook_app)
+        for unit in self.record.hooks:
             await self._units.start(unit)
             self._realm.add(unit.name, {}, unit.state)
 
@@ -202,6 +222,7 @@ class Run:
             self._mounts += node is not tree.root
 
     async def _stop_units(self) -> None:
+        self.record.note("stop")
         self._units.allow(self._settings.shutdown_timeout)
         try:
             await self._units.stop()
@@ -209,6 +230,7 @@ class Run:
             if not is_gone(error):
                 await self.abandon()
             raise
+        self.record.note("stopped")
         self._leave()
 
     def _leave(self) -> None:
@@ -238,10 +260,15 @@ class Run:
         else:
             logger.warning("%s does not support the lifespan protocol", root.label, exc_info=refusal)
 
-    def _log(self, phase: str, began: float) -> None:
-        took = anyio.current_time() - began
-        of_app = f"{self.label}, " if self._sends_to_app else ""
+    def _log(self, phase: str, first: str, then: str) -> None:
+        took = self.record.seconds(first, then)
+        of_app = f"{self.label}, " if self.record.sends_to_app else ""
         logger.info("%s complete in %.3f s: %shooks %d, mounts %d", phase, took, of_app, len(self._hooks), self._mounts)
+
+
+def _walk(tree: Tree, parent: Node) -> None:
+    for node in tree.children(parent):
+        _walk(tree, node)
 
 
 def _unit_of(hook: Hook, app: object) -> Unit:

@@ -34,7 +34,9 @@ class Realm:
         self._found = state.copy()
         self._setters: dict[str, _Setter] = {}
 
-    def add(self, unit: str, before: Mapping[str, Any], after: Mapping[str, Any], *, is_mount: bool = False) -> None:
+    def add(
+        self, unit: str, before: Mapping[str, Any], after: Mapping[str, Any], *, is_mount: bool = False
+    ) -> list[str]:
         """Take over what a unit set.
 
         Args:
@@ -43,9 +45,13 @@ class Realm:
             after: what it left.
             is_mount: whether `Isolated` would help.
 
+        Returns:
+            The keys that it set.
+
         Raises:
             StateCollision: another unit set one of the keys to another object.
         """
+        added: list[str] = []
         for key, value in after.items():
             if key in before and before[key] is value:
                 continue
@@ -55,6 +61,8 @@ class Realm:
                 raise StateCollision(key, first.unit, unit, _advice(key, isolable=is_mount or first.is_mount))
             self._setters.setdefault(key, _Setter(unit, is_mount))
             self.state[key] = value
+            added.append(key)
+        return added
 
     def undo(self) -> None:
         """Take back what units set, after a failed startup: a server that tries again finds what it had."""

@@ -23,6 +23,7 @@ from ._mounts import (
     reason_against,
     same_as,
     sent_to,
+    why_none,
 )
 from ._once import Running
 from ._protocol import Phase
@@ -56,6 +57,8 @@ class Node:
         session: its lifespan; None for an app whose lifespan is not ours to run.
         unit: its unit, once it was made.
         noted: which of the aliases were not known to run before.
+        found: what is nested in it, in the order in which it was found.
+        added: the keys of the state that it set.
     """
 
     app: Any
@@ -70,6 +73,8 @@ class Node:
     session: Session | None = None
     unit: Unit | None = None
     noted: list[object] = field(default_factory=list[object])
+    found: list["Node | LeftOut"] = field(default_factory=list["Node | LeftOut"])
+    added: list[str] = field(default_factory=list[str])
 
     def lineage(self) -> Iterator["Node"]:
         """The app and those that it is nested in, from the inside out."""
@@ -82,6 +87,20 @@ class Node:
     def delivered(self) -> bool:
         """Whether the app took its lifespan, or has one that is not ours to run."""
         return self.session is None or self.session.phase is not Phase.UNSUPPORTED
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An app that is not started by us.
+
+    Attributes:
+        nested: the app.
+        reason: why.
+    """
+
+    nested: Nested
+    reason: str
 
 
 @final
@@ -149,7 +168,7 @@ class Tree:
         """
         if node.delivered:
             self._started.update(map(id, node.aliases))
-            node.realm.add(node.label, node.given, node.state, is_mount=node is not self.root)
+            node.added = node.realm.add(node.label, node.given, node.state, is_mount=node is not self.root)
             return
         # What is inside never got the lifespan, and may be asked itself.
         inside = [thing for thing in node.noted if thing is not node.app]
@@ -170,6 +189,7 @@ class Tree:
             return
         inside = look_inside(parent.app, parent.path, delivered=parent.delivered, excluded=self._excluded.values())
         self._running.note(inside.reached)
+        parent.found += [LeftOut(nested, "is started by its parent") for nested in inside.forwarded]
         readings = parent.readings
         if inside.nested and parent.delivered:
             readings = [*readings, *map(read, lifespans_of(parent.app))]
@@ -177,21 +197,25 @@ class Tree:
         given = dict(parent.state)
         if parent is self.root and not isinstance(self._settings.mounts, str):
             for nested in self._named(self._settings.mounts):
-                yield self._child(nested, parent, given, readings)
+                node = self._child(nested, parent, given, readings)
+                parent.found.append(node)
+                yield node
             return
         # An app that keeps the one that it is mounted in, as admin sites do, is no wrapper of it.
         around = {id(thing) for node in parent.lineage() for thing in node.aliases}
         for nested in inside.nested:
-            if not self._is_free(nested, around):
+            taken = self._taken(nested, around)
+            if taken:
+                parent.found.append(LeftOut(nested, taken))
                 continue
             node = self._child(nested, parent, given, readings)
-            match _claim(nested, readings):
-                case Claim.NONE:
-                    yield node
-                case Claim.CERTAIN:  # what is mounted in it is started by nobody
-                    yield from self.children(node)
-                case _:
-                    pass
+            claim, reason = _claim(nested, readings)
+            parent.found.append(node if claim is Claim.NONE else LeftOut(nested, reason))
+            if claim is Claim.NONE:
+                yield node
+            elif claim is Claim.CERTAIN:  # what is mounted in it is started by nobody
+                yield from self.children(node)
+                parent.found += node.found
 
     def _named(self, apps: Iterable[object]) -> Iterator[Nested]:
         """The mounts that the user named, where they are mounted; each once, though there be doubt."""
@@ -215,15 +239,16 @@ class Tree:
                 todo += inner
                 yield from inner
 
-    def _is_free(self, nested: Nested, around: set[int]) -> bool:
+    def _taken(self, nested: Nested, around: set[int]) -> str:
+        """Why an app is not to be started; empty if it is free."""
         if self.is_excluded(nested.aliases):
-            return False
+            return "is excluded"
         others = (thing for thing in nested.aliases if id(thing) not in around)
         if self._running.knows_any([nested.app, *others]):
             logger.debug("%s runs already and is not started again", nested.label)
             self._share_isolated(nested.aliases)
-            return False
-        return True
+            return "runs already"
+        return ""
 
     def _share_isolated(self, aliases: Iterable[Any]) -> None:
         """Give a second `Isolated` around one app, which runs already, the state that the first one has."""
@@ -263,11 +288,11 @@ class Tree:
         return self._scope.get("app", self.root.app)
 
 
-def _claim(nested: Nested, readings: Iterable[Reading]) -> Claim:
-    """Whether a lifespan around the app seems to run it; then it is left alone, as it would be without us."""
+def _claim(nested: Nested, readings: Iterable[Reading]) -> tuple[Claim, str]:
+    """Whether a lifespan around the app seems to run it, and why; then it is left alone, as it would be without us."""
     if sent_to(nested.app) is not Sent.ALWAYS:
         logger.debug("%s is sent no lifespan, as what is known of it says", nested.label)
-        return Claim.CERTAIN
+        return Claim.CERTAIN, f"is sent no lifespan: {why_none(nested.app)}"
     reason = reason_against(nested.app)
     if reason is not None:
         logger.warning(
@@ -276,17 +301,17 @@ def _claim(nested: Nested, readings: Iterable[Reading]) -> Claim:
             nested.label,
             reason,
         )
-        return Claim.DOUBT
+        return Claim.DOUBT, reason
     lifespans = list(lifespans_of(nested.app))
     claims = {reading.claim(nested.aliases, lifespans) for reading in readings}
     if Claim.CERTAIN in claims:
         logger.debug("%s is run by a lifespan around it", nested.label)
-        return Claim.CERTAIN
+        return Claim.CERTAIN, "is run by a lifespan around it"
     if Claim.DOUBT in claims:
         logger.warning(
             "%s is not started: a lifespan around it, or a hook, names it and seems to run it. If nothing does, name "
             "the app in mounts=[...]; if that is so, name it in exclude=[...] and this warning is gone",
             nested.label,
         )
-        return Claim.DOUBT
-    return Claim.NONE
+        return Claim.DOUBT, "a lifespan around it names it and seems to run it"
+    return Claim.NONE, ""

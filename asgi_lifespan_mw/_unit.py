@@ -9,11 +9,12 @@ open in it. Nothing that it raises leaves the task: it is kept as the unit's err
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from enum import Enum
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import anyio
 
@@ -23,6 +24,7 @@ from ._types import State
 from ._where import where
 
 if TYPE_CHECKING:
+    from ._report import Record
     from ._units import Units
 
 logger = logging.getLogger("asgi_lifespan_mw")
@@ -41,6 +43,10 @@ class Stage(Enum):
     """Its task is over, or was left behind because it ignored its cancellation."""
 
 
+AROUND: Final[ContextVar["Unit"]] = ContextVar("AROUND")
+"""The unit whose body runs here: an app in it may have a run of its own."""
+
+
 @final
 class Unit:
     """One thing that is started and stopped.
@@ -56,11 +62,16 @@ class Unit:
         context: the context variables as they stood when it had started; None before.
         is_hook: whether it is the user's hook; else it is an app.
         over: set when the task is over, or was left behind.
+        history: each stage after NEW, with the time of `time.perf_counter` at which it was entered.
+        runs: the runs that began in its body while it was starting: a middleware inside an app, a framework's
+            own `Lifespan`.
+        left_at: the place in its code at which a start was given up; empty where none was.
     """
 
     __slots__ = (
         "_began", "_body", "_is_told", "_runs_at_stop", "_scope", "_stop", "_task", "_timeout", "_units",
-        "context", "error", "failed_in", "inherits", "is_hook", "name", "over", "said", "stage", "state",
+        "context", "error", "failed_in", "history", "inherits", "is_hook", "left_at", "name", "over", "runs", "said",
+        "stage", "state",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +101,9 @@ class Unit:
         self.inherits: Context | None = None
         self.context: Context | None = None
         self.is_hook = is_hook
+        self.history: list[tuple[Stage, float]] = []
+        self.runs: list[Record] = []
+        self.left_at = ""
         self._is_told = False
         self._body = body
         self._timeout = timeout
@@ -164,20 +178,21 @@ class Unit:
         self._stop = anyio.Event()
         self.over = anyio.Event()
         if self._runs_at_stop:
-            self.stage = Stage.STARTED
+            self._go(Stage.STARTED)
         else:
             self._run(Stage.STARTING)
 
     def ask_to_stop(self) -> None:
         """Begin the stop, as it must begin from where the unit stands; where it began or ended, nothing."""
         if self.stage is Stage.STARTING:
-            self.stage = Stage.ENDING
+            self.left_at = self.place()
+            self._go(Stage.ENDING)
             self.cancel()
         elif self.stage is Stage.STARTED and self._runs_at_stop:
             self._run(Stage.STOPPING)
         elif self.stage is Stage.STARTED:
             self._began = anyio.current_time()
-            self.stage = Stage.STOPPING
+            self._go(Stage.STOPPING)
             self._stop.set()
 
     def deadline(self, whole: float) -> float:
@@ -216,23 +231,28 @@ class Unit:
     def _enter(self, stage: Stage) -> None:
         if logger.isEnabledFor(logging.DEBUG) and self.error is None:
             self._log_progress(stage)
-        self.stage = stage
+        self._go(stage)
         self._units.wake()
 
+    def _go(self, stage: Stage) -> None:
+        self.stage = stage
+        self.history.append((stage, time.perf_counter()))
+
     def _log_progress(self, stage: Stage) -> None:
-        took = anyio.current_time() - self._began
+        took = time.perf_counter() - self.history[-1][1]
         if stage is Stage.STARTED:
             logger.debug("%s started in %.3f s", self.name, took)
         elif self.stage is Stage.STOPPING:
             logger.debug("%s stopped in %.3f s", self.name, took)
 
     def _run(self, stage: Stage) -> None:
-        self.stage = stage
+        self._go(stage)
         self._began = anyio.current_time()
         context = (self.inherits or self._units.context).copy()
         self._task = spawn(self._live, self.name, context, self._task_is_over)
 
     async def _live(self) -> None:
+        AROUND.set(self)
         try:
             with self._scope:
                 await self._body(self)

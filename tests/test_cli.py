@@ -1,0 +1,532 @@
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from asgi_lifespan_mw import Report, UnitReport
+from asgi_lifespan_mw._cli import main
+from asgi_lifespan_mw._pictures import as_ascii, as_json, as_svg, as_trace, seconds, tree
+from tests.terminal import PATIENCE, Terminal
+
+BACKENDS = ["asyncio", "trio", "uvloop"]
+APPS = "tests.apps.checked:"
+
+
+@pytest.fixture(autouse=True)
+def _path_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+class Ran:
+    """A command that was carried out in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> None:
+        self.status = main(arguments)
+        self.out, self.err = capsys.readouterr()
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """What was printed, read."""
+        read: dict[str, Any] = json.loads(self.out)
+        return read
+
+
+def shape(text: str) -> list[str]:
+    """The tree and what is around it, without times and bars."""
+    text = re.sub(r"\d+(\.\d+)? [mµ]?s\b", "T", text)
+    text = re.sub(r"checked\.py:\d+", "checked.py:N", text)
+    text = re.sub(r"[█▒─ ]*[█▒][█▒ ]*", " # ", text)
+    return [re.sub(r" +", " ", line).strip() for line in text.splitlines() if line]
+
+
+# --- check ---
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_check_shows_what_starts_and_what_not(capsys: pytest.CaptureFixture[str], backend: str) -> None:
+    """A line for each, with what it took, bars on one axis, the keys of its state, and a reason."""
+    ran = Ran(capsys, "check", f"{APPS}wrapped", "--backend", backend)
+    assert ran.status == 0
+    head, axis, *rows, summary = shape(ran.out)
+    assert re.fullmatch(rf"tests\.apps\.checked:wrapped on {backend}, Python [\d.]+", head)
+    assert axis.endswith("T")
+    assert rows == [
+        "✓ hook 'pool' T T # +pool",
+        "✓ app Starlette T T #",
+        "○ ├─ mount '/static' is sent no lifespan: serves files and fails at any other scope",
+        "✓ └─ mount '/admin' T T # +clerk",
+    ]
+    assert re.fullmatch(r"started in T, stopped in T, slowest to start: .*, T", summary)
+
+
+def test_the_report_alone_is_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the app prints, and each event, is on standard error."""
+    ran = Ran(capsys, "check", f"{APPS}wrapped")
+    assert "the pool opens" not in ran.out
+    assert shape(ran.err) == [
+        "the pool opens",
+        "hook 'pool' (tests/apps/checked.py:N) started in T",
+        "app Starlette started in T",
+        "mount '/admin' started in T",
+        "mount '/admin' stopped in T",
+        "app Starlette stopped in T",
+        "hook 'pool' (tests/apps/checked.py:N) stopped in T",
+    ]
+
+
+@pytest.mark.parametrize(("name", "mounts"), [("bare", 1), ("bare_failing", 1)])
+def test_an_app_that_is_not_wrapped_is_shown_as_it_is(
+    capsys: pytest.CaptureFixture[str], name: str, mounts: int
+) -> None:
+    """With the mounts that nobody starts, and what wrapping would change; also if it fails."""
+    ran = Ran(capsys, "check", f"{APPS}{name}")
+    assert ran.status == (name == "bare_failing")
+    assert "○ └─ mount '/admin' never started: its parent keeps the lifespan to itself" in shape(ran.out)
+    assert "warning: 1 mount is never started; LifespanMiddleware(app) would start and stop them" in ran.out
+
+
+@pytest.mark.parametrize("name", ["inside", "own"])
+def test_a_middleware_or_a_lifespan_inside_the_app_is_seen(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Then the app is wrapped, and no mount is missed."""
+    ran = Ran(capsys, "check", f"{APPS}{name}", "--strict")
+    assert ran.status == 0
+    assert "hook 'pool'" in ran.out
+    assert "mount '/admin'" in ran.out
+    assert "never started" not in ran.out
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "line"),
+    [
+        (
+            "failing",
+            "startup failed in mount '/admin': ConnectionRefusedError: [Errno 111] Connection refused",
+            "raise",
+        ),
+        ("bare_failing", "startup failed in app Starlette: ConnectionRefusedError: [Errno 111]", "raise"),
+        ("failing_at_stop", "shutdown failed in hook 'breaks_at_stop' (tests/apps/checked.py:", "raise"),
+        ("only_says_so", "startup failed in app only_says_so(): no disk", ""),
+    ],
+)
+def test_a_failure_is_told_with_its_unit_and_the_users_traceback(
+    capsys: pytest.CaptureFixture[str], name: str, error: str, line: str
+) -> None:
+    """The traceback begins in the user's code, and the exit status is 1."""
+    ran = Ran(capsys, "check", f"{APPS}{name}")
+    assert ran.status == 1
+    assert error in ran.out
+    assert bool(line) == ("Traceback (most recent call last):\n" in ran.out)
+    for first in re.findall(r"Traceback \(most recent call last\):\n  File \"(.*)\"", ran.out):
+        assert first.endswith("checked.py")
+
+
+def test_what_is_no_units_failure_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two units that set one key."""
+    ran = Ran(capsys, "check", f"{APPS}colliding")
+    assert ran.status == 1
+    assert "StateCollision: state key 'pool' was set by hook 'pool'" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "told"),
+    [
+        ("hanging", "--startup-timeout", "startup timed out after 0.05 s in hook 'hangs' (tests/apps/checked.py:"),
+        ("hanging_at_stop", "--shutdown-timeout", "shutdown timed out after 0.05 s in hook 'hangs_at_stop' (tests/"),
+    ],
+)
+def test_time_limits_name_who_ran_out_of_time(
+    capsys: pytest.CaptureFixture[str], name: str, option: str, told: str
+) -> None:
+    """They stand in place of the app's own."""
+    ran = Ran(capsys, "check", f"{APPS}{name}", option, "0.05")
+    assert ran.status == 1
+    assert told in ran.out
+    assert "Traceback" not in ran.out
+
+
+def test_an_app_without_lifespan_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """That is no failure: a server would serve it."""
+    ran = Ran(capsys, "check", f"{APPS}only_http")
+    assert ran.status == 0
+    assert shape(ran.out)[-2:] == ["○ app only_http() has no lifespan", "nothing was started"]
+
+
+def test_strict_is_status_3_for_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    """A departure from the protocol, and mounts that nobody starts."""
+    assert Ran(capsys, "check", f"{APPS}says_too_much").status == 0
+    ran = Ran(capsys, "check", f"{APPS}says_too_much", "--strict")
+    assert ran.status == 3
+    assert "warning: app says_too_much() sent 'lifespan.startup.complete' while started; expected" in ran.out
+    assert Ran(capsys, "check", f"{APPS}bare", "--strict").status == 3
+    assert Ran(capsys, "tree", f"{APPS}bare", "--strict").status == 3
+    assert Ran(capsys, "check", f"{APPS}bare_failing", "--strict").status == 1
+
+
+def test_a_slow_unit_is_named_with_its_place(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The warning of the log comes as it is given: what hangs may never end."""
+    from asgi_lifespan_mw import _units
+
+    monkeypatch.setattr(_units, "SLOW_AFTER", 0.02)
+    ran = Ran(capsys, "check", f"{APPS}hanging", "--startup-timeout", "0.1")
+    assert re.search(r"^startup of hook 'hangs' .*, at .*checked\.py:\d+ in hangs$", ran.err, re.MULTILINE)
+
+
+def test_a_live_line_is_drawn_while_the_event_loop_is_blocked() -> None:
+    """A plain function that computes is what most often takes long."""
+    with Terminal("check", f"{APPS}blocking") as terminal:
+        terminal.until(lambda: "starting hook 'blocks'  (0 done)" in terminal.text)
+        assert terminal.ended() == 0
+
+
+# --- tree ---
+
+
+@pytest.mark.parametrize("name", ["wrapped", "inside", "own"])
+def test_tree_shows_the_same_without_starting_anything(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """No hook runs, however the middleware is used."""
+    ran = Ran(capsys, "tree", f"{APPS}{name}")
+    assert ran.status == 0
+    assert shape(ran.out) == [
+        f"tests.apps.checked:{name}",
+        "· hook 'pool'",
+        "· app Starlette",
+        "○ ├─ mount '/static' is sent no lifespan: serves files and fails at any other scope",
+        "· └─ mount '/admin'",
+        "3 would be started, in this order; 1 would not",
+    ]
+    assert ran.err == ""
+
+
+def test_tree_shows_an_app_that_is_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    """The app alone would be started."""
+    ran = Ran(capsys, "tree", f"{APPS}bare")
+    assert "1 would be started, in this order; 2 would not" in ran.out
+
+
+# --- for machines ---
+
+
+def test_json_has_the_fields_that_the_readme_names(capsys: pytest.CaptureFixture[str]) -> None:
+    """No more and no less; a field that is taken away makes a new version."""
+    ran = Ran(capsys, "check", f"{APPS}wrapped", "--json")
+    assert (ran.json["version"], ran.json["status"], ran.json["error"], ran.json["findings"]) == (1, 0, "", [])
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"<!-- table: json -->\n(.*?)<!-- end -->", readme, re.DOTALL)
+    fields = re.findall(r"^\| `([a-z_.\[\]]+)`", table, re.MULTILINE)
+    assert fields == [*ran.json, *(f"units[].{field}" for field in ran.json["units"][0])]
+    assert [unit["outcome"] for unit in ran.json["units"]] == ["stopped", "stopped", "left out", "stopped"]
+
+
+def test_json_of_a_failure_has_the_error_and_the_status(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever reads it need not look at anything else."""
+    ran = Ran(capsys, "check", f"{APPS}failing", "--json")
+    assert ran.json["status"] == ran.status == 1
+    assert "Connection refused" in ran.json["error"]
+
+
+def test_trace_is_read_by_perfetto(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Complete events with a beginning and a length in microseconds, each unit on a track that has its name."""
+    Ran(capsys, "check", f"{APPS}wrapped", "--trace", str(tmp_path / "trace.json"))
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    tracks = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert list(tracks.values()) == ["hook 'pool'", "app Starlette", "mount '/static'", "mount '/admin'"]
+    spans = [event for event in events if event["ph"] == "X"]
+    assert [event["name"] for event in spans] == [
+        f"{deed} {unit}" for unit in ("hook 'pool'", "app Starlette", "mount '/admin'") for deed in ("start", "stop")
+    ]
+    assert all(event["ts"] >= 0 and event["dur"] >= 0 for event in spans)
+
+
+@pytest.mark.parametrize("name", ["wrapped", "failing", "only_http"])
+def test_svg_is_a_picture_with_all_units(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
+    """Well-formed, with a line for each unit."""
+    Ran(capsys, "check", f"{APPS}{name}", "--svg", str(tmp_path / "timeline.svg"))
+    picture = ET.fromstring((tmp_path / "timeline.svg").read_text(encoding="utf-8"))
+    texts = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[0] == f"{APPS}{name}"
+    if name != "only_http":
+        assert {"hook 'pool'", "app Starlette", "mount '/static'", "mount '/admin'"} <= {*texts}
+
+
+def test_a_file_that_cannot_be_written_is_bad_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """It is named."""
+    ran = Ran(capsys, "check", f"{APPS}wrapped", "--svg", str(tmp_path / "no" / "timeline.svg"))
+    assert ran.status == 2
+    assert "timeline.svg: No such file or directory" in ran.err
+
+
+# --- bad usage ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["check", "tests.apps.checked"], "expected MODULE:APP, such as tests.apps.checked:app, got"),
+        (["check", ":app"], "expected MODULE:APP, such as shop.main:app, got ':app'"),
+        (["check", "tets.apps.checked:wrapped"], "there is no module 'tets' in "),
+        (["check", "tets.apps.checked:wrapped"], "; did you mean 'tests'?"),
+        (["check", "tests.apps.cheked:wrapped"], "there is no module 'tests.apps.cheked'; did you mean 'checked'?"),
+        (["check", "tests.apps.checked:wraped"], "'tests.apps.checked' has no 'wraped'; did you mean 'wrapped'"),
+        (["check", "tests.apps.checked:zzz"], "'tests.apps.checked' has no 'zzz'\n"),
+        (["check", "tests.apps.checked:text"], "tests.apps.checked:text got 'no app', which can't be called"),
+        (["check", "tests.apps.checked:Starlette"], "got the class Starlette, expected an ASGI 3 application"),
+        (["check", "tests.apps.checked:make_wrapped"], "is it a factory? Then give --factory"),
+        (["check", "tests.apps.checked:broken_factory", "--factory"], "RuntimeError: no configuration"),
+    ],
+)
+def test_what_is_no_app_is_refused_with_what_to_do(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    """With status 2, and without a traceback of ours."""
+    ran = Ran(capsys, *arguments)
+    assert ran.status == 2
+    assert told in ran.err
+    assert ran.out == ""
+    assert "_cli.py" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all'"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("raise SystemExit('no licence')", "SystemExit: no licence"),
+        ("def (", "SyntaxError"),
+        ("raise ModuleNotFoundError('by hand')", "ModuleNotFoundError: by hand"),
+    ],
+)
+def test_an_import_that_fails_shows_the_users_traceback(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, source: str, told: str
+) -> None:
+    """It begins in the module, and not in the machinery of imports."""
+    module = f"broken_{abs(hash(source))}"
+    (tmp_path / f"{module}.py").write_text(source)
+    ran = Ran(capsys, "check", f"{module}:app", "--app-dir", str(tmp_path))
+    assert ran.status == 2
+    assert f"importing '{module}' failed" in ran.err
+    assert told in ran.err
+    assert "importlib" not in ran.err
+
+
+def test_a_factory_makes_the_app(capsys: pytest.CaptureFixture[str]) -> None:
+    """As with uvicorn."""
+    assert Ran(capsys, "tree", f"{APPS}make_wrapped", "--factory").status == 0
+
+
+def test_an_app_whose_signature_cannot_be_seen_is_taken(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """It may be written in another language."""
+    (tmp_path / "in_c.py").write_text("app = {}.update")
+    assert Ran(capsys, "tree", "in_c:app", "--app-dir", str(tmp_path)).status == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["check"],
+        ["check", "a:b", "--backend", "curio"],
+        ["check", "a:b", "--startup-timeout", "-1"],
+        ["check", "a:b", "--startup-timeout", "soon"],
+    ],
+)
+def test_bad_usage_is_status_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    """With the usage, as argparse tells it."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: asgi-lifespan-mw" in capsys.readouterr().err
+
+
+def test_a_backend_that_is_not_installed_is_bad_usage(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to install."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    ran = Ran(capsys, "check", f"{APPS}wrapped", "--backend", "trio")
+    assert ran.status == 2
+    assert "--backend trio needs trio: pip install trio" in ran.err
+
+
+def test_a_log_that_the_app_configures_changes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """``dictConfig`` disables what it does not know; warnings are gathered even so, and it is put back."""
+    (tmp_path / "configures.py").write_text(
+        "import logging.config\nlogging.config.dictConfig({'version': 1})\n"
+        "from tests.apps.checked import says_too_much as app\n"
+    )
+    logger = logging.getLogger("asgi_lifespan_mw")
+    try:
+        assert Ran(capsys, "check", "configures:app", "--app-dir", str(tmp_path), "--strict").status == 3
+        assert logger.disabled
+    finally:
+        for name in [*logging.root.manager.loggerDict]:
+            logging.getLogger(name).disabled = False
+    assert logger.handlers == []
+    assert logger.level == logging.NOTSET
+
+
+# --- in a terminal ---
+
+
+def test_the_live_line_shows_the_unit_at_work(tmp_path: Path) -> None:
+    """One line below what the app prints, however wide the terminal is; at the end it is gone and the tree is there."""
+    with Terminal("check", f"{APPS}waiting", WAIT_FOR=str(tmp_path / "go")) as terminal:
+        terminal.until(lambda: "starting hook 'waits'  (1 done)" in terminal.text)
+        assert terminal.lines[:2] == ["the pool opens", "waiting for the file"]
+        assert re.fullmatch(r" *[\d.]+ m?s  starting hook 'waits'  \(1 done\)", terminal.lines[2])
+        terminal.resize(28, 40)
+        before = terminal.raw.count(b"\r")
+        terminal.until(lambda: terminal.raw.count(b"\r") >= before + 3 and terminal.raw.endswith(b"\r"))
+        assert len(terminal.lines) == 3
+        assert re.fullmatch(r" *[\d.]+ m?s  starting hook 'wa?i?", terminal.lines[2])
+        assert len(terminal.lines[2]) == 27
+        terminal.resize(90, 40)
+        (tmp_path / "go").touch()
+        assert terminal.ended() == 0
+        assert "starting" not in terminal.text
+        assert "✓ hook 'waits'" in terminal.text
+        assert {"green", "cyan"} <= terminal.colors()
+        assert not terminal.is_cursor_hidden
+        assert max(map(len, terminal.lines)) <= 90
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ctrl_c_unwinds_and_says_where_it_was(backend: str) -> None:
+    """What had started is stopped, and the unit that was starting is named, with its line."""
+    with Terminal("check", f"{APPS}hanging", "--backend", backend, columns=200) as terminal:
+        terminal.until(lambda: "starting hook 'hangs'" in terminal.text)
+        terminal.press("\x03")
+        assert terminal.ended() == 130
+        assert "✓ hook 'pool'" in terminal.text
+        assert re.search(r"^✗ hook 'hangs'", terminal.text, re.MULTILINE)
+        assert re.search(r"^· app Starlette", terminal.text, re.MULTILINE)
+        assert re.search(
+            r"^interrupted while starting hook 'hangs' \(.*\) at .*checked\.py:\d+ in hangs$",
+            terminal.text,
+            re.MULTILINE,
+        )
+        assert "Traceback" not in terminal.text
+        assert not terminal.is_cursor_hidden
+
+
+def test_ctrl_c_during_the_stop_ends_it_within_the_time_for_that() -> None:
+    """The unit that does not stop is cancelled, and told of."""
+    with Terminal("check", f"{APPS}hanging_at_stop", "--shutdown-timeout", "0.5", columns=160) as terminal:
+        terminal.until(lambda: "stopping hook 'hangs_at_stop'" in terminal.text)
+        terminal.press("\x03")
+        assert terminal.ended() in (1, 130)
+        assert "hook 'hangs_at_stop'" in terminal.text
+
+
+def test_ctrl_c_during_the_import_ends_it(tmp_path: Path) -> None:
+    """Nothing was started, and it says so."""
+    (tmp_path / "imports_slowly.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    with Terminal("check", "imports_slowly:app", "--app-dir", str(tmp_path)) as terminal:
+        terminal.until(lambda: "importing" in terminal.text)
+        terminal.press("\x03")
+        assert terminal.ended() == 130
+        assert "interrupted while importing the app" in terminal.text
+        assert "Traceback" not in terminal.text
+
+
+@pytest.mark.parametrize(("ci", "term"), [("true", "xterm"), ("", "dumb")])
+def test_there_is_no_live_line_where_it_would_not_do(ci: str, term: str) -> None:
+    """Plain lines in CI and on a dumb terminal."""
+    with Terminal("check", f"{APPS}wrapped", CI=ci, TERM=term) as terminal:
+        assert terminal.ended() == 0
+        assert b"\x1b[J" not in terminal.raw
+        assert "app Starlette started in" in terminal.text
+        assert (term == "dumb") == (b"\x1b" not in terminal.raw)
+
+
+def test_no_color_is_obeyed() -> None:
+    """The live line stays, for it has none."""
+    with Terminal("check", f"{APPS}wrapped", NO_COLOR="1") as terminal:
+        assert terminal.ended() == 0
+        assert "✓ hook 'pool'" in terminal.text
+        assert terminal.colors() == set()
+        assert b"\x1b[3" not in terminal.raw
+
+
+@pytest.mark.parametrize("command", [["-m", "asgi_lifespan_mw"], []])
+def test_a_pipe_gets_plain_lines(command: list[str]) -> None:
+    """As a module and as a script: no escape sequence, the width that COLUMNS says, ASCII where there is no more."""
+    program = [sys.executable, *command] if command else [str(Path(sys.executable).with_name("asgi-lifespan-mw"))]
+    ran = subprocess.run(
+        [*program, "check", f"{APPS}wrapped"],
+        capture_output=True,
+        check=True,
+        timeout=PATIENCE,
+        env={**os.environ, "COLUMNS": "70", "PYTHONIOENCODING": "ascii"},
+    )
+    assert b"\x1b" not in ran.stdout + ran.stderr
+    lines = ran.stdout.decode("ascii").splitlines()
+    assert max(map(len, lines[1:7])) <= 70
+    assert any(line.startswith("+ `- mount '/admin'") for line in lines)
+
+
+# --- the pictures ---
+
+
+@pytest.fixture
+def unfinished() -> Report:
+    """A report of a run that is on: one unit works, one waits, one was reached and cut."""
+    return Report(
+        units=(
+            UnitReport(unit="hook 'a' (a.py:1)", kind="hook", outcome="started", began=0.0, start_seconds=0.5),
+            UnitReport(unit="mount '/b'", kind="mount", path="/" + "b" * 200, depth=1, outcome="starting", began=0.5),
+            UnitReport(unit="app C", kind="app", outcome="stopping", began=0.0, start_seconds=1.0, stop_began=1.5),
+        ),
+        start_seconds=2.0,
+    )
+
+
+def test_a_run_that_is_on_can_be_drawn(unfinished: Report) -> None:
+    """What is at work lasts to the end of the axis."""
+    first, second, third = tree(unfinished, 80).splitlines()[1:]
+    assert max(map(len, (first, second, third))) <= 80
+    assert "…" in second
+    assert second.endswith("█")
+    assert third.endswith("▒")
+    assert "mount" in as_svg(unfinished, "a & b")
+    assert json.loads(as_json(unfinished))["start_seconds"] == 2.0
+    spans = [event for event in json.loads(as_trace(unfinished))["traceEvents"] if event["ph"] == "X"]
+    assert [span["dur"] for span in spans] == [0.5e6, 1.5e6, 1e6, 0.5e6]
+
+
+@pytest.mark.parametrize("width", [1, 20, 60])
+def test_a_narrow_terminal_cuts(unfinished: Report, width: int) -> None:
+    """Nothing breaks, however narrow."""
+    assert tree(unfinished, width, is_colored=True)
+
+
+def test_an_empty_report_is_drawn_empty() -> None:
+    """A run that was not begun."""
+    assert tree(Report(), 80) == ""
+    assert as_svg(Report(), "").startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (None, ""), (0.0, "0 µs"), (0.000045, "45 µs"), (0.00012, "0.1 ms"), (0.0123, "12 ms"), (0.999, "999 ms"),
+        (1.2345, "1.23 s"), (75.0, "75 s"),
+    ],
+)  # fmt: skip
+def test_seconds_are_told_for_people(value: float | None, told: str) -> None:
+    """In seven letters at the most."""
+    assert seconds(value) == told
+
+
+def test_ascii_has_a_letter_for_each() -> None:
+    """And escapes what it does not know."""
+    assert as_ascii("✓ └─ 'é' █▒ 45 µs") == "+ `- '\\xe9' #= 45 us"
