@@ -106,13 +106,15 @@ def _row(
 
 STARLETTE, ROUTER = "starlette.applications.Starlette", "starlette.routing.Router"
 _FUNCTION = "builtins.function"
+_NOTEBOOK = "marimo._utils.lifespans.Lifespans"
 _FAILS = "hangs or falls if one of its apps takes no lifespan"
 
 # fmt: off
 ROWS = (
-    # Starlette; what is built on it needs no row: FastAPI, FastHTML, piccolo-admin, marimo, the MCP SDK, FastMCP.
+    # Starlette; what is built on it needs no row: FastAPI, FastHTML, piccolo-admin, sqladmin, the MCP SDK, FastMCP.
     _row(STARLETTE, "hands the lifespan to its router", _self("router"), lifespan="router.lifespan_context"),
-    _row(ROUTER, "answers for itself alone", _part("routes[]"), _skips("default"), lifespan="lifespan_context"),
+    _row(ROUTER, "answers for itself alone", _self("lifespan_context", only=_NOTEBOOK), _part("routes[]"),
+         _skips("default"), lifespan="lifespan_context"),
     _row("starlette.routing.Mount", "a route to an app", _skips("app"), segment="path"),
     _row("starlette.routing.Host", "a route to an app", _skips("app"), segment="host"),
     _row("starlette.staticfiles.StaticFiles", "serves files and fails at any other scope", sent=Sent.NEVER),
@@ -123,7 +125,7 @@ ROWS = (
          _self("router"), lifespan="router.lifespan_context", sent=Sent.AS_ROOT),
     _row("nicegui.app.app.App", "ui.run_with() puts its lifespan around the parent's",
          _self("router"), lifespan="router.lifespan_context", sent=Sent.AS_ROOT),
-    _row("marimo._utils.lifespans.Lifespans", "of a notebook's: fails in any server but marimo's own", sent=Sent.NEVER),
+    _row(_NOTEBOOK, "the lifespan by which a notebook is known, fails in any server but marimo's own", sent=Sent.NEVER),
     _row("shiny._app.App", "hands all to a Starlette", _passes_on("starlette_app")),
 
     # Other frameworks.

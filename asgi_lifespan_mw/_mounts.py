@@ -176,10 +176,10 @@ def same_as(app: object, through: tuple[Kind, ...] = _THE_SAME) -> Iterator[Any]
 
 
 def sent_to(app: object) -> Sent:
-    """Whether a lifespan may be sent to an app: classes, static files, WSGI apps, notebooks of marimo get none."""
+    """Whether a lifespan may be sent to an app: classes, static files, responses and WSGI apps get none."""
     if not callable(app):
         return Sent.NEVER
-    rows = (row_of(thing) for thing in (*same_as(app, _ONE_LIFESPAN), *lifespans_of(app, _ONE_LIFESPAN)))
+    rows = (row_of(thing) for thing in same_as(app, _ONE_LIFESPAN))
     return next((row.sent for row in rows if row is not None and row.sent is not Sent.ALWAYS), Sent.ALWAYS)
 
 
@@ -209,9 +209,9 @@ def _has_row(thing: object, name: str) -> bool:
     return row is not None and row.name == name
 
 
-def lifespans_of(app: object, through: tuple[Kind, ...] = _THE_SAME) -> Iterator[Any]:
+def lifespans_of(app: object) -> Iterator[Any]:
     """The functions that are run for an app's lifespan, as far as they can be read."""
-    for thing in same_as(app, through):
+    for thing in same_as(app):
         row = row_of(thing)
         if row is not None and row.lifespan is not None:
             yield from _follow(thing, row.lifespan)

@@ -18,7 +18,7 @@ from tests.usages import serving, started_and_stopped
 datasette, plugins = needs("datasette", "datasette.app"), needs("datasette", "datasette.plugins")
 datasette_hookimpl = needs("datasette", "datasette").hookimpl
 
-pytestmark = ASYNCIO
+pytestmark = [ASYNCIO, pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")]
 
 
 def collect() -> None:

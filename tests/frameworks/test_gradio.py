@@ -39,14 +39,15 @@ def mount(app: FastAPI, witness: Witness, name: str = "gradio") -> Any:
     ],
 )
 async def test_its_parent_starts_it_and_the_apps_beside_are_started(
-    witness: Witness, usage: Create, order: list[str]
+    witness: Witness, usage: Create, order: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each once, whichever way the package is used."""
+    """Each once, whichever way the package is used, and without a word of doubt."""
     app, served = usage(witness.lifespan("app"))
     app.mount("/before", witness.raw("before"))
     mount(app, witness)
     app.mount("/after", witness.starlette("after"))
     await witness.sees_served(served, *order, state={"/before/": "before", "/after/state": "after"})
+    assert "is not started" not in caplog.text
 
 
 async def test_an_app_mounted_in_it_is_started(witness: Witness) -> None:

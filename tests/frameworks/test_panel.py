@@ -12,7 +12,15 @@ from asgi_lifespan_mw import LifespanMiddleware
 from tests.frameworks.nested import ASYNCIO, Witness
 from tests.frameworks.versions import needs
 from tests.server import request
-from tests.usages import Create, around, in_the_stack, serving
+from tests.usages import (
+    Create,
+    around,
+    as_the_lifespan,
+    in_the_stack,
+    serving,
+    started_and_stopped,
+    state_seen,
+)
 
 panel, panes = needs("panel", "panel.io.fastapi"), needs("panel", "panel.pane")
 applications = needs("panel", "panel.io.application")
@@ -46,6 +54,16 @@ async def test_its_parent_starts_it_and_the_apps_beside_are_started(witness: Wit
     await witness.sees_served(served, "panel", "app", "beside", state={"/beside/state": "beside"})
 
 
+async def test_it_drops_the_state_that_its_parents_own_lifespan_yields(witness: Witness) -> None:
+    """So a `Lifespan(mounts="auto")` starts the apps beside, but can't give them their state; the middleware can."""
+    app, served = as_the_lifespan(witness.lifespan("app"))
+    add_panel(app, witness)
+    app.mount("/beside", witness.starlette("beside"))
+    async with serving(served) as server:
+        assert await state_seen(served, server, "/beside/state") == []
+    assert witness.log == started_and_stopped("panel", "app", "beside")
+
+
 async def test_a_parent_that_is_mounted_starts_it(witness: Witness) -> None:
     """Its parent is sent its lifespan as any mount, and Panel answers."""
     app = FastAPI(lifespan=witness.lifespan("app"))
@@ -54,7 +72,7 @@ async def test_a_parent_that_is_mounted_starts_it(witness: Witness) -> None:
     async with serving(served) as server:
         start, *_ = await request(served, "/app/panel", state=server.state.copy(), headers=[(b"host", b"test")])
     assert start["status"] == 200
-    assert witness.log == ["start panel", "start app", "stop app", "stop panel"]
+    assert witness.log == started_and_stopped("panel", "app")
 
 
 async def test_the_parent_of_bokeh_fastapi_runs_its_task(witness: Witness) -> None:
@@ -64,4 +82,4 @@ async def test_the_parent_of_bokeh_fastapi_runs_its_task(witness: Witness) -> No
     app.mount("/beside", witness.raw("beside"))
     async with serving(LifespanMiddleware(app)):
         assert sum("_cleanup_loop" in repr(task) for task in asyncio.all_tasks()) == 1
-    assert witness.log == ["start app", "start beside", "stop beside", "stop app"]
+    assert witness.log == started_and_stopped("app", "beside")

@@ -24,17 +24,17 @@ def app_that_records(witness: Witness) -> Any:
 
 
 async def test_a_mounted_app_is_run_once(witness: Witness) -> None:
-    """Its end is recorded between those of the apps around it, though its Starlette is mounted too."""
+    """Its end is recorded between those of the apps around it and in it."""
     app = app_that_records(witness)
+    app.starlette_app.routes.insert(0, Mount("/deep", witness.raw("deep")))
     routes = [
         Mount("/before", witness.raw("before")),
         Mount("/shiny", app),
-        Mount("/its-starlette", app.starlette_app),
         Mount("/after", witness.raw("after")),
     ]
     await lived(LifespanMiddleware(Starlette(lifespan=witness.lifespan("parent"), routes=routes)))
-    starts, stops = ["start parent", "start before", "start after"], ["stop after", "stop shiny", "stop before"]
-    assert witness.log == [*starts, *stops, "stop parent"]
+    starts = ["start parent", "start before", "start deep", "start after"]
+    assert witness.log == [*starts, "stop after", "stop deep", "stop shiny", "stop before", "stop parent"]
 
 
 async def test_a_wrapped_app_passes_the_lifespan_on(witness: Witness) -> None:
