@@ -145,7 +145,8 @@ def _text(report: Report, options: argparse.Namespace, error: str, findings: Seq
     parts.append(_summary(report) if options.command == "check" else _outlook(report))
     parts += [f"warning: {finding}" for finding in findings]
     parts += [error] if error else []
-    return "\n\n".join(part for part in parts if part)
+    # On a terminal, what the app printed stands right above.
+    return "\n" * on_terminal + "\n\n".join(part for part in parts if part)
 
 
 def _columns(terminal: TextIO) -> int:

@@ -15,7 +15,7 @@ VERSION: Final = 1
 """Of the JSON: a field may be added to it; one that is taken away or means something else makes a new version."""
 
 _MARKS = {"stopped": "✓", "started": "✓", "failed": "✗", "cancelled": "✗", "left out": "○", "unsupported": "○"}
-_INKS = {"✓": "32", "✗": "31", "○": "2", "█": "32", "▒": "36", "dim": "2", "bold": "1"}
+_INKS = {"✓": "32", "✗": "31", "○": "2", "█": "32", "▒": "36", "dim": "2"}
 _ASCII: Final = str.maketrans("✓✗○█▒│├└─…·µ", "+xo#=||`-.~u")
 _SHORT, _SHORTEST = 0.01, 0.0001
 """Seconds below which milliseconds have a decimal, and below which there are microseconds."""

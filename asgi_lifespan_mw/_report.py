@@ -1,21 +1,22 @@
 """What a run did and how long it took, as frozen records: the one source of the command line's pictures."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, final
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias, final
 
 from ._account import headline
 from ._tree import LeftOut, Node
 from ._unit import Stage, Unit
 
+Kind: TypeAlias = Literal["hook", "app", "mount"]
 Outcome: TypeAlias = Literal[
     "waiting", "starting", "started", "stopping", "stopped", "failed", "cancelled", "unsupported", "left out"
 ]
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class UnitReport:
     """One unit of a run. Times are seconds; those that begin something count from the beginning of the run.
 
@@ -36,7 +37,7 @@ class UnitReport:
     """
 
     unit: str
-    kind: Literal["hook", "app", "mount"]
+    kind: Kind
     path: str = ""
     depth: int = 0
     outcome: Outcome = "waiting"
@@ -96,92 +97,102 @@ class Record:
 
     def report(self) -> Report:
         """The report as it stands now; it may be asked for from another thread."""
+        rows: list[UnitReport] = []
+        self.tell(_Told(rows, self.times.get("start", 0.0)))
         return Report(
-            units=tuple(self.rows(self.times.get("start", 0.0))),
+            units=tuple(rows),
             start_seconds=self.seconds("start", "started"),
             stop_began=self.seconds("start", "stop"),
             stop_seconds=self.seconds("stop", "stopped"),
         )
 
-    def rows(self, origin: float) -> Iterator[UnitReport]:
-        """The units of the run, and of the runs inside them; their times count from `origin`."""
+    def tell(self, told: "_Told", path: str = "", depth: int = 0) -> None:
+        """Tell of the units of the run, which is at that depth behind that path."""
         for unit in self.hooks:
-            yield from _with_runs(UnitReport(unit=unit.name, kind="hook", state=tuple(unit.state)), unit, origin)
-        if self.root is None:
+            told.unit(unit, "hook", path, depth, unit.state)
+        root, reason = self.root, self.reason_against_root
+        if root is None:
             return
-        if self.sends_to_app and not self.reason_against_root:
-            yield from _node_rows(self.root, "app", origin, 0)
+        if self.sends_to_app and not reason:
+            told.node(root, "app", path, depth)
             return
         if self.sends_to_app:
-            yield UnitReport(unit=self.root.label, kind="app", outcome="left out", reason=self.reason_against_root)
-        yield from _nested_rows(self.root, origin, int(self.sends_to_app))
+            told.left_out(root.label, "app", path, depth, reason)
+        told.nested(root, path, depth + self.sends_to_app)
 
 
-def _node_rows(node: Node, kind: Literal["app", "mount"], origin: float, depth: int) -> Iterator[UnitReport]:
-    row = UnitReport(unit=node.label, kind=kind, path=node.path, depth=depth, state=tuple(node.added))
-    if node.unit is None:
-        inner = [row]
-    else:
-        inner = list(_with_runs(row, node.unit, origin))
-        if not node.delivered:
-            inner[0] = replace(inner[0], outcome="unsupported")
-    yield from inner
-    # A run inside the app tells of its own apps; they are found from outside too, as running already.
-    told = {row.path for row in inner}
-    yield from (row for row in _nested_rows(node, origin, depth + 1) if len(inner) == 1 or row.path not in told)
+@final
+class _Told:
+    """The rows of a report in the making. It is made after each run, so that it must be cheap."""
 
+    def __init__(self, rows: list[UnitReport], origin: float) -> None:
+        self._rows = rows
+        self._origin = origin
 
-def _nested_rows(parent: Node, origin: float, depth: int) -> Iterator[UnitReport]:
-    for found in list(parent.found):
-        if isinstance(found, LeftOut):
-            nested = found.nested
-            kind: Literal["app", "mount"] = "mount" if nested.is_mount else "app"
-            yield UnitReport(
-                unit=nested.label, kind=kind, path=nested.path, depth=depth, outcome="left out", reason=found.reason
-            )
+    def node(self, node: Node, kind: Kind, path: str, depth: int) -> None:
+        behind = path + node.path
+        if node.unit is None:
+            self._rows.append(UnitReport(unit=node.label, kind=kind, path=behind, depth=depth))
         else:
-            yield from _node_rows(found, "mount" if found.label.startswith("mount") else "app", origin, depth)
+            first = len(self._rows)
+            self.unit(node.unit, kind, behind, depth, node.added, is_supported=node.delivered)
+            if node.unit.runs:
+                # A run inside the app tells of its own apps; they are found from outside too, as running already.
+                seen = {row.path for row in self._rows[first:]}
+                self.nested(node, path, depth + 1, seen)
+                return
+        self.nested(node, path, depth + 1)
+
+    def nested(self, parent: Node, path: str, depth: int, seen: Container[str] = ()) -> None:
+        for found in list(parent.found):  # the run may go on in another thread
+            nested = found.nested if isinstance(found, LeftOut) else found
+            kind: Kind = "mount" if nested.label.startswith("mount") else "app"
+            if path + nested.path in seen:
+                continue
+            if isinstance(found, LeftOut):
+                self.left_out(nested.label, kind, path + nested.path, depth, found.reason)
+            else:
+                self.node(found, kind, path, depth)
+
+    def left_out(self, unit: str, kind: Kind, path: str, depth: int, reason: str) -> None:
+        self._rows.append(UnitReport(unit=unit, kind=kind, path=path, depth=depth, outcome="left out", reason=reason))
+
+    def unit(
+        self, unit: Unit, kind: Kind, path: str, depth: int, state: Iterable[str], *, is_supported: bool = True
+    ) -> None:
+        """Tell of a unit, and of the runs in it."""
+        began = start_seconds = stop_began = stop_seconds = None
+        stage, since, has_started = Stage.NEW, 0.0, False
+        for then, at in list(unit.history):
+            if stage is Stage.STARTING:
+                start_seconds = at - since
+            elif stage is Stage.STOPPING:
+                stop_seconds = at - since
+            if then is Stage.STARTING:
+                began = at - self._origin
+            elif then is Stage.STOPPING:
+                stop_began = at - self._origin
+            has_started = has_started or then is Stage.STARTED
+            stage, since = then, at
+        outcome: Outcome = _OUTCOMES.get(stage) or ("stopped" if has_started else "cancelled")
+        if not is_supported:
+            outcome = "unsupported"
+        elif unit.error is not None:
+            outcome = "failed"
+        reason = headline(unit) if unit.error is not None else unit.left_at and f"at {unit.left_at}"
+        self._rows.append(
+            UnitReport(
+                unit.name, kind, path, depth, outcome, reason, tuple(state),
+                began, start_seconds, stop_began, stop_seconds,
+            )
+        )  # fmt: skip
+        for run in unit.runs:
+            run.tell(self, path, depth + 1)
 
 
-def _with_runs(row: UnitReport, unit: Unit, origin: float) -> Iterator[UnitReport]:
-    """The row of a unit with its times and outcome, and what ran inside it."""
-    history = list(unit.history)  # in one step: the run may go on in another thread
-    began, start_seconds = _span(history, Stage.STARTING, origin)
-    stop_began, stop_seconds = _span(history, Stage.STOPPING, origin)
-    yield replace(
-        row,
-        outcome=_outcome(unit, history),
-        reason=headline(unit) if unit.error is not None else unit.left_at and f"at {unit.left_at}",
-        began=began,
-        start_seconds=start_seconds,
-        stop_began=stop_began,
-        stop_seconds=stop_seconds,
-    )
-    for run in unit.runs:
-        for inner in run.rows(origin):
-            yield replace(inner, path=row.path + inner.path, depth=row.depth + 1 + inner.depth)
-
-
-def _span(history: Sequence[tuple[Stage, float]], stage: Stage, origin: float) -> tuple[float | None, float | None]:
-    """When a stage was entered, and how long it lasted."""
-    for index, (entered, at) in enumerate(history):
-        if entered is stage:
-            return at - origin, history[index + 1][1] - at if index + 1 < len(history) else None
-    return None, None
-
-
-def _outcome(unit: Unit, history: Iterable[tuple[Stage, float]]) -> Outcome:
-    if unit.error is not None:
-        return "failed"
-    stages = [stage for stage, _ in history]
-    if not stages:
-        return "waiting"
-    match stages[-1]:
-        case Stage.STARTING:
-            return "starting"
-        case Stage.STARTED:
-            return "started"
-        case Stage.STOPPING:
-            return "stopping"
-        case _:
-            return "stopped" if Stage.STARTED in stages else "cancelled"
+_OUTCOMES: Final[Mapping[Stage, Outcome]] = {
+    Stage.NEW: "waiting",
+    Stage.STARTING: "starting",
+    Stage.STARTED: "started",
+    Stage.STOPPING: "stopping",
+}

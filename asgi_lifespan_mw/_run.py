@@ -77,7 +77,7 @@ class Run:
         around = AROUND.get(None)
         # Later ones are not kept: a unit that runs apps for days would gather them.
         if around is not None and around.stage is Stage.STARTING:
-            around.runs.append(self.record)
+            around.runs += (self.record,)
 
     async def start(self) -> None:
         """Start everything, in order.

@@ -5,7 +5,7 @@ add mounts.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final, cast, final
@@ -74,7 +74,7 @@ class Node:
     unit: Unit | None = None
     noted: list[object] = field(default_factory=list[object])
     found: list["Node | LeftOut"] = field(default_factory=list["Node | LeftOut"])
-    added: list[str] = field(default_factory=list[str])
+    added: Sequence[str] = ()
 
     def lineage(self) -> Iterator["Node"]:
         """The app and those that it is nested in, from the inside out."""

@@ -102,7 +102,7 @@ class Unit:
         self.context: Context | None = None
         self.is_hook = is_hook
         self.history: list[tuple[Stage, float]] = []
-        self.runs: list[Record] = []
+        self.runs: tuple[Record, ...] = ()
         self.left_at = ""
         self._is_told = False
         self._body = body
