@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from asgi_lifespan_mw import Report, UnitReport
-from asgi_lifespan_mw._cli import main
+from asgi_lifespan_mw._cli import _Screen, main
 from asgi_lifespan_mw._pictures import as_ascii, as_json, as_svg, as_trace, seconds, tree
 from tests.terminal import PATIENCE, Terminal
 
@@ -397,6 +398,21 @@ def test_the_live_line_shows_the_unit_at_work(tmp_path: Path) -> None:
         assert {"green", "cyan"} <= terminal.colors()
         assert not terminal.is_cursor_hidden
         assert max(map(len, terminal.lines)) <= 90
+
+
+def test_the_live_line_waits_for_the_end_of_a_line(unfinished: Report) -> None:
+    """What the app prints without an end of line, a prompt say, is not written over."""
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w", encoding="utf-8") as stream, os.fdopen(master, "rb", buffering=0) as shown:
+        screen = _Screen(stream)
+        screen.write("half a line")
+        screen._show(unfinished, 2.0)
+        screen.write(", and its end\n")
+        screen._show(unfinished, 2.0)
+        seen = b""
+        while b"stopping app C" not in seen:
+            seen += shown.read(1000)
+        assert b"half a line, and its end\r\n" in seen
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 from starlette.applications import Starlette
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
@@ -117,6 +118,7 @@ failing_at_stop = LifespanMiddleware(create(), [breaks_at_stop, breaks_at_stop])
 colliding = LifespanMiddleware(create(), [pool, other_pool])
 inside = create()
 inside.add_middleware(LifespanMiddleware, lifespan=pool, shutdown_timeout=1)
+inside.add_middleware(GZipMiddleware)
 own = create(Lifespan(contexts=[pool], mounts="auto"))
 bare = create()
 bare_failing = create(breaks)
