@@ -26,9 +26,9 @@ import anyio
 from ._account import CAUSE_FIRST, users_traceback
 from ._app import checked_app
 from ._errors import LifespanError
+from ._identity import Identity
 from ._lifespan import Lifespan
 from ._middleware import LifespanMiddleware
-from ._mounts import lifespans_of, same_as
 from ._pictures import as_ascii, as_json, as_svg, as_trace, name, seconds, tree
 from ._report import Record, Report, UnitReport
 from ._run import Run
@@ -113,7 +113,7 @@ def _carried_out(options: argparse.Namespace, screen: "_Screen") -> tuple[str, i
     if backend != "asyncio" and importlib.util.find_spec(backend) is None:
         raise BadUsage(f"--backend {backend} needs {backend}: pip install {backend}")
     app = load(options.app, options.app_dir, is_factory=options.factory)
-    list(same_as(app))  # the first look loads the containers that packages bring, which is no part of the startup
+    Identity(app)  # the first look loads the containers that packages bring, which is no part of the startup
     with _log(screen) as findings:
         if options.command == "tree":
             report, error, status = _survey(app), "", OK
@@ -251,13 +251,14 @@ def _scope() -> dict[str, Any]:
 
 
 def _survey(app: Any) -> Report:
-    for thing in same_as(app):
+    identity = Identity(app)
+    for thing in identity.aliases:
         if isinstance(thing, LifespanMiddleware):
             return thing.new_run(_scope()).survey()
         for middleware in getattr(thing, "user_middleware", ()):
             if getattr(middleware, "cls", None) is LifespanMiddleware:
                 return LifespanMiddleware(app, *middleware.args, **middleware.kwargs).new_run(_scope()).survey()
-    for lifespan in lifespans_of(app):
+    for lifespan in identity.lifespans:
         if isinstance(lifespan, Lifespan):
             settings = Settings(mounts=lifespan.mounts, exclude=tuple(lifespan.excluded()))
             return Run(app, lifespan.plan(), settings, _scope()).survey()

@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import entry_points
-from typing import Any, Literal, final
+from typing import Literal, final
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
@@ -44,7 +44,7 @@ class Sent(Enum):
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Way:
     """A way inside a container.
 
@@ -63,7 +63,7 @@ class Way:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Row:
     """What is known of one class.
 
@@ -197,7 +197,7 @@ ROWS = (
 # fmt: on
 
 UNASKED = {
-    "chainlit.server.app": "its shutdown ends the process at once, and its startup may open a browser",
+    ("chainlit.server", "app"): "its shutdown ends the process at once, and its startup may open a browser",
 }
 """Where apps are that get no lifespan as mounts unless the user names them, and why."""
 
@@ -247,6 +247,7 @@ def register_container(
         raise ValueError("register_container() got an empty attribute, expected one such as 'app' or 'apps[]'")
     sent = Sent.NEVER if kind == "taken_over" else Sent.ALWAYS
     _table[name] = _row(name, why, Way(kinds[kind], inside), segment=segment, sent=sent)
+    _row_of_class.cache_clear()
 
 
 def full_name(cls: type) -> str:
@@ -254,16 +255,20 @@ def full_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def row_of(thing: Any) -> Row | None:
+def row_of(thing: object) -> Row | None:
     """What the table knows of an object's class, or of the nearest class that it inherits from."""
     _load_entry_points()
-    return next((row for cls in type(thing).__mro__ if (row := _table.get(full_name(cls)))), None)
+    return _row_of_class(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
+
+
+@functools.lru_cache(maxsize=1000)  # bounded: it keeps the classes, and some programs make them by the thousand
+def _row_of_class(cls: type) -> Row | None:
+    return next((row for base in cls.__mro__ if (row := _table.get(full_name(base)))), None)
 
 
 def known_reason(thing: object) -> str | None:
     """Why an app is sent no lifespan unasked; None for nearly all."""
-    for name, reason in UNASKED.items():
-        module, _, attribute = name.rpartition(".")
+    for (module, attribute), reason in UNASKED.items():
         if getattr(sys.modules.get(module), attribute, None) is thing:
             return reason
     return None
@@ -279,3 +284,4 @@ def _load_entry_points() -> None:
         except Exception:
             logger.warning("the containers of %s cannot be registered", entry_point.value, exc_info=True)
     _table.update(of_the_user)
+    _row_of_class.cache_clear()

@@ -33,6 +33,8 @@ from typing import Final, cast
 class Phase(Enum):
     """Where one app's lifespan stands; the values read as "while ..."."""
 
+    __hash__ = object.__hash__  # as good as an enum's own, which is slow, for keys of the table
+
     IDLE = "idle"
     """It was called, and has asked for nothing."""
     STARTING = "starting"
@@ -51,6 +53,8 @@ class Phase(Enum):
 
 class Step(Enum):
     """What an app can do; the values read after its name."""
+
+    __hash__ = object.__hash__
 
     RECEIVES = "called receive()"
     COMPLETES_STARTUP = "sent 'lifespan.startup.complete'"

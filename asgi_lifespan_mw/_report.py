@@ -117,7 +117,7 @@ class Record:
             told.node(root, "app", path, depth)
             return
         if self.sends_to_app:
-            told.left_out(root.label, "app", path, depth, reason)
+            told.left_out(root.nested.label, "app", path, depth, reason)
         told.nested(root, path, depth + self.sends_to_app)
 
 
@@ -130,9 +130,9 @@ class _Told:
         self._origin = origin
 
     def node(self, node: Node, kind: Kind, path: str, depth: int) -> None:
-        behind = path + node.path
+        behind = path + node.nested.path
         if node.unit is None:
-            self._rows.append(UnitReport(unit=node.label, kind=kind, path=behind, depth=depth))
+            self._rows.append(UnitReport(unit=node.nested.label, kind=kind, path=behind, depth=depth))
         else:
             first = len(self._rows)
             self.unit(node.unit, kind, behind, depth, node.added, is_supported=node.delivered)
@@ -145,7 +145,7 @@ class _Told:
 
     def nested(self, parent: Node, path: str, depth: int, seen: Container[str] = ()) -> None:
         for found in list(parent.found):  # the run may go on in another thread
-            nested = found.nested if isinstance(found, LeftOut) else found
+            nested = found.nested
             kind: Kind = "mount" if nested.label.startswith("mount") else "app"
             if path + nested.path in seen:
                 continue

@@ -8,7 +8,6 @@ from ._account import account, combined, log_failure, log_failures
 from ._app import name_of
 from ._containers import Sent
 from ._hooks import Hook, Kind
-from ._mounts import sent_to, why_none
 from ._report import Record, Report
 from ._settings import Settings
 from ._state import Realm
@@ -188,11 +187,12 @@ class Run:
             self._tell_refusal(tree.root)
 
     def _new_tree(self) -> Tree:
-        tree = Tree(self._app, self.label, self._scope, self._realm, self._settings)
-        if tree.is_excluded(tree.root.aliases):
+        tree = Tree(self._app, self._scope, self._realm, self._settings)
+        identity = tree.root.nested.identity
+        if tree.is_excluded(tree.root.nested):
             self.record.reason_against_root = "is excluded"
-        elif sent_to(self._app) is Sent.NEVER:
-            self.record.reason_against_root = f"is sent no lifespan: {why_none(self._app)}"
+        elif identity.sent is Sent.NEVER:
+            self.record.reason_against_root = f"is sent no lifespan: {identity.why_none}"
         self.record.root = tree.root
         return tree
 
@@ -255,15 +255,19 @@ class Run:
         if not self._hooks and not self._mounts:
             self.is_refused, self.refusal = True, refusal
             self._leave()
-        elif any(cls.__module__.startswith(_NEVER_TAKE_IT) for app in root.aliases for cls in type(app).__mro__):
-            logger.info("%s does not support the lifespan protocol; what else there is was started", root.label)
+        elif _never_takes_it(root.nested.identity.aliases):
+            logger.info("%s does not support the lifespan protocol; what else there is was started", self.label)
         else:
-            logger.warning("%s does not support the lifespan protocol", root.label, exc_info=refusal)
+            logger.warning("%s does not support the lifespan protocol", self.label, exc_info=refusal)
 
     def _log(self, phase: str, first: str, then: str) -> None:
         took = self.record.seconds(first, then)
         of_app = f"{self.label}, " if self.record.sends_to_app else ""
         logger.info("%s complete in %.3f s: %shooks %d, mounts %d", phase, took, of_app, len(self._hooks), self._mounts)
+
+
+def _never_takes_it(aliases: Iterable[object]) -> bool:
+    return any(cls.__module__.startswith(_NEVER_TAKE_IT) for thing in aliases for cls in type(thing).__mro__)
 
 
 def _walk(tree: Tree, parent: Node) -> None:

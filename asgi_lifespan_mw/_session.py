@@ -50,7 +50,7 @@ class Session:
         self._app = app
         self._scope = scope
         self._strict = strict
-        self._moved = anyio.Event()
+        self._moved: anyio.Event | None = None
         self._on_departure = on_departure.get()
 
     async def live(self, unit: Unit) -> None:
@@ -85,6 +85,7 @@ class Session:
                     self._unit.cancel()
                     await anyio.sleep_forever()
                 case Outcome.WAITS | Outcome.NOTHING:
+                    self._moved = self._moved or anyio.Event()
                     await self._moved.wait()
                 case _:  # pragma: no cover
                     assert_never(outcome)
@@ -115,8 +116,9 @@ class Session:
         rule = advance(before, step, strict=self._strict)
         if rule.then is not before:
             self.phase = rule.then
-            self._moved.set()
-            self._moved = anyio.Event()
+            if self._moved is not None:
+                self._moved.set()
+                self._moved = None
         if rule.severity is not Severity.FINE:
             departure = ProtocolViolation(self._unit.name, _deed(step, message), before.value, EXPECTED[before])
             if rule.severity is Severity.VIOLATION:

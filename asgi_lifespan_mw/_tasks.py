@@ -49,10 +49,11 @@ def spawn(work: Callable[[], Awaitable[None]], name: str, context: Context, on_d
 
     async def run() -> None:
         await work()
+        on_done(was_cancelled=False)  # with its last step, a turn of the loop earlier than a callback
 
     # Not `loop.create_task`: an eager task factory would run the first steps inside our caller.
     task = asyncio.Task(run(), loop=asyncio.get_running_loop(), name=name, context=context)
-    task.add_done_callback(lambda task: on_done(was_cancelled=task.cancelled()))
+    task.add_done_callback(lambda task: on_done(was_cancelled=True) if task.cancelled() else None)
     return task
 
 

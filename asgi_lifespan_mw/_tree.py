@@ -13,18 +13,8 @@ from typing import Any, Final, cast, final
 from ._app import is_a
 from ._claims import Claim, Reading, read
 from ._containers import Sent
-from ._mounts import (
-    MOST_WRAPPERS,
-    Nested,
-    application_of,
-    is_bare_router,
-    lifespans_of,
-    look_inside,
-    reason_against,
-    same_as,
-    sent_to,
-    why_none,
-)
+from ._identity import MOST_WRAPPERS, Identity
+from ._mounts import Nested, look_inside
 from ._once import Running
 from ._protocol import Phase
 from ._session import Session
@@ -45,10 +35,7 @@ class Node:
     """An app in the tree.
 
     Attributes:
-        app: the app.
-        label: who it is in messages.
-        path: where it is mounted.
-        aliases: what else it is: its router, and what its lifespan reaches through wrappers.
+        nested: the app, and where it is mounted.
         realm: what the requests to it see.
         given: the state that it was given.
         state: the dict in which it was given. It may be the realm's own.
@@ -61,10 +48,7 @@ class Node:
         added: the keys of the state that it set.
     """
 
-    app: Any
-    label: str
-    path: str
-    aliases: tuple[Any, ...]
+    nested: Nested
     realm: Realm
     given: State
     state: State
@@ -111,17 +95,17 @@ class Tree:
         root: the wrapped app.
     """
 
-    def __init__(self, app: Any, label: str, scope: Scope, realm: Realm, settings: Settings) -> None:
+    def __init__(self, app: Any, scope: Scope, realm: Realm, settings: Settings) -> None:
         """Plant the tree; `scope` is the server's, and `realm` what its requests see."""
-        self.root = Node(app, label, "", tuple(same_as(app)), realm, dict(realm.state), realm.state, None, [])
+        self.root = Node(Nested(app, "", is_mount=False), realm, dict(realm.state), realm.state, None, [])
         self._scope = scope
         self._settings = settings
         self._isolated: list[tuple[Isolated, State, State]] = []
         self._served: list[tuple[Isolated, State]] = []
-        self._excluded = {id(thing): thing for app in settings.exclude for thing in same_as(app)}
+        self._excluded = {id(thing): thing for app in settings.exclude for thing in Identity(app).aliases}
         self._running = Running()
         self._running.note(self._excluded.values())
-        self.root.noted = self._running.note(self.root.aliases)
+        self.root.noted = self._running.note(self.root.nested.identity.aliases)
         self._started: set[int] = set()
 
     def share(self, context: Context) -> None:
@@ -146,16 +130,16 @@ class Tree:
         """Take hooks into account, which may run an app by hand."""
         self.root.readings += map(read, lifespans)
 
-    def is_excluded(self, aliases: Iterable[object]) -> bool:
+    def is_excluded(self, nested: Nested) -> bool:
         """Whether an app, or what it wraps, is to be left alone."""
-        return any(id(thing) in self._excluded for thing in aliases)
+        return nested.identity.is_one_of(self._excluded)
 
     def unit(self, node: Node) -> Unit:
         """Make the unit that runs the node's lifespan."""
         # What hooks set meanwhile is the wrapped app's to see.
         node.given = dict(node.state)
-        node.session = Session(node.app, self._scope_of(node), strict=self._settings.strict)
-        node.unit = Unit(node.label, node.session.live)
+        node.session = Session(node.nested.app, self._scope_of(node), strict=self._settings.strict)
+        node.unit = Unit(node.nested.label, node.session.live)
         if self._settings.concurrent and node.parent is not None and node.parent.unit is not None:
             node.unit.inherits = node.parent.unit.context
         return node.unit
@@ -167,42 +151,44 @@ class Tree:
             StateCollision: it set a key that another unit had set to another object.
         """
         if node.delivered:
-            self._started.update(map(id, node.aliases))
-            node.added = node.realm.add(node.label, node.given, node.state, is_mount=node is not self.root)
+            self._started.update(map(id, node.nested.identity.aliases))
+            node.added = node.realm.add(node.nested.label, node.given, node.state, is_mount=node is not self.root)
             return
         # What is inside never got the lifespan, and may be asked itself.
-        inside = [thing for thing in node.noted if thing is not node.app]
+        inside = [thing for thing in node.noted if thing is not node.nested.app]
         self._running.forget(inside)
         self._started.difference_update(map(id, inside))
         if node is not self.root:
             refusal = node.session.refusal if node.session is not None else None
-            logger.debug("%s does not support the lifespan protocol", node.label, exc_info=refusal)
+            logger.debug("%s does not support the lifespan protocol", node.nested.label, exc_info=refusal)
 
     def children(self, parent: Node) -> Iterator[Node]:
         """The apps nested in one that has started, which are to be started now, in route order.
 
         To be taken one by one: what is started in between counts.
         """
-        if self._settings.mounts == "off" or self.is_excluded(parent.aliases):
+        if self._settings.mounts == "off" or self.is_excluded(parent.nested):
             return
         if not parent.delivered and len(list(parent.lineage())) > MOST_WRAPPERS:
             return
-        inside = look_inside(parent.app, parent.path, delivered=parent.delivered, excluded=self._excluded.values())
+        inside = look_inside(
+            parent.nested.app, parent.nested.path, delivered=parent.delivered, excluded=self._excluded.values()
+        )
         self._running.note(inside.reached)
         parent.found += [LeftOut(nested, "is started by its parent") for nested in inside.forwarded]
+        are_named = parent is self.root and not isinstance(self._settings.mounts, str)
+        if not inside.nested and not are_named:
+            return
         readings = parent.readings
         if inside.nested and parent.delivered:
-            readings = [*readings, *map(read, lifespans_of(parent.app))]
+            readings = [*readings, *map(read, Identity(parent.nested.app).lifespans)]
         # Taken before the first of them starts: siblings do not see each other's state.
         given = dict(parent.state)
-        if parent is self.root and not isinstance(self._settings.mounts, str):
-            for nested in self._named(self._settings.mounts):
-                node = self._child(nested, parent, given, readings)
-                parent.found.append(node)
-                yield node
+        if are_named:
+            yield from self._named_children(parent, given, readings)
             return
         # An app that keeps the one that it is mounted in, as admin sites do, is no wrapper of it.
-        around = {id(thing) for node in parent.lineage() for thing in node.aliases}
+        around = {id(thing) for node in parent.lineage() for thing in node.nested.identity.aliases}
         for nested in inside.nested:
             taken = self._taken(nested, around)
             if taken:
@@ -217,19 +203,24 @@ class Tree:
                 yield from self.children(node)
                 parent.found += node.found
 
+    def _named_children(self, parent: Node, given: State, readings: list[Reading]) -> Iterator[Node]:
+        for nested in self._named(self._settings.mounts):
+            node = self._child(nested, parent, given, readings)
+            parent.found.append(node)
+            yield node
+
     def _named(self, apps: Iterable[object]) -> Iterator[Nested]:
         """The mounts that the user named, where they are mounted; each once, though there be doubt."""
         found = list(self._all_nested())
         for app in apps:
-            mounts = (nested for nested in found if any(thing is app for thing in nested.aliases))
+            mounts = (nested for nested in found if any(thing is app for thing in nested.identity.aliases))
             nested = next(mounts, Nested(app, "", is_mount=False))
-            is_started = any(id(thing) in self._started for thing in nested.aliases)
-            if not is_started and not self.is_excluded(nested.aliases):
+            if not nested.identity.is_one_of(self._started) and not self.is_excluded(nested):
                 yield nested
 
     def _all_nested(self) -> Iterator[Nested]:
         """All mounts, however deep."""
-        todo = [Nested(self.root.app, "")]
+        todo = [self.root.nested]
         seen: set[int] = set()
         while todo:
             nested = todo.pop()
@@ -241,12 +232,12 @@ class Tree:
 
     def _taken(self, nested: Nested, around: set[int]) -> str:
         """Why an app is not to be started; empty if it is free."""
-        if self.is_excluded(nested.aliases):
+        if self.is_excluded(nested):
             return "is excluded"
-        others = (thing for thing in nested.aliases if id(thing) not in around)
-        if self._running.knows_any([nested.app, *others]):
+        objects = [thing for thing in nested.identity.aliases if thing is nested.app or id(thing) not in around]
+        if self._running.knows_any(objects):
             logger.debug("%s runs already and is not started again", nested.label)
-            self._share_isolated(nested.aliases)
+            self._share_isolated(nested.identity.aliases)
             return "runs already"
         return ""
 
@@ -261,13 +252,14 @@ class Tree:
 
     def _child(self, nested: Nested, parent: Node, given: State, readings: list[Reading]) -> Node:
         state, realm = dict(given), parent.realm
-        isolated = next((thing for thing in nested.aliases if is_a(thing, Isolated)), None)
+        aliases = nested.identity.aliases
+        isolated = next((thing for thing in aliases if is_a(thing, Isolated)), None)
         if isolated is not None:
             realm = Realm(state)
             self._isolated.append((isolated, given, state))
-        node = Node(nested.app, nested.label, nested.path, nested.aliases, realm, given, state, parent, readings)
-        node.noted = self._running.note(nested.aliases)
-        self._started.update(map(id, nested.aliases))
+        node = Node(nested, realm, given, state, parent, readings)
+        node.noted = self._running.note(aliases)
+        self._started.update(map(id, aliases))
         return node
 
     def _scope_of(self, node: Node) -> dict[str, Any]:
@@ -275,25 +267,26 @@ class Tree:
         if node is not self.root:
             for key in _PARENTS_OWN:
                 scope.pop(key, None)
-            if is_bare_router(node.app):
+            if node.nested.identity.is_bare_router:
                 scope["app"] = self._application_around(node)
         return scope
 
     def _application_around(self, node: Node) -> object:
         """The application that a bare router belongs to."""
         for around in node.lineage():
-            application: object = application_of(around.app)
+            application: object = Identity(around.nested.app).application
             if application is not None:
                 return application
-        return self._scope.get("app", self.root.app)
+        return self._scope.get("app", self.root.nested.app)
 
 
 def _claim(nested: Nested, readings: Iterable[Reading]) -> tuple[Claim, str]:
     """Whether a lifespan around the app seems to run it, and why; then it is left alone, as it would be without us."""
-    if sent_to(nested.app) is not Sent.ALWAYS:
+    identity = nested.identity
+    if identity.sent is not Sent.ALWAYS:
         logger.debug("%s is sent no lifespan, as what is known of it says", nested.label)
-        return Claim.CERTAIN, f"is sent no lifespan: {why_none(nested.app)}"
-    reason = reason_against(nested.app)
+        return Claim.CERTAIN, f"is sent no lifespan: {identity.why_none}"
+    reason = identity.reason_against
     if reason is not None:
         logger.warning(
             "%s is not started: %s. To start it all the same, name the app in mounts=[...]; to leave it alone without "
@@ -302,8 +295,8 @@ def _claim(nested: Nested, readings: Iterable[Reading]) -> tuple[Claim, str]:
             reason,
         )
         return Claim.DOUBT, reason
-    lifespans = list(lifespans_of(nested.app))
-    claims = {reading.claim(nested.aliases, lifespans) for reading in readings}
+    lifespans = identity.lifespans
+    claims = {reading.claim(identity.aliases, lifespans) for reading in readings}
     if Claim.CERTAIN in claims:
         logger.debug("%s is run by a lifespan around it", nested.label)
         return Claim.CERTAIN, "is run by a lifespan around it"

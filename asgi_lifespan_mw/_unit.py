@@ -61,7 +61,6 @@ class Unit:
         inherits: the context variables that it begins with; None for those of the unit that started last.
         context: the context variables as they stood when it had started; None before.
         is_hook: whether it is the user's hook; else it is an app.
-        over: set when the task is over, or was left behind.
         history: each stage after NEW, with the time of `time.perf_counter` at which it was entered.
         runs: the runs that began in its body while it was starting: a middleware inside an app, a framework's
             own `Lifespan`.
@@ -69,9 +68,9 @@ class Unit:
     """
 
     __slots__ = (
-        "_began", "_body", "_is_told", "_runs_at_stop", "_scope", "_stop", "_task", "_timeout", "_units",
-        "context", "error", "failed_in", "history", "inherits", "is_hook", "left_at", "name", "over", "runs", "said",
-        "stage", "state",
+        "_began", "_body", "_is_told", "_over", "_runs_at_stop", "_scope", "_stop", "_task", "_timeout", "_units",
+        "context", "error", "failed_in", "history", "inherits", "is_hook", "left_at", "name", "runs", "said", "stage",
+        "state",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +104,8 @@ class Unit:
         self.runs: tuple[Record, ...] = ()
         self.left_at = ""
         self._is_told = False
+        self._began = 0.0
+        self._over: anyio.Event | None = None
         self._body = body
         self._timeout = timeout
         self._runs_at_stop = runs_at_stop
@@ -176,7 +177,6 @@ class Unit:
         self._units = units
         self._scope = anyio.CancelScope()
         self._stop = anyio.Event()
-        self.over = anyio.Event()
         if self._runs_at_stop:
             self._go(Stage.STARTED)
         else:
@@ -191,7 +191,7 @@ class Unit:
         elif self.stage is Stage.STARTED and self._runs_at_stop:
             self._run(Stage.STOPPING)
         elif self.stage is Stage.STARTED:
-            self._began = anyio.current_time()
+            self._note_time()
             self._go(Stage.STOPPING)
             self._stop.set()
 
@@ -213,6 +213,12 @@ class Unit:
     def is_cancelled(self) -> bool:
         """Whether the unit was cancelled."""
         return self._scope.cancel_called
+
+    async def wait_until_over(self) -> None:
+        """Wait until the task is over, or was left behind."""
+        if self.stage is not Stage.OVER:
+            self._over = self._over or anyio.Event()
+            await self._over.wait()
 
     def leave_behind(self) -> None:
         """Give a unit up that ignores its cancellation, since nobody could ever stop it."""
@@ -247,9 +253,13 @@ class Unit:
 
     def _run(self, stage: Stage) -> None:
         self._go(stage)
-        self._began = anyio.current_time()
+        self._note_time()
         context = (self.inherits or self._units.context).copy()
         self._task = spawn(self._live, self.name, context, self._task_is_over)
+
+    def _note_time(self) -> None:
+        if self._timeout is not None:
+            self._began = anyio.current_time()
 
     async def _live(self) -> None:
         AROUND.set(self)
@@ -303,7 +313,8 @@ class Unit:
         if self.stage is Stage.STARTED and self.error is None and not self._stop.is_set():
             logger.info("%s ended before the shutdown", self.name)
         self._enter(Stage.OVER)
-        self.over.set()
+        if self._over is not None:
+            self._over.set()
         self._tell()
 
     def _tell(self) -> None:
@@ -317,7 +328,7 @@ async def is_over(*units: Unit, seconds: float) -> bool:
     """Wait until the tasks of units are over, for so many seconds at the most, and tell whether they are."""
     with anyio.move_on_after(seconds):
         for unit in units:
-            await unit.over.wait()
+            await unit.wait_until_over()
     return all(unit.stage is Stage.OVER for unit in units)
 
 

@@ -16,6 +16,7 @@ from contextvars import copy_context
 from typing import final
 
 import anyio
+import anyio.lowlevel
 
 from ._tasks import CANCELLED_GRACE, current_asyncio_task, was_spared
 from ._unit import Stage, Unit, finish
@@ -47,7 +48,7 @@ class Units:
         self._batches: list[Sequence[Unit]] = []
         self._deadline = math.inf
         self._seconds = math.inf
-        self._wake = anyio.Event()
+        self._wake: anyio.Event | None = None
         self._driver: asyncio.Task[object] | None = None
         self._before = 0
         self._held: list[object] = []
@@ -72,10 +73,10 @@ class Units:
         for unit in batch:
             unit.start(self)
         await self._watch(batch, Stage.STARTING)
-        if anyio.current_time() > self._deadline and not self.failures:
+        if self._seconds < math.inf and anyio.current_time() > self._deadline and not self.failures:
             batch[-1].time_out("startup", self._seconds)  # a `def` that blocks the event loop gets here
         self.check()
-        await self._finish([unit for unit in batch if unit.stage is Stage.ENDING])
+        await self._finish(_at_work(batch, Stage.ENDING))
         self.context = batch[-1].context or self.context
 
     def check(self) -> None:
@@ -128,7 +129,8 @@ class Units:
 
     def wake(self) -> None:
         """Have the driver look again."""
-        self._wake.set()
+        if self._wake is not None:
+            self._wake.set()
 
     def hold(self, task: object) -> None:
         """Keep a reference to a task that runs beside the units."""
@@ -136,9 +138,13 @@ class Units:
 
     async def _watch(self, batch: Sequence[Unit], busy: Stage) -> None:
         """Wait until no unit of the batch is busy; one whose time runs out has failed."""
+        if _at_work(batch, busy):
+            await anyio.lowlevel.checkpoint()  # in one turn of the loop most units are done
+        if not _at_work(batch, busy):
+            return
         phase = "startup" if busy is Stage.STARTING else "shutdown"
         patience, began = SLOW_AFTER, anyio.current_time()
-        while at_work := [unit for unit in batch if unit.stage is busy]:
+        while at_work := _at_work(batch, busy):
             if self.failures and busy is Stage.STARTING:
                 return
             now = anyio.current_time()
@@ -154,13 +160,18 @@ class Units:
 
     async def _finish(self, batch: Sequence[Unit]) -> None:
         """End what has done its part, within a second or what is left of the time."""
-        if any(unit.stage is not Stage.OVER for unit in batch):
+        if len(_at_work(batch, Stage.OVER)) < len(batch):
             await finish(batch, max(0, min(CANCELLED_GRACE, self._deadline - anyio.current_time())))
 
     async def _next_change(self, until: float) -> None:
         self._wake = anyio.Event()
         with anyio.CancelScope(deadline=until):
             await self._wake.wait()
+        self._wake = None
+
+
+def _at_work(batch: Sequence[Unit], stage: Stage) -> list[Unit]:
+    return [unit for unit in batch if unit.stage is stage]
 
 
 def _log_slow(units: Sequence[Unit], phase: str, seconds: float) -> None:

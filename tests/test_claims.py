@@ -14,14 +14,14 @@ from starlette.routing import Router
 
 from asgi_lifespan_mw import Lifespan, LifespanMiddleware
 from asgi_lifespan_mw._claims import MOST_ITEMS, Claim, read
-from asgi_lifespan_mw._mounts import lifespans_of, same_as
+from asgi_lifespan_mw._identity import Identity
 
 LifespanFunction = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
 def claim(lifespan: object, app: object) -> Claim:
     """What reading a lifespan says of an app."""
-    return read(lifespan).claim(list(same_as(app)), list(lifespans_of(app)))
+    return read(lifespan).claim(list(Identity(app).aliases), Identity(app).lifespans)
 
 
 @asynccontextmanager

@@ -17,7 +17,8 @@ from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Isolated, LifespanMiddleware, _containers, register_container
 from asgi_lifespan_mw._containers import Sent, full_name, row_of
-from asgi_lifespan_mw._mounts import look_inside, same_as, sent_to
+from asgi_lifespan_mw._identity import Identity
+from asgi_lifespan_mw._mounts import look_inside
 from asgi_lifespan_mw._types import ASGIApp
 from tests.usages import Records, lived, recorded, started_and_stopped
 
@@ -193,7 +194,7 @@ async def test_a_decorated_app_is_the_app_that_it_wraps() -> None:
 
 def test_a_function_that_wraps_a_class_is_no_app_to_ask() -> None:
     """``Consumer.as_asgi()`` is one, and takes any message for one to a WebSocket."""
-    assert sent_to(decorated(RefusesLifespan)) is Sent.NEVER
+    assert Identity(decorated(RefusesLifespan)).sent is Sent.NEVER
 
 
 def test_a_quart_is_its_method_and_its_middleware() -> None:
@@ -201,12 +202,12 @@ def test_a_quart_is_its_method_and_its_middleware() -> None:
     attributes = {"__module__": "quart.app", "asgi_app": RefusesLifespan.__call__}
     quart: Any = type("Quart", (RefusesLifespan,), attributes)()
     method = quart.asgi_app
-    assert list(same_as(quart)) == [quart]
-    assert list(same_as(method)) == [method, quart]
+    assert list(Identity(quart).aliases) == [quart]
+    assert list(Identity(method).aliases) == [method, quart]
     quart.asgi_app = HandsOn(method)
-    assert list(same_as(quart)) == [quart, quart.asgi_app]
+    assert list(Identity(quart).aliases) == [quart, quart.asgi_app]
     refuses = RefusesLifespan().__call__
-    assert list(same_as(refuses)) == [refuses]
+    assert list(Identity(refuses).aliases) == [refuses]
 
 
 # --- Whether it is sent ---

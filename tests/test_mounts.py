@@ -27,7 +27,8 @@ from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Isolated, Lifespan, LifespanMiddleware, LifespanTimeout
 from asgi_lifespan_mw._containers import Sent
-from asgi_lifespan_mw._mounts import look_inside, same_as, sent_to
+from asgi_lifespan_mw._identity import Identity
+from asgi_lifespan_mw._mounts import look_inside
 from asgi_lifespan_mw._types import ASGIApp
 from tests.conftest import VIRTUAL
 from tests.plans import Boom, fails_to_start, hangs_at_start
@@ -556,7 +557,7 @@ async def test_a_wrapper_that_leads_back_to_itself_ends_the_search() -> None:
     """A cycle of wrappers has no app in it, and no end."""
     loop = PassesOn(RefusesLifespan())
     refuses, loop.app = loop.app, loop
-    assert list(same_as(loop)) == [loop]
+    assert list(Identity(loop).aliases) == [loop]
     loop.app = refuses
     await lived(LifespanMiddleware(loop, on_startup=[lambda: None]))
 
@@ -1196,7 +1197,7 @@ def test_routes_and_unknown_parts_lead_nowhere() -> None:
 
     assert labels(Starlette(routes=[Route("/", show_state), HasApp()])) == []
     not_callable: Any = object()
-    assert sent_to(not_callable) is Sent.NEVER
+    assert Identity(not_callable).sent is Sent.NEVER
 
 
 def test_an_excluded_app_is_not_looked_into() -> None:
