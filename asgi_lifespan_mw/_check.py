@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, final
 
 import anyio
+import anyio.lowlevel
 
 from ._account import deed
 from ._app import checked_app, name_of
@@ -157,6 +158,7 @@ class _Look:
             self._look_at_state()
             if self._run.cancels is Phase.STARTED:
                 self._server.cancel()
+            await anyio.lowlevel.checkpoint()  # a cancellation arrives before the stop does
             units.allow(self._seconds)
             await units.stop()
         except BaseException as error:

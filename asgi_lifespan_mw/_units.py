@@ -73,7 +73,7 @@ class Units:
         for unit in batch:
             unit.start(self)
         await self._watch(batch, Stage.STARTING)
-        if self._seconds < math.inf and anyio.current_time() > self._deadline and not self.failures:
+        if self._is_time_up() and not self.failures:
             batch[-1].time_out("startup", self._seconds)  # a `def` that blocks the event loop gets here
         self.check()
         await self._finish(_at_work(batch, Stage.ENDING))
@@ -110,6 +110,9 @@ class Units:
             except asyncio.CancelledError:
                 continue
 
+    def _is_time_up(self) -> bool:
+        return self._seconds < math.inf and self._deadline <= anyio.current_time()
+
     def is_driver_cancelled(self) -> bool:
         """Whether the task that drives the units is being cancelled, and so about to stop them; never on trio."""
         driver = self._driver
@@ -138,7 +141,7 @@ class Units:
 
     async def _watch(self, batch: Sequence[Unit], busy: Stage) -> None:
         """Wait until no unit of the batch is busy; one whose time runs out has failed."""
-        if _at_work(batch, busy):
+        if _at_work(batch, busy) and not self._is_time_up():
             await anyio.lowlevel.checkpoint()  # in one turn of the loop most units are done
         if not _at_work(batch, busy):
             return
