@@ -72,7 +72,12 @@ def _has(thing: object, name: str) -> bool:
         own = object.__getattribute__(thing, "__dict__")
     except Exception:  # it has slots, or its `__dict__` is a property, which may do anything
         own = ()
-    return name in own or any(name in cls.__dict__ for cls in type(thing).__mro__)
+    if name in own:
+        return True
+    for cls in type(thing).__mro__:  # noqa: SIM110 - a third of the time of `any()`, and most of the time of a look
+        if name in cls.__dict__:
+            return True
+    return False
 
 
 def _step(thing: Any, step: str, *, keys: bool) -> list[Any]:

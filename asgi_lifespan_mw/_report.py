@@ -163,7 +163,7 @@ class _Told:
         """Tell of a unit, and of the runs in it."""
         began = start_seconds = stop_began = stop_seconds = None
         stage, since, has_started = Stage.NEW, 0.0, False
-        for then, at in list(unit.history):
+        for then, at in list(unit.history.items()):
             if stage is Stage.STARTING:
                 start_seconds = at - since
             elif stage is Stage.STOPPING:

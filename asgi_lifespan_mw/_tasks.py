@@ -6,22 +6,16 @@ never be left while one unit refuses to end), so each unit gets a plain task. ``
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Protocol
+from typing import Any
 from weakref import WeakSet
 
 import anyio
+import anyio.lowlevel
 
 CANCELLED_GRACE = 1.0
 """Seconds that a cancelled unit has for its ``finally``: gunicorn's ASGI worker leaves no more."""
-
-
-class OnDone(Protocol):
-    """What is called when a task is over."""
-
-    def __call__(self, *, was_cancelled: bool) -> None:
-        """Tell whether the task was cancelled before its first step."""
 
 
 def current_asyncio_task() -> "asyncio.Task[object] | None":
@@ -32,42 +26,35 @@ def current_asyncio_task() -> "asyncio.Task[object] | None":
         return None
 
 
-def spawn(work: Callable[[], Awaitable[None]], name: str, context: Context, on_done: OnDone) -> object:
+async def one_turn(task: "asyncio.Task[object] | None") -> None:
+    """Let the other tasks of the loop go on, once; `task` is the running one of asyncio, None on trio."""
+    await (anyio.lowlevel.checkpoint() if task is None else asyncio.sleep(0))
+
+
+def spawn(
+    work: Callable[[], Coroutine[Any, Any, None]], name: str, context: Context, never_ran: Callable[[], None]
+) -> object:
     """Run `work` in a task of its own.
 
     Args:
-        work: must let no exception out but a cancellation, or what closes its coroutine.
+        work: must let no exception out, but where no event loop runs any more.
         name: the task's name, for debuggers.
         context: the context variables that the task sees and changes.
-        on_done: called once, when the task is over, with whether it was cancelled before its first step.
+        never_ran: called if the task was cancelled before its first step.
 
     Returns:
         The task, to be held: asyncio keeps only a weak reference to it.
     """
     if current_asyncio_task() is None:
-        return _spawn_on_trio(work, name, context, on_done)
+        import trio  # noqa: PLC0415 - it runs already; on asyncio it need not be installed
 
-    async def run() -> None:
-        await work()
-        on_done(was_cancelled=False)  # with its last step, a turn of the loop earlier than a callback
-
+        # A system task, which holds Ctrl-C back from the code in it: trio raises it in the main task, where our driver
+        # is. It is never cancelled before its first step.
+        return trio.lowlevel.spawn_system_task(work, name=name, context=context)
     # Not `loop.create_task`: an eager task factory would run the first steps inside our caller.
-    task = asyncio.Task(run(), loop=asyncio.get_running_loop(), name=name, context=context)
-    task.add_done_callback(lambda task: on_done(was_cancelled=True) if task.cancelled() else None)
+    task = asyncio.Task(work(), loop=asyncio.get_running_loop(), name=name, context=context)
+    task.add_done_callback(lambda task: never_ran() if task.cancelled() else None)
     return task
-
-
-def _spawn_on_trio(work: Callable[[], Awaitable[None]], name: str, context: Context, on_done: OnDone) -> object:
-    import trio  # noqa: PLC0415 - it runs already; on asyncio it need not be installed
-
-    # A system task, which holds Ctrl-C back from the code in it: trio raises it in the main task, where our driver is.
-    async def run() -> None:
-        try:
-            await work()
-        finally:
-            on_done(was_cancelled=False)
-
-    return trio.lowlevel.spawn_system_task(run, name=name, context=context)
 
 
 _spared: WeakSet["asyncio.Task[object]"] = WeakSet()

@@ -33,6 +33,8 @@ logger = logging.getLogger("asgi_lifespan_mw")
 class Stage(Enum):
     """Where a unit stands."""
 
+    __hash__ = object.__hash__  # as good as an enum's own, and faster
+
     NEW = "new"
     STARTING = "starting"
     STARTED = "started"
@@ -100,7 +102,7 @@ class Unit:
         self.inherits: Context | None = None
         self.context: Context | None = None
         self.is_hook = is_hook
-        self.history: list[tuple[Stage, float]] = []
+        self.history: dict[Stage, float] = {}
         self.runs: tuple[Record, ...] = ()
         self.left_at = ""
         self._is_told = False
@@ -191,7 +193,6 @@ class Unit:
         elif self.stage is Stage.STARTED and self._runs_at_stop:
             self._run(Stage.STOPPING)
         elif self.stage is Stage.STARTED:
-            self._note_time()
             self._go(Stage.STOPPING)
             self._stop.set()
 
@@ -242,10 +243,12 @@ class Unit:
 
     def _go(self, stage: Stage) -> None:
         self.stage = stage
-        self.history.append((stage, time.perf_counter()))
+        self.history.setdefault(stage, time.perf_counter())
+        if self._timeout is not None and stage in (Stage.STARTING, Stage.STOPPING):
+            self._began = anyio.current_time()
 
     def _log_progress(self, stage: Stage) -> None:
-        took = time.perf_counter() - self.history[-1][1]
+        took = time.perf_counter() - self.history[self.stage]
         if stage is Stage.STARTED:
             logger.debug("%s started in %.3f s", self.name, took)
         elif self.stage is Stage.STOPPING:
@@ -253,13 +256,8 @@ class Unit:
 
     def _run(self, stage: Stage) -> None:
         self._go(stage)
-        self._note_time()
         context = (self.inherits or self._units.context).copy()
-        self._task = spawn(self._live, self.name, context, self._task_is_over)
-
-    def _note_time(self) -> None:
-        if self._timeout is not None:
-            self._began = anyio.current_time()
+        self._task = spawn(self._live, self.name, context, self._never_ran)
 
     async def _live(self) -> None:
         AROUND.set(self)
@@ -270,6 +268,7 @@ class Unit:
             if is_loop_gone():
                 raise
             self._take(error)
+        self._end()  # in the task's last step: a turn of the loop earlier than a callback would be
 
     def _take(self, error: BaseException) -> None:
         """Keep what the body raised, unless it was asked to."""
@@ -302,9 +301,8 @@ class Unit:
             self.failed_in = stage or self.stage
             self._units.failures.append(self)
 
-    def _task_is_over(self, *, was_cancelled: bool) -> None:
-        if was_cancelled:  # before its first step, so that the body never ran
-            self._take(asyncio.CancelledError())
+    def _never_ran(self) -> None:
+        self._take(asyncio.CancelledError())
         self._end()
 
     def _end(self) -> None:
@@ -357,5 +355,5 @@ def _chain(error: BaseException) -> list[BaseException]:
     return found
 
 
-def _nothing(*, was_cancelled: bool) -> None:
+def _nothing() -> None:
     """For a task whose end concerns nobody."""

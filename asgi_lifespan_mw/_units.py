@@ -16,9 +16,8 @@ from contextvars import copy_context
 from typing import final
 
 import anyio
-import anyio.lowlevel
 
-from ._tasks import CANCELLED_GRACE, current_asyncio_task, was_spared
+from ._tasks import CANCELLED_GRACE, current_asyncio_task, one_turn, was_spared
 from ._unit import Stage, Unit, finish
 
 logger = logging.getLogger("asgi_lifespan_mw")
@@ -76,7 +75,8 @@ class Units:
         if self._is_time_up() and not self.failures:
             batch[-1].time_out("startup", self._seconds)  # a `def` that blocks the event loop gets here
         self.check()
-        await self._finish(_at_work(batch, Stage.ENDING))
+        if ending := _at_work(batch, Stage.ENDING):
+            await self._finish(ending)
         self.context = batch[-1].context or self.context
 
     def check(self) -> None:
@@ -142,7 +142,7 @@ class Units:
     async def _watch(self, batch: Sequence[Unit], busy: Stage) -> None:
         """Wait until no unit of the batch is busy; one whose time runs out has failed."""
         if _at_work(batch, busy) and not self._is_time_up():
-            await anyio.lowlevel.checkpoint()  # in one turn of the loop most units are done
+            await one_turn(self._driver)  # in which most units are done
         if not _at_work(batch, busy):
             return
         phase = "startup" if busy is Stage.STARTING else "shutdown"
