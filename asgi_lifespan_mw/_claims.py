@@ -60,7 +60,7 @@ class Reading:
                 return Claim.CERTAIN
             if any(id(alias) in self.held or id(alias) in self.named for alias in _aliases(lifespan)):
                 claim = Claim.DOUBT
-        if self.words & RUNS_IT and any(id(app) in self.held or id(app) in self.named for app in apps):
+        if not self.words.isdisjoint(RUNS_IT) and any(id(app) in self.held or id(app) in self.named for app in apps):
             return Claim.DOUBT
         return claim
 

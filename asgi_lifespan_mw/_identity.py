@@ -3,7 +3,7 @@
 Objects are told apart by identity alone: routes have no hash, and two mounts of one app are equal.
 """
 
-from collections.abc import Container
+from collections.abc import Collection, Iterable
 from typing import Any, final
 
 from ._containers import ROUTER, STARLETTE, Kind, Row, Sent, known_reason, row_of
@@ -23,33 +23,36 @@ class Identity:
         aliases: those, and what they start with lifespans of their own.
     """
 
-    __slots__ = ("aliases", "app", "own")
+    __slots__ = ("_known", "_own", "aliases", "app", "own")
 
     def __init__(self, app: Any) -> None:
         """Look at an app."""
         found: dict[int, Any] = {}
         forwarded = _gather([app], found)
         self.app = app
-        self.own = tuple(found.values())
-        while forwarded:
-            forwarded = _gather(forwarded, found)
-        self.aliases = tuple(found.values())
+        self.own = self.aliases = tuple(found.values())
+        self._own = self._known = _rows(self.own)
+        if forwarded:
+            while forwarded:
+                forwarded = _gather(forwarded, found)
+            self.aliases = tuple(found.values())
+            self._known = _rows(self.aliases)
 
-    def is_one_of(self, known: Container[int]) -> bool:
+    def is_one_of(self, known: Collection[int]) -> bool:
         """Whether one of its objects is known, by identity."""
-        return any(id(thing) in known for thing in self.aliases)
+        return bool(known) and any(id(thing) in known for thing in self.aliases)
 
     @property
     def sent(self) -> Sent:
         """Whether a lifespan may be sent to it: classes, static files, responses and WSGI apps get none."""
         if not callable(self.app):
             return Sent.NEVER
-        return next((row.sent for row in self._rows() if row.sent is not Sent.ALWAYS), Sent.ALWAYS)
+        return next((row.sent for _, row in self._own if row.sent is not Sent.ALWAYS), Sent.ALWAYS)
 
     @property
     def why_none(self) -> str:
         """What is known of an app that is sent no lifespan."""
-        return next((row.why for row in self._rows() if row.sent is not Sent.ALWAYS), "it can't be called")
+        return next((row.why for _, row in self._own if row.sent is not Sent.ALWAYS), "it can't be called")
 
     @property
     def reason_against(self) -> str | None:
@@ -59,30 +62,26 @@ class Identity:
     @property
     def application(self) -> Any:
         """The Starlette application that it is or wraps; None if there is none."""
-        return next((thing for thing in self.aliases if _is(thing, STARLETTE)), None)
+        return next((thing for thing, row in self._known if row.name == STARLETTE), None)
 
     @property
     def is_bare_router(self) -> bool:
         """Whether it is a Starlette router of no application; its lifespan is given ``scope["app"]``."""
-        return any(_is(thing, ROUTER) for thing in self.aliases) and self.application is None
+        return any(row.name == ROUTER for _, row in self._known) and self.application is None
 
     @property
     def lifespans(self) -> list[Any]:
         """The functions that are run for its lifespan, as far as they can be read."""
         return [
             function
-            for thing in self.aliases
-            if (row := row_of(thing)) is not None and row.lifespan is not None
+            for thing, row in self._known
+            if row.lifespan is not None
             for function in follow(thing, row.lifespan)
         ]
 
-    def _rows(self) -> list[Row]:
-        return [row for thing in self.own if (row := row_of(thing)) is not None]
 
-
-def _is(thing: object, name: str) -> bool:
-    row = row_of(thing)
-    return row is not None and row.name == name
+def _rows(things: Iterable[Any]) -> list[tuple[Any, Row]]:
+    return [(thing, row) for thing in things if (row := row_of(thing)) is not None]
 
 
 def _gather(todo: list[Any], found: dict[int, Any]) -> list[Any]:

@@ -47,7 +47,10 @@ def follow(thing: Any, path: str, *, keys: bool = False) -> list[Any]:
     found = [thing]
     try:
         for step in _steps(path):
-            found = [inner for one in found for inner in _step(one, step, keys=keys)]
+            if step.startswith("["):
+                found = [inner for one in found for inner in _items(one, step, keys=keys)]
+            else:
+                found = [getattr(one, step) for one in found]
     except Exception as error:  # a property may do anything
         if row_of(thing) is not None:
             logger.debug("no way inside %s: it has no %r", type(thing).__qualname__, path, exc_info=error)
@@ -80,10 +83,8 @@ def _has(thing: object, name: str) -> bool:
     return False
 
 
-def _step(thing: Any, step: str, *, keys: bool) -> list[Any]:
-    """One step of a path: ``name``, ``[]``, ``[1]`` or ``[key]``."""
-    if not step.startswith("["):
-        return [getattr(thing, step)]
+def _items(thing: Any, step: str, *, keys: bool) -> list[Any]:
+    """What a step of a path in brackets leads to: ``[]``, ``[1]`` or ``[key]``."""
     if step == "[]":
         return list(thing.values() if hasattr(thing, "values") and not keys else thing)
     key = step[1:-1]

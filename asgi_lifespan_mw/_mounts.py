@@ -1,7 +1,6 @@
 """Where apps are nested in apps, and which of them the lifespan reaches by itself."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Container
 from typing import Any, final
 
 from ._app import name_of
@@ -38,7 +37,6 @@ class Nested:
 
 
 @final
-@dataclass(frozen=True, slots=True)
 class Inside:
     """What one look inside an app found.
 
@@ -48,22 +46,25 @@ class Inside:
         forwarded: those of them that the app, or what is in it, starts with a lifespan of their own.
     """
 
-    nested: list[Nested] = field(default_factory=list[Nested])
-    reached: list[Any] = field(default_factory=list[Any])
-    forwarded: list[Nested] = field(default_factory=list[Nested])
+    __slots__ = ("forwarded", "nested", "reached")
+
+    def __init__(self) -> None:
+        self.nested: list[Nested] = []
+        self.reached: list[Any] = []
+        self.forwarded: list[Nested] = []
 
 
-def look_inside(app: object, path: str, *, delivered: bool, excluded: Iterable[object] = ()) -> Inside:
+def look_inside(app: object, path: str, *, delivered: bool, excluded: Container[int] = ()) -> Inside:
     """Find what is nested in an app, without looking inside what is found.
 
     Args:
         app: the app.
         path: where it is mounted itself.
         delivered: whether it took its lifespan. If it turned it away, what it would have passed on is nested too.
-        excluded: apps that are not looked into, though they are found where they are nested.
+        excluded: the identities of apps that are not looked into, though they are found where they are nested.
     """
     inside = Inside()
-    _look(app, path, inside, {id(app)}, frozenset(map(id, excluded)), delivered=delivered)
+    _look(app, path, inside, {id(app)}, excluded, delivered=delivered)
     return inside
 
 
@@ -72,7 +73,7 @@ def _look(
     path: str,
     inside: Inside,
     seen: set[int],
-    excluded: frozenset[int],
+    excluded: Container[int],
     *,
     delivered: bool,
     is_part: bool = False,

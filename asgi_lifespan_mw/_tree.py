@@ -7,7 +7,7 @@ add mounts.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, cast, final
 
 from ._app import is_a
@@ -30,7 +30,6 @@ _PARENTS_OWN: Final = ("app", "router")
 
 
 @final
-@dataclass(slots=True, eq=False)
 class Node:
     """An app in the tree.
 
@@ -48,17 +47,31 @@ class Node:
         added: the keys of the state that it set.
     """
 
-    nested: Nested
-    realm: Realm
-    given: State
-    state: State
-    parent: "Node | None"
-    readings: list[Reading]
-    session: Session | None = None
-    unit: Unit | None = None
-    noted: list[object] = field(default_factory=list[object])
-    found: list["Node | LeftOut"] = field(default_factory=list["Node | LeftOut"])
-    added: Sequence[str] = ()
+    __slots__ = (
+        "added", "found", "given", "nested", "noted", "parent", "readings", "realm", "session", "state", "unit",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        nested: Nested,
+        realm: Realm,
+        *,
+        given: State,
+        state: State,
+        parent: "Node | None",
+        readings: list[Reading],
+    ) -> None:
+        self.nested = nested
+        self.realm = realm
+        self.given = given
+        self.state = state
+        self.parent = parent
+        self.readings = readings
+        self.session: Session | None = None
+        self.unit: Unit | None = None
+        self.noted: list[object] = []
+        self.found: list[Node | LeftOut] = []
+        self.added: Sequence[str] = ()
 
     def lineage(self) -> Iterator["Node"]:
         """The app and those that it is nested in, from the inside out."""
@@ -97,7 +110,8 @@ class Tree:
 
     def __init__(self, app: Any, scope: Scope, realm: Realm, settings: Settings) -> None:
         """Plant the tree; `scope` is the server's, and `realm` what its requests see."""
-        self.root = Node(Nested(app, "", is_mount=False), realm, dict(realm.state), realm.state, None, [])
+        root = Nested(app, "", is_mount=False)
+        self.root = Node(root, realm, given=dict(realm.state), state=realm.state, parent=None, readings=[])
         self._scope = scope
         self._settings = settings
         self._isolated: list[tuple[Isolated, State, State]] = []
@@ -171,9 +185,7 @@ class Tree:
             return
         if not parent.delivered and len(list(parent.lineage())) > MOST_WRAPPERS:
             return
-        inside = look_inside(
-            parent.nested.app, parent.nested.path, delivered=parent.delivered, excluded=self._excluded.values()
-        )
+        inside = look_inside(parent.nested.app, parent.nested.path, delivered=parent.delivered, excluded=self._excluded)
         self._running.note(inside.reached)
         parent.found += [LeftOut(nested, "is started by its parent") for nested in inside.forwarded]
         are_named = parent is self.root and not isinstance(self._settings.mounts, str)
@@ -257,7 +269,7 @@ class Tree:
         if isolated is not None:
             realm = Realm(state)
             self._isolated.append((isolated, given, state))
-        node = Node(nested, realm, given, state, parent, readings)
+        node = Node(nested, realm, given=given, state=state, parent=parent, readings=readings)
         node.noted = self._running.note(aliases)
         self._started.update(map(id, aliases))
         return node
@@ -296,7 +308,7 @@ def _claim(nested: Nested, readings: Iterable[Reading]) -> tuple[Claim, str]:
         )
         return Claim.DOUBT, reason
     lifespans = identity.lifespans
-    claims = {reading.claim(identity.aliases, lifespans) for reading in readings}
+    claims = [reading.claim(identity.aliases, lifespans) for reading in readings]
     if Claim.CERTAIN in claims:
         logger.debug("%s is run by a lifespan around it", nested.label)
         return Claim.CERTAIN, "is run by a lifespan around it"

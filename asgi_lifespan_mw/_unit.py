@@ -236,7 +236,7 @@ class Unit:
             return ""
 
     def _enter(self, stage: Stage) -> None:
-        if logger.isEnabledFor(logging.DEBUG) and self.error is None:
+        if self.error is None and logger.isEnabledFor(logging.DEBUG):
             self._log_progress(stage)
         self._go(stage)
         self._units.wake()
