@@ -3,23 +3,27 @@
 See `LifespanMiddleware` for an app, `Lifespan` for hooks, and the README for the rest.
 """
 
-from ._check import Finding, check_lifespan
-from ._containers import register_container
-from ._errors import (
-    LifespanError,
-    LifespanNotSupported,
-    LifespanTimeout,
-    ProtocolViolation,
-    ShutdownFailed,
-    StartupFailed,
-    StateCollision,
-)
-from ._lifespan import Lifespan
-from ._manager import LifespanManager
-from ._middleware import LifespanMiddleware
-from ._report import Report, UnitReport
-from ._state import Isolated
-from ._threaded import threaded
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._check import Finding, check_lifespan
+    from ._containers import register_container
+    from ._errors import (
+        LifespanError,
+        LifespanNotSupported,
+        LifespanTimeout,
+        ProtocolViolation,
+        ShutdownFailed,
+        StartupFailed,
+        StateCollision,
+    )
+    from ._lifespan import Lifespan
+    from ._manager import LifespanManager
+    from ._middleware import LifespanMiddleware
+    from ._report import Report, UnitReport
+    from ._state import Isolated
+    from ._threaded import threaded
 
 __version__ = "0.1.0"
 
@@ -46,3 +50,28 @@ __all__ = [
     "ProtocolViolation",
     "StateCollision",
 ]
+
+_ROOMS = {
+    "_check": ["check_lifespan", "Finding"],
+    "_containers": ["register_container"],
+    "_lifespan": ["Lifespan"],
+    "_manager": ["LifespanManager"],
+    "_middleware": ["LifespanMiddleware"],
+    "_report": ["Report", "UnitReport"],
+    "_state": ["Isolated"],
+    "_threaded": ["threaded"],
+}
+"""Where the public names are; all others are in `_errors`."""
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for: an app needs no `check_lifespan`, and a test suite no server."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room = next((room for room, names in _ROOMS.items() if name in names), "_errors")
+    return globals().setdefault(name, getattr(import_module(f"{__name__}.{room}"), name))
+
+
+def __dir__() -> list[str]:
+    """List the public names, whether they were asked for or not."""
+    return sorted({*globals(), *__all__})

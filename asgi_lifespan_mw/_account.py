@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import sysconfig
 import traceback
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -18,7 +17,7 @@ CAUSE_FIRST = "the cause first"
 
 _NOT_THE_USERS = (os.path.dirname(__file__) + os.sep, os.sep + "contextlib.py")  # noqa: PTH120 - parts of file names
 _IMPORTING = (*_NOT_THE_USERS, "<frozen importlib", os.sep + "importlib" + os.sep)
-_INSTALLED = (*_IMPORTING, "site-packages", "dist-packages", sysconfig.get_path("stdlib") + os.sep)
+_INSTALLED = (*_IMPORTING, "site-packages", "dist-packages", os.path.dirname(os.__file__) + os.sep)  # noqa: PTH120
 _DEEDS = {Stage.STARTING: "startup failed", Stage.STARTED: "crash"}
 _RUNS_ALREADY = re.compile(r"\b(already|only be called once|once per)\b")
 

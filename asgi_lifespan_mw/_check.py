@@ -1,9 +1,8 @@
 """`check_lifespan`: an app's lifespan, run in the ways that servers run it, and what its author should know of."""
 
-import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, cast, final
+from typing import TYPE_CHECKING, Any, Literal, cast, final
 
 import anyio
 import anyio.lowlevel
@@ -18,6 +17,9 @@ from ._tasks import CANCELLED_GRACE, current_asyncio_task, is_gone
 from ._types import ASGIApp, Receive, Scope, Send, State
 from ._unit import Unit
 from ._units import UnitFailed, Units
+
+if TYPE_CHECKING:
+    import asyncio
 
 _NOTE, _WARNING, _VIOLATION = Severity.NOTE, Severity.WARNING, Severity.VIOLATION
 
@@ -217,6 +219,8 @@ class _Look:
         if self._run.lacks != "state" and self._scope.get("state") is not self._state:
             self._find(_WARNING, "replaced scope['state'], where requests see what is put into it")
         if left := _tasks() - tasks:
+            import asyncio
+
             _, left = await asyncio.wait(left, timeout=CANCELLED_GRACE)
         if left:
             self._find(_WARNING, f"left tasks behind: {', '.join(sorted(map(_name_of_task, left)))}")
@@ -227,6 +231,8 @@ class _Look:
 
 def _tasks() -> "set[asyncio.Task[Any]]":
     """The tasks that are there; trio lets none outlive its nursery."""
+    import asyncio
+
     return set() if current_asyncio_task() is None else asyncio.all_tasks()
 
 

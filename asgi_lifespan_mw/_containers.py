@@ -15,7 +15,6 @@ import logging
 import sys
 from dataclasses import dataclass
 from enum import Enum
-from importlib.metadata import entry_points
 from typing import Literal, final
 
 logger = logging.getLogger("asgi_lifespan_mw")
@@ -277,6 +276,8 @@ def known_reason(thing: object) -> str | None:
 @functools.cache
 def _load_entry_points() -> None:
     """Let packages bring their rows, once."""
+    from importlib.metadata import entry_points
+
     of_the_user = {name: row for name, row in _table.items() if row not in ROWS}  # counts, whoever came first
     for entry_point in entry_points(group=ENTRY_POINTS):
         try:

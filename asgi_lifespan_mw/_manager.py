@@ -1,12 +1,9 @@
 """`LifespanManager`: drives any app's lifespan from outside, for tests, scripts and workers."""
 
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, TypeVar, TypeVarTuple, final
-
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, final
 
 from ._app import checked_app, straight_through
 from ._errors import LifespanNotSupported
@@ -15,6 +12,11 @@ from ._run import Run
 from ._settings import Settings, checked_seconds
 from ._tasks import is_loop_gone
 from ._types import ASGIApp, Receive, Send, State
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from anyio.from_thread import BlockingPortal
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -151,6 +153,8 @@ class LifespanManager:
             raise RuntimeError("`with LifespanManager(...)` would hold up the event loop here; use `async with`")
         self._refuse_another_entry()
         with ExitStack() as stack:
+            from anyio.from_thread import start_blocking_portal
+
             self._portal = stack.enter_context(start_blocking_portal(*self._backend))
             stack.push(self._leave)
             self.call(self.__aenter__)
@@ -185,6 +189,8 @@ class LifespanManager:
         """
         if self._portal is None:
             raise RuntimeError("LifespanManager.call() is for `with LifespanManager(...)`, which was not entered")
+        from concurrent.futures import Future
+
         outcome = Future[T]()
         task = self._portal.start_task_soon(_fulfil, outcome, function, *args)
         try:
@@ -201,7 +207,7 @@ class LifespanManager:
             self.call(self.__aexit__, kind, error, traceback)
 
 
-async def _fulfil(outcome: Future[T], function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> None:
+async def _fulfil(outcome: "Future[T]", function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> None:
     """Hand over how a function ended; an exception that is no `Exception` would tear the event loop down."""
     try:
         outcome.set_result(await function(*args))

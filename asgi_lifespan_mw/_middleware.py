@@ -84,8 +84,9 @@ class LifespanMiddleware(HookRegistry):
         self._startup_timeout = checked_seconds(startup_timeout, "LifespanMiddleware(startup_timeout=...)")
         self._shutdown_timeout = checked_seconds(shutdown_timeout, "LifespanMiddleware(shutdown_timeout=...)")
         self._on_crash: OnCrash = checked_on_crash(on_crash)
-        # The state of each run that is on, for the requests of a server that has none; the last one counts.
-        self._states: list[State] = []
+        # The state of each run that is on, for the requests of a server that has none; the last one counts. None where
+        # no run is on, which costs a request less than an empty list.
+        self._states: list[State] | None = None
         self._report: Callable[[], Report | None] = lambda: None
 
     @straight_through
@@ -100,7 +101,7 @@ class LifespanMiddleware(HookRegistry):
         """
         if scope["type"] == "lifespan":
             return self._lifespan(scope, receive, send)
-        if self._states and "state" not in scope:
+        if self._states is not None and "state" not in scope:
             scope = {**scope, "state": self._states[-1].copy()}
         return self.app(scope, receive, send)
 
@@ -166,13 +167,13 @@ class LifespanMiddleware(HookRegistry):
                 await run.abandon()
             raise
         finally:
-            self._states[:] = [other for other in self._states if other is not state]
+            self._states = [other for other in self._states or () if other is not state] or None
         await _or_tell(run.stop(), "shutdown", run, send)
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve(self, run: Run, state: State, policy: CrashPolicy, receive: Receive, send: Send) -> None:
         """Say that the startup is complete, and wait for the shutdown."""
-        self._states.append(state)
+        self._states = [*(self._states or ()), state]
         run.serve()
         await send({"type": "lifespan.startup.complete"})
         with policy.interrupt:

@@ -3,16 +3,20 @@
 A unit's task must outlive the call that started it and must not be reached by a cancellation that is meant for the
 server's lifespan task: the units are stopped in order, by us. A task group would tie the two together (and could
 never be left while one unit refuses to end), so each unit gets a plain task. ``anyio`` has no name for such a task.
+
+``asyncio`` and ``trio`` are imported where they are used, when they run already: both take long to import.
 """
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import anyio
 import anyio.lowlevel
+
+if TYPE_CHECKING:
+    import asyncio
 
 CANCELLED_GRACE = 1.0
 """Seconds that a cancelled unit has for its ``finally``: gunicorn's ASGI worker leaves no more."""
@@ -20,6 +24,8 @@ CANCELLED_GRACE = 1.0
 
 def current_asyncio_task() -> "asyncio.Task[object] | None":
     """The running asyncio task, or None on trio."""
+    import asyncio
+
     try:
         return asyncio.current_task()
     except RuntimeError:  # no event loop of asyncio runs in this thread
@@ -28,7 +34,16 @@ def current_asyncio_task() -> "asyncio.Task[object] | None":
 
 async def one_turn(task: "asyncio.Task[object] | None") -> None:
     """Let the other tasks of the loop go on, once; `task` is the running one of asyncio, None on trio."""
+    import asyncio
+
     await (anyio.lowlevel.checkpoint() if task is None else asyncio.sleep(0))
+
+
+def asyncios_cancellation() -> type[BaseException]:
+    """What a plain ``Task.cancel()`` of asyncio raises, which no shield of anyio holds back; never raised on trio."""
+    import asyncio
+
+    return asyncio.CancelledError
 
 
 def spawn(
@@ -46,11 +61,13 @@ def spawn(
         The task, to be held: asyncio keeps only a weak reference to it.
     """
     if current_asyncio_task() is None:
-        import trio  # noqa: PLC0415 - it runs already; on asyncio it need not be installed
+        import trio
 
         # A system task, which holds Ctrl-C back from the code in it: trio raises it in the main task, where our driver
         # is. It is never cancelled before its first step.
         return trio.lowlevel.spawn_system_task(work, name=name, context=context)
+    import asyncio
+
     # Not `loop.create_task`: an eager task factory would run the first steps inside our caller.
     task = asyncio.Task(work(), loop=asyncio.get_running_loop(), name=name, context=context)
     task.add_done_callback(lambda task: never_ran() if task.cancelled() else None)
@@ -67,6 +84,8 @@ def was_spared(task: "asyncio.Task[object]") -> bool:
 
 def spare_current_task() -> None:
     """Take a plain ``Task.cancel()`` back from the running task, which goes on."""
+    import asyncio
+
     task = asyncio.current_task()
     assert task is not None, "trio has no such cancellation"
     # Without this, a task group that is open in the task takes its own cancellation for the server's when it is left.
@@ -93,4 +112,4 @@ def is_gone(error: BaseException) -> bool:
 
 def is_cancellation(error: BaseException) -> bool:
     """Whether `error` is a cancellation of the running event loop, or asyncio's on trio."""
-    return isinstance(error, (asyncio.CancelledError, anyio.get_cancelled_exc_class()))
+    return isinstance(error, (asyncios_cancellation(), anyio.get_cancelled_exc_class()))

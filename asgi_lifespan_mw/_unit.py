@@ -7,7 +7,6 @@ open in it. Nothing that it raises leaves the task: it is kept as the unit's err
 `Units` drives many of them.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Final, final
 import anyio
 
 from ._errors import LifespanTimeout, ShutdownFailed, StartupFailed
-from ._tasks import CANCELLED_GRACE, is_cancellation, is_loop_gone, spare_current_task, spawn
+from ._tasks import CANCELLED_GRACE, asyncios_cancellation, is_cancellation, is_loop_gone, spare_current_task, spawn
 from ._types import State
 from ._where import where
 
@@ -133,13 +132,13 @@ class Unit:
         """
         try:
             await self._stop.wait()
-        except asyncio.CancelledError:
+        except asyncios_cancellation():
             if self._scope.cancel_called or not self._units.is_driver_cancelled():
                 raise
             self._units.when_driver_is_done(self.cancel)
         while not self._stop.is_set():
             spare_current_task()
-            with suppress(asyncio.CancelledError), anyio.CancelScope(shield=True):
+            with suppress(asyncios_cancellation()), anyio.CancelScope(shield=True):
                 await self._stop.wait()
 
     def answered(self) -> None:
@@ -302,7 +301,7 @@ class Unit:
             self._units.failures.append(self)
 
     def _never_ran(self) -> None:
-        self._take(asyncio.CancelledError())
+        self._take(asyncios_cancellation()())
         self._end()
 
     def _end(self) -> None:

@@ -8,17 +8,19 @@ Rule 2: a unit that fails, or runs out of time, ends a startup, and never a shut
 Rule 3: whoever drives the units may be cancelled at any await. Then `Units.stop_shielded` goes on from where it was.
 """
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import anyio
 
-from ._tasks import CANCELLED_GRACE, current_asyncio_task, one_turn, was_spared
+from ._tasks import CANCELLED_GRACE, asyncios_cancellation, current_asyncio_task, one_turn, was_spared
 from ._unit import Stage, Unit, finish
+
+if TYPE_CHECKING:
+    import asyncio
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
@@ -107,7 +109,7 @@ class Units:
             try:
                 with anyio.CancelScope(shield=True):
                     return await self.stop()
-            except asyncio.CancelledError:
+            except asyncios_cancellation():
                 continue
 
     def _is_time_up(self) -> bool:

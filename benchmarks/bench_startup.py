@@ -1,73 +1,72 @@
 """Starting and stopping many mounts, beside hypercorn's dispatcher, which does it without order, limits or unwinding.
 
-Each mount is the plainest app with a lifespan. The table gives milliseconds for a whole lifespan, per mount and in
-units of the dispatcher's, as the median over the rounds.
+Each mount is the plainest app with a lifespan. A whole lifespan is timed, with the dispatcher's in the same round; and
+the look for mounts alone, through as many routes.
 """
 
 import asyncio
 import statistics
-import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
-from hypercorn.middleware import DispatcherMiddleware
-from starlette.applications import Starlette
-from starlette.routing import Mount
+import subjects
 
-from asgi_lifespan_mw import LifespanMiddleware
-
-ROUNDS = 5
-SIZES = (10, 100, 1_000, 3_000)
+SIZES = (1, 10, 50, 100, 500, 1_000, 5_000)
+ROUNDS = 7
 
 
-def mounted() -> Any:
-    """The plainest app with a lifespan."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    return app
-
-
-async def lifespan(app: Any) -> float:
-    """Seconds for one lifespan."""
-    messages: list[Any] = []
-    to_come = [{"type": "lifespan.shutdown"}, {"type": "lifespan.startup"}]
-    started = asyncio.Event()
-
-    async def receive() -> Any:
-        if len(to_come) == 1:
-            await started.wait()
-        return to_come.pop()
-
-    async def send(message: Any) -> None:
-        messages.append(message["type"])
-        started.set()
-
+def seconds(make: Callable[[int], Any], mounts: int) -> float:
+    """How long one lifespan takes."""
+    app = make(mounts)
     began = time.perf_counter()
-    await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
-    seconds = time.perf_counter() - began
-    assert messages == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-    return seconds
+    asyncio.run(subjects.lifespan(app))
+    return time.perf_counter() - began
 
 
-def main() -> None:
-    """Print the table."""
-    print("Python", sys.version.split()[0])
-    print(f"{'mounts':>7} {'ours, ms':>9} {'per mount, us':>14} {'dispatcher, ms':>15} {'ratio':>6}")
-    for size in SIZES:
-        ours: list[float] = []
-        theirs: list[float] = []
-        for _ in range(ROUNDS):
-            app = Starlette(routes=[Mount(f"/{number}", mounted()) for number in range(size)])
-            ours.append(asyncio.run(lifespan(LifespanMiddleware(app))))
-            theirs.append(asyncio.run(lifespan(DispatcherMiddleware({f"/{n}": mounted() for n in range(size)}))))
-        our, their = statistics.median(ours), statistics.median(theirs)
-        print(f"{size:7} {our * 1e3:9.2f} {our / size * 1e6:14.1f} {their * 1e3:15.2f} {our / their:6.1f}")
+def discovery(routes: int) -> float:
+    """How long it takes to find the mounts among so many routes, with nothing started."""
+    from asgi_lifespan_mw._mounts import look_inside
+
+    app = subjects.with_mounts(routes).app
+    began = time.perf_counter()
+    found = look_inside(app, "", delivered=True).nested
+    took = time.perf_counter() - began
+    assert len(found) == routes
+    return took
+
+
+def measure(sizes: tuple[int, ...] = SIZES, rounds: int = ROUNDS) -> list[dict[str, float]]:
+    """One row for each size: times in seconds, and the ratio with its quartiles."""
+    seconds(subjects.with_mounts, 10)
+    rows: list[dict[str, float]] = []
+    for size in sizes:
+        times = [
+            (seconds(subjects.with_mounts, size), seconds(subjects.dispatched, size), discovery(size))
+            for _ in range(rounds)
+        ]
+        low, ratio, high = statistics.quantiles([ours / theirs for ours, theirs, _ in times], n=4)
+        ours, theirs, found = map(statistics.median, zip(*times, strict=True))
+        rows.append(
+            {"mounts": size, "ours": ours, "dispatcher": theirs, "discovery": found, "ratio": ratio, "low": low, "high": high}
+        )
+    return rows
+
+
+def table(rows: list[dict[str, float]]) -> str:
+    """The results as a table in Markdown."""
+    lines = [
+        "| mounts | ours, ms | µs per mount | dispatcher, ms | ratio | quartiles | discovery alone, ms |",
+        "|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['mounts']} | {row['ours'] * 1e3:.2f} | {row['ours'] / row['mounts'] * 1e6:.0f} | "
+            f"{row['dispatcher'] * 1e3:.2f} | {row['ratio']:.1f} | {row['low']:.1f} to {row['high']:.1f} | "
+            f"{row['discovery'] * 1e3:.2f} |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    print(table(measure()))

@@ -1,6 +1,7 @@
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
+import importlib.metadata
 from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any
@@ -405,7 +406,7 @@ def test_a_row_that_cannot_be_is_refused(error: type[Exception], arguments: tupl
 def _plugins(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
     """Let the functions that a test is parametrised with be what packages bring."""
     points = [EntryPoint(name, f"{__name__}:{name}", _containers.ENTRY_POINTS) for name in request.param]
-    monkeypatch.setattr(_containers, "entry_points", lambda group: points)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
     _containers._load_entry_points.cache_clear()
     yield
     _containers._load_entry_points.cache_clear()
