@@ -3,6 +3,8 @@
 Serve it with ``uvicorn tests.apps.channels_hooks:app``.
 """
 
+# pyright: reportMissingImports=false, reportArgumentType=false, reportTypedDictNotRequiredAccess=false
+
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -40,7 +42,7 @@ async def rates(request: Request) -> dict[str, float]:
     return found
 
 
-class Rate(AsyncWebsocketConsumer):  # type: ignore[misc, unused-ignore]
+class Rate(AsyncWebsocketConsumer):
     """Answers the name of a currency with its rate."""
 
     async def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
@@ -48,9 +50,7 @@ class Rate(AsyncWebsocketConsumer):  # type: ignore[misc, unused-ignore]
         await self.send(text_data=str(self.scope["state"]["rates"][text_data]))
 
 
-app = LifespanMiddleware(
-    ProtocolTypeRouter({"http": api, "websocket": URLRouter([path("rate", Rate.as_asgi())])})  # type: ignore[arg-type, unused-ignore]
-)
+app = LifespanMiddleware(ProtocolTypeRouter({"http": api, "websocket": URLRouter([path("rate", Rate.as_asgi())])}))
 
 
 @app.context

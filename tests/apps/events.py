@@ -69,11 +69,11 @@ def create_hooks() -> Lifespan:
 
 
 events_outside = EventHandlerASGIMiddleware(
-    LifespanMiddleware(create_api(), lifespan=create_hooks()),  # type: ignore[arg-type, unused-ignore]
+    LifespanMiddleware(create_api(), lifespan=create_hooks()),
     handlers=[Announces()],
     middleware_id=EVENTS,
 )
 events_inside = LifespanMiddleware(
-    EventHandlerASGIMiddleware(create_api(), handlers=[Announces()], middleware_id=EVENTS),  # type: ignore[arg-type, unused-ignore]
+    EventHandlerASGIMiddleware(create_api(), handlers=[Announces()], middleware_id=EVENTS),
     lifespan=create_hooks(),
 )

@@ -3,6 +3,8 @@
 Serve it with ``uvicorn tests.apps.litestar_mount:app``.
 """
 
+# pyright: reportMissingImports=false
+
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any

@@ -3,7 +3,9 @@
 Serve it with ``uvicorn tests.apps.quart_hooks:app``.
 """
 
-from collections.abc import AsyncIterator
+# pyright: reportMissingImports=false
+
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from quart import Quart, request
@@ -21,7 +23,7 @@ async def rates() -> Any:
 
 
 @site.while_serving
-async def open_site() -> AsyncIterator[None]:
+async def open_site() -> AsyncGenerator[None, None]:
     """Quart's own lifespan."""
     announce("started quart")
     yield
