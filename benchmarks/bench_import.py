@@ -21,7 +21,9 @@ ROUNDS = 15
 
 def milliseconds(statement: str, before: str) -> float:
     """How long a statement takes after another one, in a new process."""
-    code = f"{before}\nimport time\nbegan = time.perf_counter()\n{statement}\nprint((time.perf_counter() - began) * 1e3)"
+    code = (
+        f"{before}\nimport time\nbegan = time.perf_counter()\n{statement}\nprint((time.perf_counter() - began) * 1e3)"
+    )
     return float(_output(code))
 
 
@@ -33,7 +35,9 @@ def foreign() -> list[str]:
 
 def _output(code: str) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def measure() -> dict[str, list[float]]:

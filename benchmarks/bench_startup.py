@@ -48,7 +48,15 @@ def measure(sizes: tuple[int, ...] = SIZES, rounds: int = ROUNDS) -> list[dict[s
         low, ratio, high = statistics.quantiles([ours / theirs for ours, theirs, _ in times], n=4)
         ours, theirs, found = map(statistics.median, zip(*times, strict=True))
         rows.append(
-            {"mounts": size, "ours": ours, "dispatcher": theirs, "discovery": found, "ratio": ratio, "low": low, "high": high}
+            {
+                "mounts": size,
+                "ours": ours,
+                "dispatcher": theirs,
+                "discovery": found,
+                "ratio": ratio,
+                "low": low,
+                "high": high,
+            }
         )
     return rows
 
@@ -59,13 +67,15 @@ def table(rows: list[dict[str, float]]) -> str:
         "| mounts | ours, ms | µs per mount | dispatcher, ms | ratio | quartiles | discovery alone, ms |",
         "|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for row in rows:
-        lines.append(
-            f"| {row['mounts']} | {row['ours'] * 1e3:.2f} | {row['ours'] / row['mounts'] * 1e6:.0f} | "
-            f"{row['dispatcher'] * 1e3:.2f} | {row['ratio']:.1f} | {row['low']:.1f} to {row['high']:.1f} | "
-            f"{row['discovery'] * 1e3:.2f} |"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(_line, rows)])
+
+
+def _line(row: dict[str, float]) -> str:
+    return (
+        f"| {row['mounts']} | {row['ours'] * 1e3:.2f} | {row['ours'] / row['mounts'] * 1e6:.0f} | "
+        f"{row['dispatcher'] * 1e3:.2f} | {row['ratio']:.1f} | {row['low']:.1f} to {row['high']:.1f} | "
+        f"{row['discovery'] * 1e3:.2f} |"
+    )
 
 
 if __name__ == "__main__":

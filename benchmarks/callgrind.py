@@ -4,6 +4,7 @@ A process is run twice under valgrind, with different amounts of work. The diffe
 imports, start and end are the same in both.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ def is_there() -> bool:
     return shutil.which("valgrind") is not None
 
 
+@functools.cache
 def per_piece(work: str, *arguments: str, few: int, many: int) -> float:
     """The instructions for one piece of work, one of those in ``counted.py``."""
     return (_instructions(work, *arguments, str(many)) - _instructions(work, *arguments, str(few))) / (many - few)

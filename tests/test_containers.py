@@ -1,7 +1,7 @@
+import importlib.metadata
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
-import importlib.metadata
 from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any
