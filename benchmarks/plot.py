@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import statistics
 from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
@@ -90,13 +91,44 @@ def startup_plot(rows: list[dict[str, float]]) -> str:
     return svg(720, top + height + 60, "Start and stop, per mount", parts)
 
 
+def quoted(results: dict[str, Any]) -> str:
+    """The three ratios that the project's README quotes, each with its command."""
+    at_0, at_10 = (
+        ours / plain
+        for ours, plain in zip(*(results["requests"][name] for name in (subjects.OURS, subjects.PLAIN)), strict=True)
+    )
+    served, noise = (
+        statistics.median(
+            one / bare for one, bare in zip(results["served"][name], results["served"]["bare"], strict=True)
+        )
+        for name in ("wrapped", "bare again")
+    )
+    [startup] = [row["ratio"] for row in results["startup"] if row["mounts"] == 1000]
+    return "\n".join(
+        [
+            "| what | ratio | command |",
+            "|---|---|---|",
+            "| instructions added to a request that suspends ten times, plainest `async def` middleware = 1 | "
+            f"{at_10:.2f} ({at_0:.2f} where it never suspends) | `python benchmarks/bench_requests.py` |",
+            "| requests per second of a FastAPI app under uvicorn, bare = 1 | "
+            f"{served:.2f} (a second bare one: {noise:.2f}) | `python benchmarks/bench_served.py` |",
+            "| starting and stopping 1,000 mounts, hypercorn's dispatcher, which knows no order and no unwinding = 1 | "
+            f"{startup:.1f} | `python benchmarks/bench_startup.py` |",
+        ]
+    )
+
+
 def filled(readme: str, results: dict[str, Any]) -> str:
     """The README with its tables made anew."""
     about = (
         f"Measured on {results['date']} at commit {results['commit']}, on {results['machine']}, with Python "
         f"{results['python']}, " + ", ".join(f"{name} {version}" for name, version in results["packages"].items()) + "."
     )
-    for name, content in {"about": about, **{name: table(results[name]) for name, table in TABLES.items()}}.items():
+    for name, content in {
+        "about": about,
+        "performance": quoted(results),
+        **{name: table(results[name]) for name, table in TABLES.items()},
+    }.items():
         readme = re.sub(
             rf"(<!-- {name} -->\n).*?(<!-- end -->)",
             lambda found, content=content: f"{found[1]}{content}\n{found[2]}",
@@ -111,8 +143,8 @@ def main() -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     (HERE / "requests.svg").write_text(requests_plot(results["requests"]), encoding="utf-8")
     (HERE / "startup.svg").write_text(startup_plot(results["startup"]), encoding="utf-8")
-    readme = HERE / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8"), results), encoding="utf-8")
+    for readme in (HERE / "README.md", HERE.parent / "README.md"):
+        readme.write_text(filled(readme.read_text(encoding="utf-8"), results), encoding="utf-8")
 
 
 if __name__ == "__main__":
