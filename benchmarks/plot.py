@@ -104,18 +104,25 @@ def quoted(results: dict[str, Any]) -> str:
         for name in ("wrapped", "bare again")
     )
     [startup] = [row["ratio"] for row in results["startup"] if row["mounts"] == 1000]
-    return "\n".join(
-        [
-            "| what | ratio | command |",
-            "|---|---|---|",
-            "| instructions added to a request that suspends ten times, plainest `async def` middleware = 1 | "
-            f"{at_10:.2f} ({at_0:.2f} where it never suspends) | `python benchmarks/bench_requests.py` |",
-            "| requests per second of a FastAPI app under uvicorn, bare = 1 | "
-            f"{served:.2f} (a second bare one: {noise:.2f}) | `python benchmarks/bench_served.py` |",
-            "| starting and stopping 1,000 mounts, hypercorn's dispatcher, which knows no order and no unwinding = 1 | "
-            f"{startup:.1f} | `python benchmarks/bench_startup.py` |",
-        ]
-    )
+    rows = [
+        (
+            "instructions added to a request that suspends ten times, plainest `async def` middleware = 1",
+            f"{at_10:.2f} ({at_0:.2f} where it never suspends)",
+            "bench_requests.py",
+        ),
+        (
+            "requests per second of a FastAPI app under uvicorn, bare = 1",
+            f"{served:.2f} (a second bare one: {noise:.2f})",
+            "bench_served.py",
+        ),
+        (
+            "starting and stopping 1,000 mounts, hypercorn's dispatcher, which knows no order and no unwinding = 1",
+            f"{startup:.1f}",
+            "bench_startup.py",
+        ),
+    ]
+    lines = [f"| {what} | {ratio} | `.venv/bin/python benchmarks/{script}` |" for what, ratio, script in rows]
+    return "\n".join(["| what | ratio | command |", "|---|---|---|", *lines])
 
 
 def filled(readme: str, results: dict[str, Any]) -> str:
