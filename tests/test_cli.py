@@ -387,9 +387,9 @@ def test_the_live_line_shows_the_unit_at_work(tmp_path: Path) -> None:
         terminal.resize(28, 40)
         before = terminal.raw.count(b"\r")
         terminal.until(lambda: terminal.raw.count(b"\r") >= before + 3 and terminal.raw.endswith(b"\r"))
-        assert len(terminal.lines) == 3
-        assert re.fullmatch(r" *[\d.]+ m?s  starting hook 'wa?i?", terminal.lines[2])
-        assert len(terminal.lines[2]) == 27
+        assert len(terminal.lines) in (3, 4)  # a line that was on its way when the terminal shrank takes two
+        assert re.fullmatch(r" *[\d.]+ m?s  starting hook 'wa?i?", terminal.lines[-1])
+        assert len(terminal.lines[-1]) == 27
         terminal.resize(90, 40)
         (tmp_path / "go").touch()
         assert terminal.ended() == 0

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_lifespan_mw import LifespanMiddleware
@@ -84,6 +84,15 @@ MOUNTS = st.tuples(st.just("mount"), st.sampled_from([*APPS]))
 DOINGS = st.one_of(st.sampled_from(["well", *SERVERS]), st.integers(0, 40).map("cancels_at_{}".format))
 
 
+LINGERS = ("mount", "swallows_cancellation_after_its_answer")
+
+
+@example(
+    hooks=[],
+    app=("app", "app_well"),
+    mounts=[("mount", "stays_busy_after_its_answer"), LINGERS, LINGERS],
+    server="well",
+)
 @given(hooks=st.lists(UNITS, max_size=4), app=APP, mounts=st.lists(MOUNTS, max_size=6), server=DOINGS)
 def test_longer_plans(hooks: list[Any], app: Any, mounts: list[Any], server: str) -> None:
     """Up to eleven units, mounted in each other."""

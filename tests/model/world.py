@@ -18,8 +18,8 @@ from asgi_lifespan_mw._types import Receive, Scope, Send
 from tests.model.behaviours import FOREVER, Actor
 from tests.model.plan import Part, Plan
 
-LIMIT: Final = 5.0
-"""Seconds for a startup, and for a shutdown."""
+LIMIT: Final = 60.0
+"""Seconds for a startup, and for a shutdown: more than all units together may linger."""
 
 
 class ServerBroke(Exception):
