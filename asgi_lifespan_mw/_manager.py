@@ -29,7 +29,7 @@ class LifespanManager:
     left, it may be entered again.
 
     Attributes:
-        state: what the lifespan set; requests through `app` get a copy of it.
+        state: what the lifespan set; requests through `app` get a copy of it. It is empty before the start.
     """
 
     def __init__(
@@ -125,6 +125,7 @@ class LifespanManager:
         Raises:
             ShutdownFailed: it said that it failed, and raised nothing.
             LifespanTimeout: it did not stop in time.
+            RuntimeError: the manager was not entered.
             BaseExceptionGroup: the block raised, and stopping failed too; the block's error comes first.
             BaseException: what the app raised, now or while serving.
 
