@@ -144,6 +144,7 @@ class LifespanManager:
 
         Raises:
             RuntimeError: the manager is entered already; or an event loop runs here, which this would hold up.
+            LookupError: there is no such `backend`.
             BaseException: all that ``async with`` raises, as it is.
 
         *Cancellation:* Ctrl-C, at this or at any later time, stops the app in its order before it is raised.

@@ -1,17 +1,21 @@
 """The README's reference and picture of the modules, which are the code's; docstrings, with examples that run."""
 
 import ast
+import builtins
 import doctest
+import functools
 import importlib
 import inspect
 import pkgutil
 import pydoc
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from starlette.applications import Starlette
 
 import asgi_lifespan_mw
 from asgi_lifespan_mw import (
@@ -28,7 +32,11 @@ from asgi_lifespan_mw import (
     threaded,
 )
 from asgi_lifespan_mw._registry import HookRegistry
+from asgi_lifespan_mw._types import ASGIApp, Receive, Scope, Send
+from tests.plans import Boom, fails_to_start, fails_to_stop, hangs_at_start, hangs_at_stop
+from tests.server import RecordingServer
 from tests.test_readme import README, blocks
+from tests.usages import Records
 
 CLASSES: list[type] = [LifespanMiddleware, Lifespan, LifespanManager, Isolated]
 FUNCTIONS: list[Any] = [threaded, register_container, check_lifespan]
@@ -128,6 +136,158 @@ def test_everything_public_is_of_one_of_these_kinds() -> None:
     """Whoever adds a name has it in the reference."""
     public = [*CLASSES, *FUNCTIONS, *RECORDS, *ERRORS]
     assert {one.__name__ for one in public} == set(asgi_lifespan_mw.__all__)
+
+
+# --- what is raised ---
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """A sound app."""
+    await Records([], "app")(scope, receive, send)
+
+
+async def no_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that turns the lifespan away."""
+    raise AssertionError("http only")
+
+
+def says(*answers: str) -> ASGIApp:
+    """An app that gives these answers, and raises nothing."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for answer in answers:
+            await receive()
+            await send({"type": f"lifespan.{answer}"})
+
+    return app
+
+
+def by_anyio(enters: Callable[[], Any]) -> Callable[[], None]:
+    """Enter what is made, and leave it, in an event loop."""
+
+    async def main() -> None:
+        async with enters():
+            pass
+
+    return lambda: anyio.run(main)
+
+
+async def breaks_inside() -> None:
+    """Leave a manager by an error, which stopping adds its own to."""
+    async with LifespanManager(Starlette(lifespan=lambda _: fails_to_stop())):
+        raise Boom
+
+
+def around(manager: Any, does: Callable[[Any], object] = lambda manager: None) -> Callable[[], None]:
+    """Do something within a plain ``with``."""
+
+    def main() -> None:
+        with manager:
+            does(manager)
+
+    return main
+
+
+async def in_a_loop() -> None:
+    """Enter a plain ``with`` where an event loop runs."""
+    around(LifespanManager(app))()
+
+
+def starlette(lifespan: Callable[[], Any]) -> Starlette:
+    """An app of this lifespan."""
+    return Starlette(lifespan=lambda _: lifespan())
+
+
+def breaks() -> None:
+    """A hook that breaks."""
+    raise Boom
+
+
+wrong: Any = object()
+bad: Any = "bad"
+hooks = Lifespan(contexts=[hangs_at_start])
+raising: Any = LifespanMiddleware(Starlette(), on_startup=[breaks])
+
+CASES: dict[tuple[str, str], Callable[[], object]] = {
+    ("LifespanMiddleware", "TypeError"): lambda: LifespanMiddleware(wrong),
+    ("LifespanMiddleware", "ValueError"): lambda: LifespanMiddleware(app, mounts=bad),
+    ("LifespanMiddleware.__call__", "BaseException"): lambda: anyio.run(RecordingServer().run, raising),
+    ("LifespanMiddleware.override", "LookupError"): lambda: raising.override("nobody", None).__enter__(),
+    ("LifespanMiddleware.override", "TypeError"): lambda: raising.override("breaks", wrong).__enter__(),
+    ("Lifespan", "TypeError"): lambda: Lifespan(contexts=[wrong]),
+    ("Lifespan", "ValueError"): lambda: Lifespan(mounts=bad),
+    ("Lifespan.__call__", "BaseException"): by_anyio(lambda: Lifespan(contexts=[fails_to_start])(None)),
+    ("Lifespan.context", "TypeError"): lambda: hooks.context(wrong),
+    ("Lifespan.context", "ValueError"): lambda: hooks.context(hangs_at_start, timeout=0),
+    ("Lifespan.on_startup", "TypeError"): lambda: hooks.on_startup(hangs_at_start),
+    ("Lifespan.on_startup", "ValueError"): lambda: hooks.on_startup(print, timeout=-1),
+    ("Lifespan.on_shutdown", "TypeError"): lambda: hooks.on_shutdown(print, name=wrong),
+    ("Lifespan.on_shutdown", "ValueError"): lambda: hooks.on_shutdown(print, timeout=-1),
+    ("Lifespan.on_event", "TypeError"): lambda: hooks.on_event("startup")(wrong),
+    ("Lifespan.on_event", "ValueError"): lambda: hooks.on_event(bad),
+    ("Lifespan.add_event_handler", "TypeError"): lambda: hooks.add_event_handler("startup", wrong),
+    ("Lifespan.add_event_handler", "ValueError"): lambda: hooks.add_event_handler(bad, print),
+    ("Lifespan.include", "TypeError"): lambda: hooks.include(raising),
+    ("Lifespan.include", "ValueError"): lambda: hooks.include(hooks),
+    ("Lifespan.override", "LookupError"): lambda: hooks.override("nobody", None).__enter__(),
+    ("Lifespan.override", "TypeError"): lambda: hooks.override(hangs_at_start, wrong).__enter__(),
+    ("LifespanManager", "TypeError"): lambda: LifespanManager(LifespanManager),  # type: ignore[arg-type]
+    ("LifespanManager", "ValueError"): lambda: LifespanManager(app, 0),
+    ("LifespanManager.__aenter__", "LifespanNotSupported"): by_anyio(lambda: LifespanManager(no_lifespan)),
+    ("LifespanManager.__aenter__", "LifespanTimeout"): by_anyio(
+        lambda: LifespanManager(starlette(hangs_at_start), startup_timeout=0.01)
+    ),
+    ("LifespanManager.__aenter__", "StartupFailed"): by_anyio(lambda: LifespanManager(says("startup.failed"))),
+    ("LifespanManager.__aenter__", "RuntimeError"): around(
+        LifespanManager(app), lambda manager: manager.call(manager.__aenter__)
+    ),
+    ("LifespanManager.__aenter__", "BaseException"): by_anyio(lambda: LifespanManager(raising)),
+    ("LifespanManager.__aexit__", "ShutdownFailed"): by_anyio(
+        lambda: LifespanManager(says("startup.complete", "shutdown.failed"))
+    ),
+    ("LifespanManager.__aexit__", "LifespanTimeout"): by_anyio(
+        lambda: LifespanManager(starlette(hangs_at_stop), shutdown_timeout=0.01)
+    ),
+    ("LifespanManager.__aexit__", "RuntimeError"): lambda: anyio.run(LifespanManager(app).__aexit__, None, None, None),
+    ("LifespanManager.__aexit__", "BaseExceptionGroup"): lambda: anyio.run(breaks_inside),
+    ("LifespanManager.__aexit__", "BaseException"): by_anyio(lambda: LifespanManager(starlette(fails_to_stop))),
+    ("LifespanManager.__enter__", "RuntimeError"): lambda: anyio.run(in_a_loop),
+    ("LifespanManager.__enter__", "LookupError"): around(LifespanManager(app, backend="nobody's")),
+    ("LifespanManager.__enter__", "BaseException"): around(LifespanManager(raising)),
+    ("LifespanManager.__exit__", "BaseException"): around(LifespanManager(starlette(fails_to_stop))),
+    ("LifespanManager.call", "RuntimeError"): lambda: LifespanManager(app).call(wrong),
+    ("LifespanManager.call", "BaseException"): around(
+        LifespanManager(app), lambda manager: manager.call(no_lifespan, {}, None, None)
+    ),
+    ("LifespanManager.app", "AttributeError"): lambda: LifespanManager(hooks).app,
+    ("Isolated", "TypeError"): lambda: Isolated(wrong),
+    ("threaded", "TypeError"): lambda: threaded(no_lifespan),
+    ("register_container", "TypeError"): lambda: register_container(wrong, "app", "skips"),
+    ("register_container", "ValueError"): lambda: register_container("shop.ByTenant", "app", bad),
+    ("check_lifespan", "TypeError"): lambda: anyio.run(check_lifespan, wrong),
+    ("check_lifespan", "ValueError"): lambda: anyio.run(functools.partial(check_lifespan, app, timeout=0)),
+}
+
+
+def test_each_error_of_the_reference_has_a_case() -> None:
+    """And each case is told of."""
+    told = {
+        (name.strip("`").partition("(")[0], "BaseException" if error == "what failed" else error.strip("`"))
+        for name, errors in calls()
+        for error in errors.split(", ")
+        if error
+    }
+    assert told == set(CASES)
+
+
+@pytest.mark.parametrize(("call", "error"), [*CASES], ids=lambda word: word)
+def test_what_the_reference_says_is_raised_is_raised(call: str, error: str) -> None:
+    """The error itself; what failed is the hook's or the app's own."""
+    named = getattr(asgi_lifespan_mw, error, None) or getattr(builtins, error)
+    with pytest.raises(named) as raised:
+        CASES[call, error]()
+    if error == "BaseException":
+        assert isinstance(raised.value, (Boom, AssertionError))
 
 
 # --- the docstrings, and what is shown by an example ---
