@@ -45,8 +45,7 @@ def log() -> list[str]:
 
 def answers(question: str) -> Callable[[F], F]:
     """The test that it decorates shows the answer."""
-    if question not in answered:
-        answered.append(question)
+    answered.append(question)
     return lambda test: test
 
 
@@ -130,7 +129,7 @@ async def test_a_request_gets_the_apps_own_awaitable() -> None:
     scope = {"type": "http", "state": {}}
     await LifespanMiddleware(app)(scope, nobody, nobody)
     assert given.pop() is scope
-    if sys.version_info >= (3, 12):
+    if sys.version_info >= (3, 12):  # pragma: no branch - older ones get a coroutine of ours
         awaitable = app(scope, nobody, nobody)
         one = LifespanMiddleware(lambda *_: awaitable)
         assert one(scope, nobody, nobody) is awaitable
