@@ -21,6 +21,9 @@ class LifespanError(Exception):
     """The root of this package's own errors.
 
     An exception that a hook or an app raises is never wrapped in one of these: it comes out as it is.
+
+    >>> issubclass(StartupFailed, LifespanError), issubclass(StateCollision, LifespanError)
+    (True, True)
     """
 
 
@@ -31,6 +34,9 @@ class StartupFailed(LifespanError):
     Args:
         unit: who failed, as the log names it, such as ``mount '/admin'``.
         reason: what it said, or what happened to it; may be empty.
+
+    >>> print(StartupFailed("mount '/admin'", "no database"))
+    startup failed in mount '/admin': no database
     """
 
     def __init__(self, unit: str, reason: str = "") -> None:
@@ -49,6 +55,9 @@ class ShutdownFailed(LifespanError):
     Args:
         unit: who failed, as the log names it.
         reason: what it said, or what happened to it; may be empty.
+
+    >>> print(ShutdownFailed("app FastAPI"))
+    shutdown failed in app FastAPI: it gave no reason
     """
 
     def __init__(self, unit: str, reason: str = "") -> None:
@@ -68,6 +77,9 @@ class LifespanTimeout(LifespanError, TimeoutError):
         unit: who was at work when the time ran out.
         phase: ``"startup"`` or ``"shutdown"``.
         seconds: the limit that ran out.
+
+    >>> print(LifespanTimeout("hook 'load_model' (shop/models.py:41)", "startup", 30))
+    startup timed out after 30 s in hook 'load_model' (shop/models.py:41)
     """
 
     def __init__(self, unit: str, phase: str, seconds: float) -> None:
@@ -87,6 +99,9 @@ class LifespanNotSupported(LifespanError):
 
     Args:
         unit: the app, as the log names it.
+
+    >>> print(LifespanNotSupported("app ASGIHandler"))  # doctest: +ELLIPSIS
+    app ASGIHandler does not support the lifespan protocol: it raised or returned before it had answered ...
     """
 
     def __init__(self, unit: str) -> None:
@@ -109,6 +124,9 @@ class ProtocolViolation(LifespanError):
         deed: what it did, in the past tense.
         phase: where the lifespan stood.
         expected: what would have been right.
+
+    >>> print(ProtocolViolation("app shop()", "sent 'lifespan.shutdown.complete'", "starting", "an answer to it"))
+    app shop() sent 'lifespan.shutdown.complete' while starting; expected an answer to it
     """
 
     def __init__(self, culprit: str, deed: str, phase: str, expected: str) -> None:
@@ -131,6 +149,9 @@ class StateCollision(LifespanError):
         first: the unit that had set it.
         second: the unit that set it anew.
         advice: what to do about it.
+
+    >>> print(StateCollision("db", "app FastAPI", "mount '/admin'", "rename one of them"))
+    state key 'db' was set by app FastAPI and set to another object by mount '/admin'; rename one of them
     """
 
     def __init__(self, key: str, first: str, second: str, advice: str) -> None:

@@ -31,7 +31,7 @@ class LifespanManager:
     left, it may be entered again.
 
     Attributes:
-        state: what the lifespan set; requests through `app` get a copy of it.
+        state: what the lifespan set; requests through `app` get a copy of it. It is empty before the start.
     """
 
     def __init__(
@@ -127,6 +127,7 @@ class LifespanManager:
         Raises:
             ShutdownFailed: it said that it failed, and raised nothing.
             LifespanTimeout: it did not stop in time.
+            RuntimeError: the manager was not entered.
             BaseExceptionGroup: the block raised, and stopping failed too; the block's error comes first.
             BaseException: what the app raised, now or while serving.
 
@@ -145,6 +146,7 @@ class LifespanManager:
 
         Raises:
             RuntimeError: the manager is entered already; or an event loop runs here, which this would hold up.
+            LookupError: there is no such `backend`.
             BaseException: all that ``async with`` raises, as it is.
 
         *Cancellation:* Ctrl-C, at this or at any later time, stops the app in its order before it is raised.

@@ -86,7 +86,7 @@ class HookRegistry:
             `fn` as it was given.
 
         Raises:
-            TypeError: `fn` can't be a context, or `timeout` is no number.
+            TypeError: `fn` can't be a context, `name` is no text, or `timeout` is no number.
             ValueError: `timeout` is not positive.
 
         *Cancellation:* if the startup is cancelled, or its time is up, the cancellation is raised where the context
@@ -115,7 +115,7 @@ class HookRegistry:
             `fn` as it was given.
 
         Raises:
-            TypeError: `fn` can't be called so, or yields; `timeout` is no number.
+            TypeError: `fn` can't be called so, or yields; `name` is no text, or `timeout` no number.
             ValueError: `timeout` is not positive.
 
         *Cancellation:* raised where the function waits.
@@ -143,7 +143,7 @@ class HookRegistry:
             `fn` as it was given.
 
         Raises:
-            TypeError: `fn` can't be called so, or yields; `timeout` is no number.
+            TypeError: `fn` can't be called so, or yields; `name` is no text, or `timeout` no number.
             ValueError: `timeout` is not positive.
 
         *Cancellation:* raised where the function waits, when its time is up.
@@ -156,7 +156,11 @@ class HookRegistry:
         Args:
             event_type: ``"startup"``, as `on_startup`, or ``"shutdown"``, as `on_shutdown`.
 
+        Returns:
+            The decorator, which returns the function that it is given.
+
         Raises:
+            TypeError: the function can't be called so, or yields.
             ValueError: `event_type` is another one.
         """
         kind = _kind_of(event_type)

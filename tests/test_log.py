@@ -5,12 +5,17 @@ import re
 import subprocess
 import sys
 
+import anyio
 import pytest
+from fastapi import FastAPI
 
 import asgi_lifespan_mw
 from asgi_lifespan_mw import LifespanMiddleware
-from tests.plans import Journal
+from tests.conftest import VIRTUAL
+from tests.plans import CrashesOnDemand, Journal
 from tests.server import RecordingServer
+from tests.test_readme import README
+from tests.usages import serving
 
 
 async def test_a_lifespan_is_two_lines_at_info(caplog: pytest.LogCaptureFixture) -> None:
@@ -35,6 +40,34 @@ async def test_a_unit_is_one_line_at_debug(caplog: pytest.LogCaptureFixture) -> 
         "app stopped",
         "hook 'a' stopped",
     ]
+
+
+def shape(line: str) -> str:
+    """A line without what differs from run to run: times, and places in files."""
+    return re.sub(r"[\w/<>.-]+\.py:\d+( in \w+)?", "PLACE", re.sub(r"\d+\.\d+ s", "TIME", line))
+
+
+@pytest.mark.parametrize("anyio_backend", VIRTUAL[:1], indirect=True)
+async def test_the_lines_in_the_readme_are_those_of_a_run(caplog: pytest.LogCaptureFixture) -> None:
+    """Of an app like the one there: a hook that takes long, a mount, a worker that breaks while serving."""
+    caplog.set_level(logging.DEBUG, "asgi_lifespan_mw")
+    (block,) = re.findall(r"^## The log\n.*?^```text\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    app = FastAPI()
+    app.mount("/admin", FastAPI())
+    wrapped = LifespanMiddleware(app)
+    worker = CrashesOnDemand()
+
+    @wrapped.on_startup
+    async def load_model() -> None:
+        await anyio.sleep(12)
+
+    wrapped.context(worker, name="worker")
+    with pytest.raises(ExceptionGroup):
+        async with serving(wrapped):
+            worker.demand.set()
+            await anyio.sleep(1)
+    lines = [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
+    assert [shape(line) for line in block.splitlines()] == [shape(line) for line in lines]
 
 
 def test_nothing_is_configured_for_the_user() -> None:

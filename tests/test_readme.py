@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-import asgi_lifespan_mw
 from asgi_lifespan_mw import LifespanManager
 from asgi_lifespan_mw._protocol import TABLE, Outcome, Phase, Rule, Severity, Step
 from tests.servers.units import UNITS
@@ -118,8 +117,27 @@ def test_the_output_at_the_top_is_that_of_the_command_beside_it() -> None:
     assert [*shown].count("✓") == len(UNITS)
 
 
-@pytest.mark.parametrize("name", asgi_lifespan_mw.__all__)
-def test_every_public_name_is_told_of_and_documented(name: str) -> None:
-    """A name that the README does not know, or that `help()` is silent about, is not public."""
-    assert name in README
-    assert getattr(asgi_lifespan_mw, name).__doc__
+def test_the_top_shows_what_it_is_in_twenty_lines() -> None:
+    """Before the first heading: the one line, the output, the two commands; fences, comments and blank lines apart."""
+    top = README.partition("\n## ")[0].splitlines()
+    shown = [line for line in top if line and not line.startswith(("```", "<!--"))]
+    assert len(shown) <= 20
+    assert sum(".venv/bin/" in line for line in shown) == 2
+    assert any("`app = LifespanMiddleware(app)`" in line for line in shown)
+
+
+def test_the_chapters_are_in_the_order_of_a_manual() -> None:
+    """From what is promised to how it is made."""
+    prose = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
+    chapters = ["What it is for", "Guarantees", "Tasks", "Moving here", "Reference", "The log", "Limits"]
+    chapters += ["Performance", "FAQ", "How it works inside", "Contributing", "License"]
+    assert re.findall(r"^## (.*)$", prose, re.MULTILINE) == chapters
+
+
+def test_each_link_into_the_readme_has_its_heading() -> None:
+    """A heading that is renamed takes its links along."""
+    headings = {
+        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\(#(.*?)\)", README)) <= headings
