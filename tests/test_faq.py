@@ -69,6 +69,8 @@ async def test_the_reason_is_told(log: list[str], caplog: pytest.LogCaptureFixtu
     by_hand, mine = recorded(log, "by hand"), recorded(log, "mine")
 
     class Unknown:
+        """A container, and an app without lifespan."""
+
         def __init__(self, app: object) -> None:
             self.mine = app
 
@@ -85,8 +87,8 @@ async def test_the_reason_is_told(log: list[str], caplog: pytest.LogCaptureFixtu
     await lived(app)
     assert log == started_and_stopped("by hand")
     assert app.report is not None
-    _, left_out, unknown = app.report.units
-    assert (left_out.outcome, unknown.outcome) == ("left out", "unsupported")
+    _, left_out, unsupported = app.report.units
+    assert (left_out.outcome, unsupported.outcome) == ("left out", "unsupported")
     assert left_out.reason == "a lifespan around it names it and seems to run it"
     assert "mount '/by-hand' is not started: a lifespan around it, or a hook, names it" in caplog.text
     assert "mounts=[" in caplog.text

@@ -4,13 +4,14 @@ import logging
 import re
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 
 import anyio
 import pytest
 from fastapi import FastAPI
 
 import asgi_lifespan_mw
-from asgi_lifespan_mw import LifespanMiddleware
+from asgi_lifespan_mw import Lifespan, LifespanMiddleware
 from tests.conftest import VIRTUAL
 from tests.plans import CrashesOnDemand, Journal
 from tests.server import RecordingServer
@@ -68,6 +69,24 @@ async def test_the_lines_in_the_readme_are_those_of_a_run(caplog: pytest.LogCapt
             await anyio.sleep(1)
     lines = [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
     assert [shape(line) for line in block.splitlines()] == [shape(line) for line in lines]
+
+
+async def test_the_failure_in_the_readme_is_that_of_a_run() -> None:
+    """What the server is sent: who failed and why, then the traceback, which begins in the user's code."""
+    (block,) = re.findall(r"^### Know what failed\n.*?^```text\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+    async def open_pool() -> AsyncIterator[None]:
+        raise ConnectionRefusedError(111, "Connection refused")
+        yield  # pragma: no cover - it makes a generator of it
+
+    server = RecordingServer()
+    with pytest.raises(ConnectionRefusedError):
+        await server.run(LifespanMiddleware(FastAPI(), Lifespan(contexts=[open_pool])))
+    said = server.sent[0]["message"].splitlines()
+    shown = block.splitlines()
+    assert [shape(line) for line in said[:3]] == [shape(line) for line in shown[:3]]
+    assert "in open_pool" in said[3]
+    assert "in open_pool" in shown[3]
 
 
 def test_nothing_is_configured_for_the_user() -> None:

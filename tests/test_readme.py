@@ -1,5 +1,6 @@
 """The README: its examples run, and its tables are those of the code."""
 
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -141,3 +142,10 @@ def test_each_link_into_the_readme_has_its_heading() -> None:
         for heading in re.findall(r"^#+ (.*)$", README, re.MULTILINE)
     }
     assert set(re.findall(r"\]\(#(.*?)\)", README)) <= headings
+
+
+def test_each_extra_that_is_installed_exists() -> None:
+    """Pip only warns of one that does not."""
+    asked = re.findall(r"pip install -q -e '\.\[(\w+)\]'", "".join(blocks("sh")))
+    assert asked == ["example", "test", "dev"]
+    assert set(asked) <= set(importlib.metadata.metadata("asgi-lifespan-mw").get_all("Provides-Extra") or ())

@@ -1,6 +1,7 @@
 """The shop, served: what reaches the application and each mount, and what state it finds there."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import httpx
 import pytest
 
 from tests.servers.harness import SETUPS, UVICORN, Server
+from tests.test_readme import blocks
 
 pytestmark = pytest.mark.servers
 
@@ -55,6 +57,23 @@ def stock_of(server: Server, product: str) -> int:
     """How many pieces of a product the shop says it has."""
     products: list[dict[str, Any]] = server.request("GET", "/products").json()
     return int(next(row["stock"] for row in products if row["name"] == product))
+
+
+def test_the_visits_of_the_readme_are_answered(shop: Server) -> None:
+    """Each line of its block that is typed beside the server; here on another port, and by another client."""
+    (block,) = [block for block in blocks("sh") if "curl" in block]
+    serve, *visits = block.replace("\\\n", "").splitlines()
+    assert serve == ".venv/bin/python -m uvicorn tests.apps.shop.main:app"
+    for visit in visits:
+        _, address, *options = shlex.split(visit, comments=True)
+        pairs = [*zip(options[::2], options[1::2], strict=True)]
+        headers = dict(value.split(": ") for option, value in pairs if option == "-H")
+        host, _, path = address.partition("/")
+        assert host == "127.0.0.1:8000"
+        body = dict(pairs).get("-d")
+        answer = shop.request("POST" if body else "GET", f"/{path}", headers=headers, content=body)
+        assert answer.status_code == 200, answer.text
+    assert len(visits) == 3
 
 
 def test_the_shop_queries_the_database_that_its_lifespan_opened(shop: Server) -> None:
