@@ -21,6 +21,8 @@ def edges(app: object, *, is_part: bool = False) -> list[tuple[Any, Kind, str | 
     """What is inside an app, with the part of the URL that leads there; the first way to an object counts."""
     row = row_of(app)
     ways = _ways(app, is_part=is_part) if row is None else row.ways
+    if not ways:
+        return []
     found: dict[int, tuple[Any, Kind, str | None]] = {}
     for path, parallel in _by_path(ways):
         inside = follow(app, path)

@@ -161,20 +161,11 @@ class _Told:
         self, unit: Unit, kind: Kind, path: str, depth: int, state: Iterable[str], *, is_supported: bool = True
     ) -> None:
         """Tell of a unit, and of the runs in it."""
-        began = start_seconds = stop_began = stop_seconds = None
-        stage, since, has_started = Stage.NEW, 0.0, False
-        for then, at in list(unit.history.items()):
-            if stage is Stage.STARTING:
-                start_seconds = at - since
-            elif stage is Stage.STOPPING:
-                stop_seconds = at - since
-            if then is Stage.STARTING:
-                began = at - self._origin
-            elif then is Stage.STOPPING:
-                stop_began = at - self._origin
-            has_started = has_started or then is Stage.STARTED
-            stage, since = then, at
-        outcome: Outcome = _OUTCOMES.get(stage) or ("stopped" if has_started else "cancelled")
+        history = unit.history.copy()
+        began, start_seconds = self._span(history, Stage.STARTING)
+        stop_began, stop_seconds = self._span(history, Stage.STOPPING)
+        stage = next(reversed(history), Stage.NEW)
+        outcome: Outcome = _OUTCOMES.get(stage) or ("stopped" if Stage.STARTED in history else "cancelled")
         if not is_supported:
             outcome = "unsupported"
         elif unit.error is not None:
@@ -188,6 +179,15 @@ class _Told:
         )  # fmt: skip
         for run in unit.runs:
             run.tell(self, path, depth + 1)
+
+    def _span(self, history: Mapping[Stage, float], stage: Stage) -> tuple[float | None, float | None]:
+        """When a stage was entered, and how long it lasted; None for what did not happen or is not over."""
+        at = history.get(stage)
+        if at is None:
+            return None, None
+        stages = list(history)
+        after = stages.index(stage) + 1
+        return at - self._origin, history[stages[after]] - at if after < len(stages) else None
 
 
 _OUTCOMES: Final[Mapping[Stage, Outcome]] = {
