@@ -1,6 +1,8 @@
 """The ASGI lifespan protocol, whole, for any app: ``app = LifespanMiddleware(app)``.
 
-See `LifespanMiddleware` for an app, `Lifespan` for hooks, and the README for the rest.
+`LifespanMiddleware` wraps an app, `Lifespan` collects hooks, `LifespanManager` drives an app in tests and scripts, and
+`check_lifespan` tells whether its lifespan is sound. ``python -m asgi_lifespan_mw check MODULE:APP`` shows what an app
+starts. The README is the manual.
 """
 
 from importlib import import_module

@@ -149,3 +149,51 @@ def test_each_extra_that_is_installed_exists() -> None:
     asked = re.findall(r"pip install -q -e '\.\[(\w+)\]'", "".join(blocks("sh")))
     assert asked == ["example", "test", "dev"]
     assert set(asked) <= set(importlib.metadata.metadata("asgi-lifespan-mw").get_all("Provides-Extra") or ())
+
+
+SHOWN_BY = {
+    "Whole": [
+        "servers/test_inside.py::test_everything_is_started_and_stopped_once_in_order",
+        "test_mounts.py::test_an_app_mounted_under_several_names_is_started_once",
+        "test_exactly_once.py::test_an_app_whose_own_lifespan_its_parent_runs_is_not_started_again",
+    ],
+    "In order": [
+        "servers/test_signals.py::test_a_signal_stops_everything_once_in_reverse_order",
+        "test_mounts.py::test_mounts_start_in_route_order_each_parent_before_its_children",
+        "test_units.py::test_units_start_in_order_and_stop_in_reverse",
+    ],
+    "One answer": ["test_model.py::test_every_plan", "test_units.py::test_a_failure_is_announced_after_the_clean_up"],
+    "Plain failure": [
+        "servers/test_faults.py::test_a_part_that_does_not_start_keeps_the_server_from_serving",
+        "test_middleware.py::test_a_failed_hook_is_named_with_file_line_and_traceback",
+        "test_units.py::test_errors_of_the_clean_up_come_after_the_cause",
+    ],
+    "No hang in silence": [
+        "test_units.py::test_a_slow_unit_is_named_in_the_log",
+        "test_units.py::test_the_startup_timeout_names_the_unit",
+        "test_units.py::test_the_timeout_of_one_hook_is_its_own",
+    ],
+    "Cancellation": [
+        "servers/test_signals.py::test_a_cancellation_in_place_of_a_shutdown_stops_all_in_order",
+        "test_units.py::test_a_cancellation_is_followed_by_a_bounded_stop",
+    ],
+    "Straight through": [
+        "test_middleware.py::test_a_request_gets_the_apps_own_awaitable",
+        "test_middleware.py::test_a_requests_traceback_does_not_show_us",
+    ],
+    "Never worse": [
+        "servers/test_without_lifespan.py::test_a_server_without_lifespan_serves_all_the_same",
+        "test_session.py::test_an_app_that_raises_before_it_receives_is_unsupported",
+        "test_state.py::test_a_scope_may_lack_state_and_asgi",
+    ],
+}
+"""Where to look for a proof of each guarantee, among others."""
+
+
+def test_each_guarantee_is_shown_by_tests() -> None:
+    """By those that are named here, which exist."""
+    (chapter,) = re.findall(r"^## Guarantees\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
+    assert re.findall(r"^\| \*\*(.*?)\*\*", chapter, re.MULTILINE) == [*SHOWN_BY]
+    for place in [place for places in SHOWN_BY.values() for place in places]:
+        file, _, name = place.partition("::")
+        assert f"def {name}(" in (Path(__file__).parent / file).read_text(encoding="utf-8"), place

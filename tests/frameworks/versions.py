@@ -58,7 +58,7 @@ FRAMEWORKS = (
     Framework("elastic-apm", "6.26", "the wrapped app"),
     Framework("falcon", "4.4", "-", "cannot mount, and can be mounted"),
     Framework("fastapi", "0.165", "mounted apps, those of included routers too", "included routers are merged by it"),
-    Framework("fastmcp", "4.1", "the server", "not where a lifespan around it runs it"),
+    Framework("fastmcp", "4.2", "the server", "not where a lifespan around it runs it"),
     Framework("gradio", "6.31", "what is mounted in its app", "`mount_gradio_app()` has the parent start the app"),
     Framework("hypercorn", "0.18", "the apps of its dispatcher", "the dispatcher itself is sent nothing"),
     Framework("lilya", "0.29", "apps of `Include` and `Host`, children"),
