@@ -185,13 +185,22 @@ def _takes_app(kind: Kind, function: HookFunction, given: str) -> bool:
     try:
         signature = inspect.signature(function)
     except ValueError as error:
-        if isinstance(function, functools.partial):  # it binds more than the function takes
+        if _has_signature(bare(function)):  # a partial binds more than the function takes
             raise TypeError(f"{given}, which can't be called: {error}; expected no parameter or one, the app") from None
-        return False  # some builtins have none
+        return False
     with_app, without = _binds(signature, "app"), _binds(signature)
     if not with_app and not without:
         raise TypeError(f"{given}, which can't be called as {signature} asks; expected no parameter or one, the app")
     return with_app if kind is Kind.CONTEXT else not without
+
+
+def _has_signature(function: HookFunction) -> bool:
+    """Whether it can be read how a function is called; of some builtins it can't."""
+    try:
+        inspect.signature(function)
+    except ValueError:
+        return False
+    return True
 
 
 def _binds(signature: inspect.Signature, *args: object) -> bool:

@@ -508,6 +508,12 @@ def test_a_context_manager_itself_is_refused(register: str, make: Make) -> None:
         getattr(Lifespan(), register)(make([]))
 
 
+async def test_a_partial_of_a_builtin_without_a_signature_is_called_without_the_app() -> None:
+    """Behind a partial too: that its signature cannot be read is no sign of too many arguments."""
+    async with Lifespan(on_startup=[functools.partial(int, "3")])(APP):
+        pass
+
+
 @pytest.mark.parametrize("given", [coroutine_function, functools.partial(coroutine_function)])
 def test_a_coroutine_function_as_context_is_refused(given: Any) -> None:
     """An `async def` without a yield; the refusal says so, and names on_startup()."""
