@@ -79,10 +79,13 @@ class LifespanMiddleware(HookRegistry):
         self._include_all(lifespan)
         self._register_all(Kind.STARTUP, "on_startup", on_startup)
         self._register_all(Kind.SHUTDOWN, "on_shutdown", on_shutdown)
-        self._concurrent = concurrent
-        self._strict = strict
-        self._startup_timeout = checked_seconds(startup_timeout, "LifespanMiddleware(startup_timeout=...)")
-        self._shutdown_timeout = checked_seconds(shutdown_timeout, "LifespanMiddleware(shutdown_timeout=...)")
+        self._settings = Settings(
+            mounts=self.mounts,
+            concurrent=concurrent,
+            strict=strict,
+            startup_timeout=checked_seconds(startup_timeout, "LifespanMiddleware(startup_timeout=...)"),
+            shutdown_timeout=checked_seconds(shutdown_timeout, "LifespanMiddleware(shutdown_timeout=...)"),
+        )
         self._on_crash: OnCrash = checked_on_crash(on_crash)
         # The state of each run that is on, for the requests of a server that has none; the last one counts. None where
         # no run is on, which costs a request less than an empty list.
@@ -152,7 +155,8 @@ class LifespanMiddleware(HookRegistry):
         self, scope: dict[str, Any], *, on_crash: Callable[[Unit], None] = lambda _: None, **changes: Any
     ) -> Run:
         """Prepare a run, which `report` is of from now on; `changes` are settings that differ in it."""
-        run = Run(self.app, self.plan(), replace(self._settings(), **changes), scope, on_crash=on_crash)
+        settings = replace(self._settings, exclude=tuple(self.excluded()), **changes)
+        run = Run(self.app, self.plan(), settings, scope, on_crash=on_crash)
         self._report = run.record.report
         return run
 
@@ -189,16 +193,6 @@ class LifespanMiddleware(HookRegistry):
                 self._include(lifespan, "LifespanMiddleware(lifespan=...)")
         elif lifespans is not None:
             self._include(lifespans, "LifespanMiddleware(lifespan=...)")
-
-    def _settings(self) -> Settings:
-        return Settings(
-            mounts=self.mounts,
-            exclude=tuple(self.excluded()),
-            concurrent=self._concurrent,
-            strict=self._strict,
-            startup_timeout=self._startup_timeout,
-            shutdown_timeout=self._shutdown_timeout,
-        )
 
 
 async def _received(receive: Receive, expected: str, phase: Phase) -> None:

@@ -26,7 +26,6 @@ turns the scope away raises before it receives: that is *unsupported*, as the sp
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType
 from typing import Final, cast
 
 
@@ -102,97 +101,91 @@ _IDLE, _STARTING, _STARTED, _STOPPING = Phase.IDLE, Phase.STARTING, Phase.STARTE
 _STOPPED, _UNSUPPORTED, _FAILED = Phase.STOPPED, Phase.UNSUPPORTED, Phase.FAILED
 _NOTE, _WARNING, _VIOLATION = Severity.NOTE, Severity.WARNING, Severity.VIOLATION
 
-TABLE: Final[Mapping[Phase, Mapping[Step, Rule]]] = MappingProxyType(
-    {
-        Phase.IDLE: {
-            Step.RECEIVES: Rule(_STARTING, outcome=Outcome.GIVES_STARTUP),
-            Step.COMPLETES_STARTUP: Rule(_STARTED, _WARNING),
-            Step.FAILS_STARTUP: Rule(_FAILED),
-            Step.COMPLETES_SHUTDOWN: Rule(_FAILED, _VIOLATION),
-            Step.FAILS_SHUTDOWN: Rule(_FAILED, _VIOLATION),
-            Step.SENDS_OTHER: Rule(_UNSUPPORTED, _WARNING, Outcome.CANCELS),
-            Step.RETURNS: Rule(_UNSUPPORTED),
-            Step.RAISES: Rule(_UNSUPPORTED),
-        },
-        Phase.STARTING: {
-            # Another task of the app may be about to answer.
-            Step.RECEIVES: Rule(_STARTING, _NOTE, Outcome.WAITS),
-            Step.COMPLETES_STARTUP: Rule(_STARTED),
-            Step.FAILS_STARTUP: Rule(_FAILED),
-            Step.COMPLETES_SHUTDOWN: Rule(_FAILED, _VIOLATION),
-            Step.FAILS_SHUTDOWN: Rule(_FAILED, _VIOLATION),
-            Step.SENDS_OTHER: Rule(_UNSUPPORTED, _WARNING, Outcome.CANCELS),
-            Step.RETURNS: Rule(_UNSUPPORTED, _WARNING),
-            Step.RAISES: Rule(_FAILED),
-        },
-        Phase.STARTED: {
-            Step.RECEIVES: Rule(_STOPPING, outcome=Outcome.GIVES_SHUTDOWN),
-            Step.COMPLETES_STARTUP: Rule(_STARTED, _WARNING),
-            Step.FAILS_STARTUP: Rule(_FAILED),
-            Step.COMPLETES_SHUTDOWN: Rule(_STARTED, _WARNING),
-            Step.FAILS_SHUTDOWN: Rule(_FAILED),
-            Step.SENDS_OTHER: Rule(_STARTED, _WARNING),
-            Step.RETURNS: Rule(_STOPPED, _NOTE),
-            Step.RAISES: Rule(_FAILED),
-        },
-        Phase.STOPPING: {
-            Step.RECEIVES: Rule(_STOPPING, _NOTE, Outcome.WAITS),
-            Step.COMPLETES_STARTUP: Rule(_STOPPING, _WARNING),
-            Step.FAILS_STARTUP: Rule(_STOPPING, _WARNING),
-            Step.COMPLETES_SHUTDOWN: Rule(_STOPPED),
-            Step.FAILS_SHUTDOWN: Rule(_FAILED),
-            Step.SENDS_OTHER: Rule(_STOPPING, _WARNING),
-            Step.RETURNS: Rule(_STOPPED, _NOTE),
-            Step.RAISES: Rule(_FAILED),
-        },
-        Phase.STOPPED: {
-            Step.RECEIVES: Rule(_STOPPED, _NOTE, Outcome.CANCELS),
-            Step.COMPLETES_STARTUP: Rule(_STOPPED, _WARNING),
-            Step.FAILS_STARTUP: Rule(_STOPPED, _WARNING),
-            Step.COMPLETES_SHUTDOWN: Rule(_STOPPED, _WARNING),
-            Step.FAILS_SHUTDOWN: Rule(_STOPPED, _WARNING),
-            Step.SENDS_OTHER: Rule(_STOPPED, _WARNING),
-            Step.RETURNS: Rule(_STOPPED),
-            Step.RAISES: Rule(_FAILED),
-        },
-        # Nothing comes of what an app does after it turned the lifespan away or failed: it only has to end.
-        **{
-            over: {
-                Step.RECEIVES: Rule(over, outcome=Outcome.CANCELS),
-                Step.COMPLETES_STARTUP: Rule(over),
-                Step.FAILS_STARTUP: Rule(over),
-                Step.COMPLETES_SHUTDOWN: Rule(over),
-                Step.FAILS_SHUTDOWN: Rule(over),
-                Step.SENDS_OTHER: Rule(over),
-                Step.RETURNS: Rule(over),
-                Step.RAISES: Rule(over),
-            }
-            for over in (_UNSUPPORTED, _FAILED)
-        },
-    }
-)
+TABLE: Final[Mapping[Phase, Mapping[Step, Rule]]] = {
+    Phase.IDLE: {
+        Step.RECEIVES: Rule(_STARTING, outcome=Outcome.GIVES_STARTUP),
+        Step.COMPLETES_STARTUP: Rule(_STARTED, _WARNING),
+        Step.FAILS_STARTUP: Rule(_FAILED),
+        Step.COMPLETES_SHUTDOWN: Rule(_FAILED, _VIOLATION),
+        Step.FAILS_SHUTDOWN: Rule(_FAILED, _VIOLATION),
+        Step.SENDS_OTHER: Rule(_UNSUPPORTED, _WARNING, Outcome.CANCELS),
+        Step.RETURNS: Rule(_UNSUPPORTED),
+        Step.RAISES: Rule(_UNSUPPORTED),
+    },
+    Phase.STARTING: {
+        # Another task of the app may be about to answer.
+        Step.RECEIVES: Rule(_STARTING, _NOTE, Outcome.WAITS),
+        Step.COMPLETES_STARTUP: Rule(_STARTED),
+        Step.FAILS_STARTUP: Rule(_FAILED),
+        Step.COMPLETES_SHUTDOWN: Rule(_FAILED, _VIOLATION),
+        Step.FAILS_SHUTDOWN: Rule(_FAILED, _VIOLATION),
+        Step.SENDS_OTHER: Rule(_UNSUPPORTED, _WARNING, Outcome.CANCELS),
+        Step.RETURNS: Rule(_UNSUPPORTED, _WARNING),
+        Step.RAISES: Rule(_FAILED),
+    },
+    Phase.STARTED: {
+        Step.RECEIVES: Rule(_STOPPING, outcome=Outcome.GIVES_SHUTDOWN),
+        Step.COMPLETES_STARTUP: Rule(_STARTED, _WARNING),
+        Step.FAILS_STARTUP: Rule(_FAILED),
+        Step.COMPLETES_SHUTDOWN: Rule(_STARTED, _WARNING),
+        Step.FAILS_SHUTDOWN: Rule(_FAILED),
+        Step.SENDS_OTHER: Rule(_STARTED, _WARNING),
+        Step.RETURNS: Rule(_STOPPED, _NOTE),
+        Step.RAISES: Rule(_FAILED),
+    },
+    Phase.STOPPING: {
+        Step.RECEIVES: Rule(_STOPPING, _NOTE, Outcome.WAITS),
+        Step.COMPLETES_STARTUP: Rule(_STOPPING, _WARNING),
+        Step.FAILS_STARTUP: Rule(_STOPPING, _WARNING),
+        Step.COMPLETES_SHUTDOWN: Rule(_STOPPED),
+        Step.FAILS_SHUTDOWN: Rule(_FAILED),
+        Step.SENDS_OTHER: Rule(_STOPPING, _WARNING),
+        Step.RETURNS: Rule(_STOPPED, _NOTE),
+        Step.RAISES: Rule(_FAILED),
+    },
+    Phase.STOPPED: {
+        Step.RECEIVES: Rule(_STOPPED, _NOTE, Outcome.CANCELS),
+        Step.COMPLETES_STARTUP: Rule(_STOPPED, _WARNING),
+        Step.FAILS_STARTUP: Rule(_STOPPED, _WARNING),
+        Step.COMPLETES_SHUTDOWN: Rule(_STOPPED, _WARNING),
+        Step.FAILS_SHUTDOWN: Rule(_STOPPED, _WARNING),
+        Step.SENDS_OTHER: Rule(_STOPPED, _WARNING),
+        Step.RETURNS: Rule(_STOPPED),
+        Step.RAISES: Rule(_FAILED),
+    },
+    # Nothing comes of what an app does after it turned the lifespan away or failed: it only has to end.
+    **{
+        over: {
+            Step.RECEIVES: Rule(over, outcome=Outcome.CANCELS),
+            Step.COMPLETES_STARTUP: Rule(over),
+            Step.FAILS_STARTUP: Rule(over),
+            Step.COMPLETES_SHUTDOWN: Rule(over),
+            Step.FAILS_SHUTDOWN: Rule(over),
+            Step.SENDS_OTHER: Rule(over),
+            Step.RETURNS: Rule(over),
+            Step.RAISES: Rule(over),
+        }
+        for over in (_UNSUPPORTED, _FAILED)
+    },
+}
 
-EXPECTED: Final[Mapping[Phase, str]] = MappingProxyType(
-    {
-        Phase.IDLE: "a call of receive(), which gives 'lifespan.startup'",
-        Phase.STARTING: "'lifespan.startup.complete' or 'lifespan.startup.failed'",
-        Phase.STARTED: "a call of receive(), which gives 'lifespan.shutdown' when it is time",
-        Phase.STOPPING: "'lifespan.shutdown.complete' or 'lifespan.shutdown.failed'",
-        Phase.STOPPED: "a return",
-        Phase.UNSUPPORTED: "a return",
-        Phase.FAILED: "a return, or the exception behind the failure",
-    }
-)
+EXPECTED: Final[Mapping[Phase, str]] = {
+    Phase.IDLE: "a call of receive(), which gives 'lifespan.startup'",
+    Phase.STARTING: "'lifespan.startup.complete' or 'lifespan.startup.failed'",
+    Phase.STARTED: "a call of receive(), which gives 'lifespan.shutdown' when it is time",
+    Phase.STOPPING: "'lifespan.shutdown.complete' or 'lifespan.shutdown.failed'",
+    Phase.STOPPED: "a return",
+    Phase.UNSUPPORTED: "a return",
+    Phase.FAILED: "a return, or the exception behind the failure",
+}
 """What would have been right, by phase; for messages."""
 
-_MESSAGES: Final[Mapping[object, Step]] = MappingProxyType(
-    {
-        "lifespan.startup.complete": Step.COMPLETES_STARTUP,
-        "lifespan.startup.failed": Step.FAILS_STARTUP,
-        "lifespan.shutdown.complete": Step.COMPLETES_SHUTDOWN,
-        "lifespan.shutdown.failed": Step.FAILS_SHUTDOWN,
-    }
-)
+_MESSAGES: Final[Mapping[object, Step]] = {
+    "lifespan.startup.complete": Step.COMPLETES_STARTUP,
+    "lifespan.startup.failed": Step.FAILS_STARTUP,
+    "lifespan.shutdown.complete": Step.COMPLETES_SHUTDOWN,
+    "lifespan.shutdown.failed": Step.FAILS_SHUTDOWN,
+}
 
 
 def step_of(message: object) -> Step:

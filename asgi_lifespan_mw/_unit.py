@@ -12,8 +12,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import anyio
 
@@ -49,11 +50,16 @@ AROUND: Final[ContextVar["Unit"]] = ContextVar("AROUND")
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class Unit:
     """One thing that is started and stopped.
 
     Attributes:
         name: who it is in messages, such as ``hook 'open_pool' (shop/db.py:12)``.
+        body: what lives in its task. It calls `started`, awaits `until_stop`, and returns.
+        timeout: seconds for its start, and as many for its stop; None for no limit of its own.
+        is_hook: whether it is the user's hook; else it is an app.
+        runs_at_stop: whether the body runs when the unit is stopped, and its start is nothing.
         stage: where it stands.
         state: the lifespan state that it gave when it had started; most units give none.
         error: why it failed. *Invariant:* None for a unit that has not failed.
@@ -61,55 +67,34 @@ class Unit:
         failed_in: the stage in which it failed. *Invariant:* None exactly where `error` is.
         inherits: the context variables that it begins with; None for those of the unit that started last.
         context: the context variables as they stood when it had started; None before.
-        is_hook: whether it is the user's hook; else it is an app.
         history: each stage after NEW, with the time of `time.perf_counter` at which it was entered.
         runs: the runs that began in its body while it was starting: a middleware inside an app, a framework's
             own `Lifespan`.
         left_at: the place in its code at which a start was given up; empty where none was.
     """
 
-    __slots__ = (
-        "_began", "_body", "_is_told", "_over", "_runs_at_stop", "_scope", "_stop", "_task", "_timeout", "_units",
-        "context", "error", "failed_in", "history", "inherits", "is_hook", "left_at", "name", "runs", "said", "stage",
-        "state",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        name: str,
-        body: "Callable[[Unit], Awaitable[None]]",
-        *,
-        timeout: float | None = None,
-        is_hook: bool = False,
-        runs_at_stop: bool = False,
-    ) -> None:
-        """Make a unit.
-
-        Args:
-            name: who it is in messages.
-            body: what lives in its task. It calls `started`, awaits `until_stop`, and returns.
-            timeout: seconds for its start, and as many for its stop; None for no limit.
-            is_hook: whether it is the user's hook.
-            runs_at_stop: the body runs when the unit is stopped, and its start is nothing.
-        """
-        self.name = name
-        self.stage = Stage.NEW
-        self.state: State = {}
-        self.error: BaseException | None = None
-        self.said = ""
-        self.failed_in: Stage | None = None
-        self.inherits: Context | None = None
-        self.context: Context | None = None
-        self.is_hook = is_hook
-        self.history: dict[Stage, float] = {}
-        self.runs: tuple[Record, ...] = ()
-        self.left_at = ""
-        self._is_told = False
-        self._began = 0.0
-        self._over: anyio.Event | None = None
-        self._body = body
-        self._timeout = timeout
-        self._runs_at_stop = runs_at_stop
+    name: str
+    body: "Callable[[Unit], Awaitable[None]]"
+    timeout: float | None = None
+    is_hook: bool = False
+    runs_at_stop: bool = False
+    stage: Stage = field(default=Stage.NEW, init=False)
+    state: State = field(default_factory=dict[str, Any], init=False)
+    error: BaseException | None = field(default=None, init=False)
+    said: str = field(default="", init=False)
+    failed_in: Stage | None = field(default=None, init=False)
+    inherits: Context | None = field(default=None, init=False)
+    context: Context | None = field(default=None, init=False)
+    history: dict[Stage, float] = field(default_factory=dict[Stage, float], init=False)
+    runs: "tuple[Record, ...]" = field(default=(), init=False)
+    left_at: str = field(default="", init=False)
+    _units: "Units" = field(init=False)
+    _scope: anyio.CancelScope = field(init=False)
+    _stop: anyio.Event = field(init=False)
+    _task: object = field(init=False)
+    _over: anyio.Event | None = field(default=None, init=False)
+    _began: float = field(default=0.0, init=False)
+    _is_told: bool = field(default=False, init=False)
 
     def __repr__(self) -> str:
         return f"<Unit {self.name}: {self.stage.value}>"
@@ -178,7 +163,7 @@ class Unit:
         self._units = units
         self._scope = anyio.CancelScope()
         self._stop = anyio.Event()
-        if self._runs_at_stop:
+        if self.runs_at_stop:
             self._go(Stage.STARTED)
         else:
             self._run(Stage.STARTING)
@@ -189,7 +174,7 @@ class Unit:
             self.left_at = self.place()
             self._go(Stage.ENDING)
             self.cancel()
-        elif self.stage is Stage.STARTED and self._runs_at_stop:
+        elif self.stage is Stage.STARTED and self.runs_at_stop:
             self._run(Stage.STOPPING)
         elif self.stage is Stage.STARTED:
             self._go(Stage.STOPPING)
@@ -197,12 +182,12 @@ class Unit:
 
     def deadline(self, whole: float) -> float:
         """The time at which the start or the stop that is under way must be done; `whole` is that of all units."""
-        return whole if self._timeout is None else min(whole, self._began + self._timeout)
+        return whole if self.timeout is None else min(whole, self._began + self.timeout)
 
     def time_out(self, phase: str, seconds: float) -> None:
         """Fail because time ran out, the unit's own or the `seconds` of all, and cancel."""
-        if self._timeout is not None and self._began + self._timeout <= anyio.current_time():
-            seconds = self._timeout
+        if self.timeout is not None and self._began + self.timeout <= anyio.current_time():
+            seconds = self.timeout
         error = LifespanTimeout(self.name, phase, seconds)
         if place := self.place():
             error.add_note(f"it was at {place}")
@@ -243,7 +228,7 @@ class Unit:
     def _go(self, stage: Stage) -> None:
         self.stage = stage
         self.history.setdefault(stage, time.perf_counter())
-        if self._timeout is not None and stage in (Stage.STARTING, Stage.STOPPING):
+        if self.timeout is not None and stage in (Stage.STARTING, Stage.STOPPING):
             self._began = anyio.current_time()
 
     def _log_progress(self, stage: Stage) -> None:
@@ -262,7 +247,7 @@ class Unit:
         AROUND.set(self)
         try:
             with self._scope:
-                await self._body(self)
+                await self.body(self)
         except BaseException as error:  # SystemExit in a task of asyncio would tear the loop down
             if is_loop_gone():
                 raise
