@@ -30,7 +30,7 @@ from ._identity import Identity
 from ._lifespan import Lifespan
 from ._middleware import LifespanMiddleware
 from ._pictures import as_ascii, as_json, as_svg, as_trace, name, seconds, tree
-from ._report import Record, Report, UnitReport
+from ._report import Report, UnitReport
 from ._run import Run
 from ._settings import Settings, checked_seconds
 
@@ -289,14 +289,14 @@ def _check(app: Any, options: argparse.Namespace, screen: "_Screen") -> tuple[Re
     run = app.new_run(_scope(), **limits) if is_wrapped else Run(app, (), bare, _scope())
     error, status = "", OK
     try:
-        with screen.showing(run.record):
+        with screen.showing(run):
             _run(run, options.backend)
     except KeyboardInterrupt:
         screen.write("\n")  # a terminal has written ^C
-        error, status = _interrupted(run.record.report()), INTERRUPTED
+        error, status = _interrupted(run.report()), INTERRUPTED
     except BaseException as raised:
-        error, status = _failure(run.record.report(), raised), FAILED
-    report = run.record.report()
+        error, status = _failure(run.report(), raised), FAILED
+    report = run.report()
     return report if is_wrapped else _with_never_started(app, report), error, status
 
 
@@ -390,13 +390,13 @@ class _Screen:
         return len(text)
 
     @contextmanager
-    def showing(self, record: Record) -> Generator[None]:
+    def showing(self, run: Run) -> Generator[None]:
         """Show how far a run is, from a thread: a hook may block the event loop."""
         if not self.is_live:
             yield
             return
         done = Event()
-        thread = Thread(target=self._watch, args=(record, done), daemon=True)
+        thread = Thread(target=self._watch, args=(run, done), daemon=True)
         thread.start()
         try:
             yield
@@ -404,9 +404,9 @@ class _Screen:
             done.set()
             thread.join()
 
-    def _watch(self, record: Record, done: Event) -> None:
+    def _watch(self, run: Run, done: Event) -> None:
         while not done.wait(_TICK):
-            self._show(record.report(), time.perf_counter() - record.times.get("start", time.perf_counter()))
+            self._show(run.report(), time.perf_counter() - run.times.get("start", time.perf_counter()))
         self.write("\x1b[?25h")
 
     def _show(self, report: Report, now: float) -> None:

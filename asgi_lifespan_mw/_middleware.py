@@ -147,8 +147,8 @@ class LifespanMiddleware(HookRegistry):
         try:
             await self._live(run, state, policy, receive, send)
         finally:
-            if self._report == run.record.report:
-                report = run.record.report()
+            if self._report == run.report:
+                report = run.report()
                 self._report = lambda: report  # the run, with all that its units hold, is let go
 
     def new_run(
@@ -157,7 +157,7 @@ class LifespanMiddleware(HookRegistry):
         """Prepare a run, which `report` is of from now on; `changes` are settings that differ in it."""
         settings = replace(self._settings, exclude=tuple(self.excluded()), **changes)
         run = Run(self.app, self.plan(), settings, scope, on_crash=on_crash)
-        self._report = run.record.report
+        self._report = run.report
         return run
 
     async def _live(self, run: Run, state: State, policy: CrashPolicy, receive: Receive, send: Send) -> None:

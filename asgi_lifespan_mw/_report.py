@@ -1,13 +1,15 @@
 """What a run did and how long it took, as frozen records: the one source of the command line's pictures."""
 
-import time
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias, final
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 from ._account import headline
 from ._tree import LeftOut, Node
 from ._unit import Stage, Unit
+
+if TYPE_CHECKING:
+    from ._run import Run
 
 Kind: TypeAlias = Literal["hook", "app", "mount"]
 Outcome: TypeAlias = Literal[
@@ -68,117 +70,77 @@ class Report:
     stop_seconds: float | None = None
 
 
-@final
-@dataclass(slots=True)
-class Record:
-    """What one run keeps to tell of itself.
-
-    Attributes:
-        hooks: the units of the hooks.
-        sends_to_app: whether the app is a unit at all; it is not where we are its lifespan.
-        times: when the start and the stop of the whole began and ended.
-        root: the wrapped app; None before it was looked at.
-        reason_against_root: why the app is sent no lifespan; empty if it is.
-    """
-
-    hooks: Sequence[Unit]
-    sends_to_app: bool
-    times: dict[str, float] = field(default_factory=dict[str, float])
-    root: Node | None = None
-    reason_against_root: str = ""
-
-    def note(self, event: str) -> None:
-        """Keep the time of the first event of its kind."""
-        self.times.setdefault(event, time.perf_counter())
-
-    def seconds(self, first: str, then: str) -> float | None:
-        """The time between two events; None if one of them was not."""
-        return self.times[then] - self.times[first] if first in self.times and then in self.times else None
-
-    def report(self) -> Report:
-        """The report as it stands now; it may be asked for from another thread."""
-        rows: list[UnitReport] = []
-        self.tell(_Told(rows, self.times.get("start", 0.0)))
-        return Report(
-            units=tuple(rows),
-            start_seconds=self.seconds("start", "started"),
-            stop_began=self.seconds("start", "stop"),
-            stop_seconds=self.seconds("stop", "stopped"),
-        )
-
-    def tell(self, told: "_Told", path: str = "", depth: int = 0) -> None:
-        """Tell of the units of the run, which is at that depth behind that path."""
-        for unit in self.hooks:
-            told.unit(unit, "hook", path, depth, unit.state)
-        root, reason = self.root, self.reason_against_root
-        if root is None:
-            return
-        if self.sends_to_app and not reason:
-            told.node(root, "app", path, depth)
-            return
-        if self.sends_to_app:
-            told.left_out(root.nested.label, "app", path, depth, reason)
-        told.nested(root, path, depth + self.sends_to_app)
+def report_of(run: "Run") -> Report:
+    """The report of a run as it stands now; it may be asked for from another thread."""
+    rows = _Rows(run.times.get("start", 0.0))
+    rows.of_run(run, "", 0)
+    return Report(
+        units=tuple(rows),
+        start_seconds=run.seconds("start", "started"),
+        stop_began=run.seconds("start", "stop"),
+        stop_seconds=run.seconds("stop", "stopped"),
+    )
 
 
 @final
-class _Told:
-    """The rows of a report in the making. It is made after each run, so that it must be cheap."""
+class _Rows(list[UnitReport]):
+    """The rows of a report in the making, whose times count from `origin`. It is made after each run, and cheap."""
 
-    def __init__(self, rows: list[UnitReport], origin: float) -> None:
-        self._rows = rows
+    def __init__(self, origin: float) -> None:
+        super().__init__()
         self._origin = origin
 
-    def node(self, node: Node, kind: Kind, path: str, depth: int) -> None:
-        behind = path + node.nested.path
+    def of_run(self, run: "Run", path: str, depth: int) -> None:
+        """Tell of a run that is at that depth behind that path."""
+        for unit in run.hooks:
+            self.of_unit(unit, "hook", path, depth, unit.state)
+        if run.root is None:
+            return
+        if run.sends_to_app and not run.reason_against_root:
+            self.of_node(run.root, "app", path, depth)
+            return
+        if run.sends_to_app:
+            self.left_out(run.root.nested.label, "app", path, depth, run.reason_against_root)
+        self.inside(run.root, path, depth + run.sends_to_app)
+
+    def of_node(self, node: Node, kind: Kind, path: str, depth: int) -> None:
+        """Tell of an app, and of what is mounted in it."""
+        behind, first, told = path + node.nested.path, len(self), set[str]()
         if node.unit is None:
-            self._rows.append(UnitReport(unit=node.nested.label, kind=kind, path=behind, depth=depth))
+            self.append(UnitReport(node.nested.label, kind, behind, depth))
         else:
-            first = len(self._rows)
-            self.unit(node.unit, kind, behind, depth, node.added, is_supported=node.delivered)
+            self.of_unit(node.unit, kind, behind, depth, node.added, is_supported=node.delivered)
             if node.unit.runs:
                 # A run inside the app tells of its own apps; they are found from outside too, as running already.
-                seen = {row.path for row in self._rows[first:]}
-                self.nested(node, path, depth + 1, seen)
-                return
-        self.nested(node, path, depth + 1)
+                told = {row.path for row in self[first:]}
+        self.inside(node, path, depth + 1, told)
 
-    def nested(self, parent: Node, path: str, depth: int, seen: Container[str] = ()) -> None:
+    def inside(self, parent: Node, path: str, depth: int, told: Container[str] = ()) -> None:
+        """Tell of what is mounted in an app, but for what is behind the paths that are told already."""
         for found in list(parent.found):  # the run may go on in another thread
-            nested = found.nested
-            kind: Kind = "mount" if nested.label.startswith("mount") else "app"
-            if path + nested.path in seen:
+            kind: Kind = "mount" if found.nested.label.startswith("mount") else "app"
+            if path + found.nested.path in told:
                 continue
             if isinstance(found, LeftOut):
-                self.left_out(nested.label, kind, path + nested.path, depth, found.reason)
+                self.left_out(found.nested.label, kind, path + found.nested.path, depth, found.reason)
             else:
-                self.node(found, kind, path, depth)
+                self.of_node(found, kind, path, depth)
 
     def left_out(self, unit: str, kind: Kind, path: str, depth: int, reason: str) -> None:
-        self._rows.append(UnitReport(unit=unit, kind=kind, path=path, depth=depth, outcome="left out", reason=reason))
+        """Tell of an app that is not ours to start."""
+        self.append(UnitReport(unit, kind, path, depth, "left out", reason))
 
-    def unit(
+    def of_unit(
         self, unit: Unit, kind: Kind, path: str, depth: int, state: Iterable[str], *, is_supported: bool = True
     ) -> None:
         """Tell of a unit, and of the runs in it."""
         history = unit.history.copy()
-        began, start_seconds = self._span(history, Stage.STARTING)
-        stop_began, stop_seconds = self._span(history, Stage.STOPPING)
-        stage = next(reversed(history), Stage.NEW)
-        outcome: Outcome = _OUTCOMES.get(stage) or ("stopped" if Stage.STARTED in history else "cancelled")
-        if not is_supported:
-            outcome = "unsupported"
-        elif unit.error is not None:
-            outcome = "failed"
+        outcome = _outcome(unit, history) if is_supported else "unsupported"
         reason = headline(unit) if unit.error is not None else unit.left_at and f"at {unit.left_at}"
-        self._rows.append(
-            UnitReport(
-                unit.name, kind, path, depth, outcome, reason, tuple(state),
-                began, start_seconds, stop_began, stop_seconds,
-            )
-        )  # fmt: skip
+        times = (*self._span(history, Stage.STARTING), *self._span(history, Stage.STOPPING))
+        self.append(UnitReport(unit.name, kind, path, depth, outcome, reason, tuple(state), *times))
         for run in unit.runs:
-            run.tell(self, path, depth + 1)
+            self.of_run(run, path, depth + 1)
 
     def _span(self, history: Mapping[Stage, float], stage: Stage) -> tuple[float | None, float | None]:
         """When a stage was entered, and how long it lasted; None for what did not happen or is not over."""
@@ -188,6 +150,13 @@ class _Told:
         stages = list(history)
         after = stages.index(stage) + 1
         return at - self._origin, history[stages[after]] - at if after < len(stages) else None
+
+
+def _outcome(unit: Unit, history: dict[Stage, float]) -> Outcome:
+    if unit.error is not None:
+        return "failed"
+    stage = next(reversed(history), Stage.NEW)
+    return _OUTCOMES.get(stage) or ("stopped" if Stage.STARTED in history else "cancelled")
 
 
 _OUTCOMES: Final[Mapping[Stage, Outcome]] = {

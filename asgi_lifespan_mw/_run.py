@@ -1,6 +1,7 @@
 """One run: hooks, wrapped app and mounts, started in order and stopped in reverse."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, final
 
@@ -8,7 +9,7 @@ from ._account import account, combined, log_failure, log_failures
 from ._app import name_of
 from ._containers import Sent
 from ._hooks import Hook, Kind
-from ._report import Record, Report
+from ._report import Report, report_of
 from ._settings import Settings
 from ._state import Realm
 from ._tasks import is_cancellation, is_gone
@@ -33,9 +34,13 @@ class Run:
 
     Attributes:
         label: what the app at the root is called.
-        record: what there is to tell of it.
+        hooks: the units of the hooks.
+        sends_to_app: whether the app is a unit at all; it is not where we are its lifespan.
+        root: the app in the tree; None before it was looked at.
+        reason_against_root: why the app is sent no lifespan; empty if it is.
         is_refused: whether the app turned the lifespan away, and nothing else was to be run.
         refusal: the exception with which it did; None if it just returned.
+        times: when the start and the stop of the whole began and ended.
     """
 
     def __init__(
@@ -66,8 +71,13 @@ class Run:
         self._app = app
         self._scope = scope
         self._tree: Tree | None = None
-        self._hooks = list(hooks)
-        self.record = Record([_unit_of(hook, scope.get("app", app)) for hook in self._hooks], sends_to_app)
+        hooks = list(hooks)
+        self._functions = [hook.function for hook in hooks]
+        self.hooks = [_unit_of(hook, scope.get("app", app)) for hook in hooks]
+        self.sends_to_app = sends_to_app
+        self.times: dict[str, float] = {}
+        self.root: Node | None = None
+        self.reason_against_root = ""
         self._settings = settings
         self._on_crash = on_crash
         self._is_serving = False
@@ -76,7 +86,7 @@ class Run:
         around = AROUND.get(None)
         # Later ones are not kept: a unit that runs apps for days would gather them.
         if around is not None and around.stage is Stage.STARTING:
-            around.runs += (self.record,)
+            around.runs += (self,)
 
     async def start(self) -> None:
         """Start everything, in order.
@@ -87,7 +97,7 @@ class Run:
 
         *Cancellation:* everything is stopped, shielded; then it is raised again.
         """
-        self.record.note("start")
+        self._note("start")
         self._units.allow(self._settings.startup_timeout)
         try:
             await self._start_all()
@@ -103,7 +113,7 @@ class Run:
             self._error_of_ours = error
         else:
             if not self.is_refused:
-                self.record.note("started")
+                self._note("started")
                 self._log("startup", "start", "started")
             return
         await self._stop_units()
@@ -144,15 +154,23 @@ class Run:
 
     async def abandon(self) -> None:
         """Stop everything within the time for that, whatever comes between; errors are logged."""
-        self.record.note("stop")
+        self._note("stop")
         self._is_serving = False
         limit = self._settings.shutdown_timeout
         self._units.allow(CANCELLED_LIMIT if limit is None else limit)
         await self._units.stop_shielded()
-        self.record.note("stopped")
+        self._note("stopped")
         self._leave()
         log_failures(self._units.failures)
         self._log("shutdown", "stop", "stopped")
+
+    def report(self) -> Report:
+        """What was done so far."""
+        return report_of(self)
+
+    def seconds(self, first: str, then: str) -> float | None:
+        """The time between two events; None if one of them was not."""
+        return self.times[then] - self.times[first] if first in self.times and then in self.times else None
 
     def serve(self) -> None:
         """Let requests see the state, and treat what breaks from now on as a crash."""
@@ -167,17 +185,17 @@ class Run:
     def survey(self) -> Report:
         """What would be started, as far as can be seen without starting anything. Such a run is not started."""
         tree = self._tree = self._new_tree()
-        tree.read(hook.function for hook in self._hooks)
+        tree.read(self._functions)
         _walk(tree, tree.root)
         tree.leave()
-        return self.record.report()
+        return self.report()
 
     async def _start_all(self) -> None:
         tree = self._tree = self._new_tree()
         tree.share(self._units.context)
         await self._start_hooks()
-        tree.read(hook.function for hook in self._hooks)
-        if self.record.sends_to_app and not self.record.reason_against_root:
+        tree.read(self._functions)
+        if self.sends_to_app and not self.reason_against_root:
             await self._start_nodes(tree, [tree.root])
         if self._settings.concurrent:
             await self._start_levels(tree)
@@ -190,14 +208,14 @@ class Run:
         tree = Tree(self._app, self._scope, self._realm, self._settings)
         identity = tree.root.nested.identity
         if tree.is_excluded(tree.root.nested):
-            self.record.reason_against_root = "is excluded"
+            self.reason_against_root = "is excluded"
         elif identity.sent is Sent.NEVER:
-            self.record.reason_against_root = f"is sent no lifespan: {identity.why_none}"
-        self.record.root = tree.root
+            self.reason_against_root = f"is sent no lifespan: {identity.why_none}"
+        self.root = tree.root
         return tree
 
     async def _start_hooks(self) -> None:
-        for unit in self.record.hooks:
+        for unit in self.hooks:
             await self._units.start(unit)
             self._realm.add(unit.name, {}, unit.state)
 
@@ -222,7 +240,7 @@ class Run:
             self._mounts += node is not tree.root
 
     async def _stop_units(self) -> None:
-        self.record.note("stop")
+        self._note("stop")
         self._units.allow(self._settings.shutdown_timeout)
         try:
             await self._units.stop()
@@ -230,8 +248,12 @@ class Run:
             if not is_gone(error):
                 await self.abandon()
             raise
-        self.record.note("stopped")
+        self._note("stopped")
         self._leave()
+
+    def _note(self, event: str) -> None:
+        """Keep the time of the first event of its kind."""
+        self.times.setdefault(event, time.perf_counter())
 
     def _leave(self) -> None:
         if self._tree is not None:
@@ -252,7 +274,7 @@ class Run:
 
     def _tell_refusal(self, root: Node) -> None:
         refusal = root.session.refusal if root.session is not None else None
-        if not self._hooks and not self._mounts:
+        if not self.hooks and not self._mounts:
             self.is_refused, self.refusal = True, refusal
             self._leave()
         elif _never_takes_it(root.nested.identity.aliases):
@@ -261,9 +283,9 @@ class Run:
             logger.warning("%s does not support the lifespan protocol", self.label, exc_info=refusal)
 
     def _log(self, phase: str, first: str, then: str) -> None:
-        took = self.record.seconds(first, then)
-        of_app = f"{self.label}, " if self.record.sends_to_app else ""
-        logger.info("%s complete in %.3f s: %shooks %d, mounts %d", phase, took, of_app, len(self._hooks), self._mounts)
+        took = self.seconds(first, then)
+        of_app = f"{self.label}, " if self.sends_to_app else ""
+        logger.info("%s complete in %.3f s: %shooks %d, mounts %d", phase, took, of_app, len(self.hooks), self._mounts)
 
 
 def _never_takes_it(aliases: Iterable[object]) -> bool:

@@ -24,7 +24,7 @@ from ._types import State
 from ._where import where
 
 if TYPE_CHECKING:
-    from ._report import Record
+    from ._run import Run
     from ._units import Units
 
 logger = logging.getLogger("asgi_lifespan_mw")
@@ -86,7 +86,7 @@ class Unit:
     inherits: Context | None = field(default=None, init=False)
     context: Context | None = field(default=None, init=False)
     history: dict[Stage, float] = field(default_factory=dict[Stage, float], init=False)
-    runs: "tuple[Record, ...]" = field(default=(), init=False)
+    runs: "tuple[Run, ...]" = field(default=(), init=False)
     left_at: str = field(default="", init=False)
     _units: "Units" = field(init=False)
     _scope: anyio.CancelScope = field(init=False)
