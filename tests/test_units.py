@@ -24,6 +24,7 @@ from asgi_lifespan_mw import (
     ShutdownFailed,
     StartupFailed,
 )
+from asgi_lifespan_mw._tasks import spawn
 from asgi_lifespan_mw._types import Receive, Scope, Send
 from asgi_lifespan_mw._unit import Unit
 from asgi_lifespan_mw._units import UnitFailed, Units
@@ -366,6 +367,37 @@ async def test_apps_that_stay_busy_side_by_side_share_one_second() -> None:
     assert server.answers == ["startup.complete", "shutdown.complete"]
 
 
+async def test_an_app_that_is_done_beside_one_that_stays_busy_is_left_alone(journal: Journal) -> None:
+    """Only what stays busy is cancelled when its second is up."""
+
+    async def stays_busy(scope: Scope, receive: Receive, send: Send) -> None:
+        await journal.app("busy")(scope, receive, send)
+        await anyio.sleep_forever()
+
+    app = Starlette(routes=[Mount("/done", journal.app("done")), Mount("/busy", stays_busy)])
+    began = anyio.current_time()
+    server = await run(LifespanMiddleware(app, concurrent=True))
+    assert anyio.current_time() - began == 1
+    assert sorted(journal.events) == ["+busy", "+done", "-busy", "-done"]
+    assert server.answers == ["startup.complete", "shutdown.complete"]
+
+
+async def test_a_unit_that_makes_a_cancellation_of_its_own_out_of_ours_has_failed_once() -> None:
+    """Its time was up, and that is all that is told."""
+
+    async def hook() -> None:
+        try:
+            await anyio.sleep_forever()
+        except BaseException:
+            raise asyncio.CancelledError("mine") from None
+
+    app = LifespanMiddleware(Journal().app())
+    app.on_startup(hook, timeout=3)
+    server, error = await failing(app, LifespanTimeout)
+    assert error.__context__ is None
+    assert server.answers == ["startup.failed"]
+
+
 async def test_a_hook_that_raises_what_closes_generators_has_failed() -> None:
     """Raised on, it would look like the end of our own coroutines."""
 
@@ -706,24 +738,22 @@ class TestNativeCancellation:
             await task
         assert journal.events == ["+app", "-app"]
 
-    async def test_a_unit_that_is_cancelled_before_its_first_step_has_failed(self, journal: Journal) -> None:
+    async def test_a_unit_that_is_cancelled_before_its_first_step_has_failed(
+        self, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Its body never ran, and nobody waits for it."""
 
-        def cancels_the_next_unit() -> None:
-            def cancel() -> None:
-                for task in asyncio.all_tasks():
-                    if "never_runs" in task.get_name():
-                        task.cancel()
-                        return
-                loop.call_soon(cancel)
-
-            loop = asyncio.get_running_loop()
-            loop.call_soon(cancel)
+        def spawn_cancelled(*args: Any) -> object:
+            task = spawn(*args)
+            assert isinstance(task, asyncio.Task)
+            task.cancel()
+            return task
 
         def never_runs() -> None:
             raise AssertionError
 
-        app = LifespanMiddleware(journal.app(), on_startup=[cancels_the_next_unit, never_runs])
+        monkeypatch.setattr("asgi_lifespan_mw._unit.spawn", spawn_cancelled)
+        app = LifespanMiddleware(journal.app(), on_startup=[never_runs])
         _, error = await failing(app, StartupFailed)
         assert "hook 'never_runs'" in str(error)
         assert journal.events == []

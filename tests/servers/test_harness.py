@@ -17,6 +17,8 @@ def test_a_server_that_ends_early_is_not_waited_for(tmp_path: Path) -> None:
             server.request("GET", "/")
         with pytest.raises(AssertionError, match="'started shop' was not announced"):
             server.wait_for_announcement("started shop")
+        assert str(server).startswith("$ ")
+        assert 'Attribute "missing" not found in module' in str(server)
 
 
 def test_a_server_that_does_not_end_is_killed(tmp_path: Path) -> None:
