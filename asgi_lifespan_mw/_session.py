@@ -95,7 +95,8 @@ class Session:
         before = self.phase
         rule = self._take(step, message)
         if rule.outcome is Outcome.CANCELS:
-            self._unit.turned_away()
+            self._unit.answered()
+            self._unit.cancel()
         elif self.phase is before:
             return
         elif self.phase is Phase.STARTED:

@@ -47,7 +47,10 @@ def asyncios_cancellation() -> type[BaseException]:
 
 
 def spawn(
-    work: Callable[[], Coroutine[Any, Any, None]], name: str, context: Context, never_ran: Callable[[], None]
+    work: Callable[[], Coroutine[Any, Any, None]],
+    name: str,
+    context: Context,
+    never_ran: Callable[[], object] = lambda: None,
 ) -> object:
     """Run `work` in a task of its own.
 

@@ -92,6 +92,7 @@ class Unit:
     _scope: anyio.CancelScope = field(init=False)
     _stop: anyio.Event = field(init=False)
     _task: object = field(init=False)
+    _ending: object = field(init=False)
     _over: anyio.Event | None = field(default=None, init=False)
     _began: float = field(default=0.0, init=False)
     _is_told: bool = field(default=False, init=False)
@@ -131,11 +132,6 @@ class Unit:
         if self.stage is not Stage.OVER:
             self._enter(Stage.ENDING)
 
-    def turned_away(self) -> None:
-        """Say that the unit has no part in this; it is cancelled."""
-        self.answered()
-        self.cancel()
-
     def fail(self, error: BaseException) -> None:
         """Say that the unit failed; what its body raises after this says it better than a bare message."""
         if self.is_cancelled():  # by us: Starlette takes it for a failure, and says so before it ends
@@ -144,7 +140,7 @@ class Unit:
         self._blame(error)
         self.answered()
         if broke_while_serving:
-            self._units.hold(spawn(self._end_crashed, f"end of {self.name}", copy_context(), _nothing))
+            self._ending = spawn(self._end_crashed, f"end of {self.name}", copy_context())
 
     async def _end_crashed(self) -> None:
         await is_over(self, seconds=CANCELLED_GRACE)  # for the exception behind the message
@@ -337,7 +333,3 @@ def _chain(error: BaseException) -> list[BaseException]:
             found.append(one)
             todo += [one.__cause__, one.__context__]
     return found
-
-
-def _nothing() -> None:
-    """For a task whose end concerns nobody."""

@@ -52,7 +52,6 @@ class Units:
         self._wake: anyio.Event | None = None
         self._driver: asyncio.Task[object] | None = None
         self._before = 0
-        self._held: list[object] = []
 
     def allow(self, seconds: float | None) -> None:
         """Give what follows a time limit, counted from now; None for no limit."""
@@ -136,10 +135,6 @@ class Units:
         """Have the driver look again."""
         if self._wake is not None:
             self._wake.set()
-
-    def hold(self, task: object) -> None:
-        """Keep a reference to a task that runs beside the units."""
-        self._held.append(task)
 
     async def _watch(self, batch: Sequence[Unit], busy: Stage) -> None:
         """Wait until no unit of the batch is busy; one whose time runs out has failed."""
