@@ -105,7 +105,8 @@ class _Rows(list[UnitReport]):
 
     def of_node(self, node: Node, kind: Kind, path: str, depth: int) -> None:
         """Tell of an app, and of what is mounted in it."""
-        behind, first, told = path + node.nested.path, len(self), set[str]()
+        behind, first = path + node.nested.path, len(self)
+        told: Container[str] = ()
         if node.unit is None:
             self.append(UnitReport(node.nested.label, kind, behind, depth))
         else:

@@ -12,9 +12,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import anyio
 
@@ -50,7 +49,6 @@ AROUND: Final[ContextVar["Unit"]] = ContextVar("AROUND")
 
 
 @final
-@dataclass(slots=True, eq=False, repr=False)
 class Unit:
     """One thing that is started and stopped.
 
@@ -73,29 +71,33 @@ class Unit:
         left_at: the place in its code at which a start was given up; empty where none was.
     """
 
-    name: str
-    body: "Callable[[Unit], Awaitable[None]]"
-    timeout: float | None = None
-    is_hook: bool = False
-    runs_at_stop: bool = False
-    stage: Stage = field(default=Stage.NEW, init=False)
-    state: State = field(default_factory=dict[str, Any], init=False)
-    error: BaseException | None = field(default=None, init=False)
-    said: str = field(default="", init=False)
-    failed_in: Stage | None = field(default=None, init=False)
-    inherits: Context | None = field(default=None, init=False)
-    context: Context | None = field(default=None, init=False)
-    history: dict[Stage, float] = field(default_factory=dict[Stage, float], init=False)
-    runs: "tuple[Run, ...]" = field(default=(), init=False)
-    left_at: str = field(default="", init=False)
-    _units: "Units" = field(init=False)
-    _scope: anyio.CancelScope = field(init=False)
-    _stop: anyio.Event = field(init=False)
-    _task: object = field(init=False)
-    _ending: object = field(init=False)
-    _over: anyio.Event | None = field(default=None, init=False)
-    _began: float = field(default=0.0, init=False)
-    _is_told: bool = field(default=False, init=False)
+    def __init__(
+        self,
+        name: str,
+        body: "Callable[[Unit], Awaitable[None]]",
+        *,
+        timeout: float | None = None,
+        is_hook: bool = False,
+        runs_at_stop: bool = False,
+    ) -> None:
+        self.name = name
+        self.body = body
+        self.timeout = timeout
+        self.is_hook = is_hook
+        self.runs_at_stop = runs_at_stop
+        self.stage = Stage.NEW
+        self.state: State = {}
+        self.error: BaseException | None = None
+        self.said = ""
+        self.failed_in: Stage | None = None
+        self.inherits: Context | None = None
+        self.context: Context | None = None
+        self.history: dict[Stage, float] = {}
+        self.runs: tuple[Run, ...] = ()
+        self.left_at = ""
+        self._over: anyio.Event | None = None
+        self._began = 0.0
+        self._is_told = False
 
     def __repr__(self) -> str:
         return f"<Unit {self.name}: {self.stage.value}>"
