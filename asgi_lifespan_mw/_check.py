@@ -109,7 +109,8 @@ class _Look:
         self._scope.pop(way.lacks, None)
         self._is_told_to_return = False
         self._server = anyio.CancelScope()
-        on_departure.set(self._departed)  # for all sessions in this context: middlewares in the app have some too
+        # Sessions take it when they are made: ours, and those of middlewares in the app, whose tasks have this context.
+        on_departure.set(self._departed)
         self._session = Session(self._watched, self._scope)
         self._units = Units(lambda _: None)
         self._unit = Unit(f"app {name_of(app)}", self._session.live)
@@ -180,6 +181,7 @@ class _Look:
         error, phase, failure, name = self._unit.error, self._session.phase, self._way.failure, self._unit.name
         if phase is Phase.UNSUPPORTED:
             refusal = f"{name} does not support the lifespan protocol: {self._session.refusal!r}"
+            # It may always do so; not where it took the lifespan before.
             self._find(refusal, "note" if self._way is _WAYS[0] else failure)
         if isinstance(error, LifespanError):
             self._find(str(error), failure)
