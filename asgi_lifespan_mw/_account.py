@@ -25,11 +25,21 @@ _RUNS_ALREADY = re.compile(r"\b(already|only be called once|once per)\b")
 def headline(unit: Unit) -> str:
     """One line on a failed unit: in which phase, who, the error's own text, and advice where there is some."""
     error = unit.error
+    told = f"{deed(unit)} in {unit.name}: "
     if isinstance(error, (StartupFailed, ShutdownFailed)) and error.unit == unit.name:
-        return f"{deed(unit)} in {unit.name}: {error.reason or 'it gave no reason'}{_advice(unit)}"
-    if isinstance(error, (LifespanTimeout, ProtocolViolation)) and error.args[0] == unit.name:
-        return "; ".join([str(error), *getattr(error, "__notes__", ())]) + _advice(unit)
-    return f"{deed(unit)} in {unit.name}: {_text(error)}{_advice(unit)}"
+        told += error.reason or "it gave no reason"
+    elif isinstance(error, (LifespanTimeout, ProtocolViolation)) and error.args[0] == unit.name:
+        told = "; ".join([str(error), *getattr(error, "__notes__", ())])
+    else:
+        told += _text(error)
+    # What helps an app that was started twice: the MCP SDK's session manager, run by hand in its parent's lifespan.
+    may_run = unit.failed_in is Stage.STARTING and not unit.is_hook and not isinstance(error, OSError)
+    if may_run and _RUNS_ALREADY.search(f"{_text(error)} {unit.said}"):
+        told += (
+            f" ({unit.name} seems to run already: if something else starts it, such as the lifespan of its parent, "
+            "leave it out with exclude=[the app])"
+        )
+    return told
 
 
 def deed(unit: Unit) -> str:
@@ -55,10 +65,16 @@ def account(units: Sequence[Unit], other: BaseException | None = None) -> str:
 
     Args:
         units: the units that failed.
-        other: an error that was no unit's.
+        other: an error that was no unit's: a collision of state, or an object that could not be looked at.
     """
-    parts = [] if other is None else [_told_of_ours(other)]
-    return "\n\n".join(parts + [_told(unit) for unit in units])
+    told: list[str] = []
+    if other is not None:
+        told.append(_traced(str(other) if isinstance(other, LifespanError) else _text(other), other))
+    for unit in units:
+        line = headline(unit)
+        said = "" if unit.said in line else f"\n\n{unit.said.strip()}"
+        told.append(_traced(line + said, unit.error))
+    return "\n\n".join(told)
 
 
 def combined(phase: str, errors: Sequence[BaseException]) -> BaseException:
@@ -71,47 +87,26 @@ def combined(phase: str, errors: Sequence[BaseException]) -> BaseException:
 
 def users_traceback(error: BaseException) -> str:
     """An error with its traceback from where code begins that is neither ours, nor Python's, nor installed."""
-    part = _users_part(error, _INSTALLED) or _users_part(error, _IMPORTING)
+    return _formatted(error, _users_part(error, _INSTALLED) or _users_part(error, _IMPORTING))
+
+
+def _traced(text: str, error: BaseException | None) -> str:
+    """What is told of an error, with the traceback, unless it has that already: Starlette sends it as its message."""
+    assert error is not None, "a unit that failed has one"
+    part = _users_part(error)
+    # One that we made of a message or a time limit has no line of the user's behind it.
+    is_ours = isinstance(error, LifespanError) and error.__cause__ is None and part is None
+    if is_ours or "Traceback (most recent call last)" in text:
+        return text
+    return f"{text}\n\n{_formatted(error, part or error.__traceback__)}"
+
+
+def _formatted(error: BaseException, part: TracebackType | None) -> str:
     return "".join(traceback.format_exception(type(error), error, part)).strip()
-
-
-def _told_of_ours(error: BaseException) -> str:
-    """What went wrong beside the units: a collision of state, or an object that could not be looked at."""
-    return str(error) if isinstance(error, LifespanError) else f"{_text(error)}\n\n{_traceback(error)}"
-
-
-def _told(unit: Unit) -> str:
-    told = headline(unit)
-    if unit.said not in told:
-        told += f"\n\n{unit.said.strip()}"
-    # Starlette sends the traceback as its message.
-    if "Traceback (most recent call last)" not in told and unit.error is not None and _is_the_users(unit.error):
-        told += f"\n\n{_traceback(unit.error)}"
-    return told
-
-
-def _is_the_users(error: BaseException) -> bool:
-    """Whether a line of the user's is behind an error; one that we made of a message or a time limit has none."""
-    return not isinstance(error, LifespanError) or error.__cause__ is not None or _users_part(error) is not None
-
-
-def _advice(unit: Unit) -> str:
-    """What helps an app that was started twice: the MCP SDK's session manager, run by hand in its parent's lifespan."""
-    may_run = unit.failed_in is Stage.STARTING and not unit.is_hook and not isinstance(unit.error, OSError)
-    if may_run and _RUNS_ALREADY.search(f"{_text(unit.error)} {unit.said}"):
-        return (
-            f" ({unit.name} seems to run already: if something else starts it, such as the lifespan of its parent, "
-            "leave it out with exclude=[the app])"
-        )
-    return ""
 
 
 def _text(error: BaseException | None) -> str:
     return "".join(traceback.format_exception_only(error)).strip()
-
-
-def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(type(error), error, _users_part(error) or error.__traceback__)).strip()
 
 
 def _users_part(error: BaseException, others: tuple[str, ...] = _NOT_THE_USERS) -> TracebackType | None:

@@ -1,8 +1,10 @@
 """`check_lifespan`: an app's lifespan, run in the ways that servers run it, and what its author should know of."""
 
+import asyncio
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast, final
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, final
 
 import anyio
 import anyio.lowlevel
@@ -18,10 +20,7 @@ from ._types import ASGIApp, Receive, Scope, Send, State
 from ._unit import Unit
 from ._units import UnitFailed, Units
 
-if TYPE_CHECKING:
-    import asyncio
-
-_NOTE, _WARNING, _VIOLATION = Severity.NOTE, Severity.WARNING, Severity.VIOLATION
+_Word: TypeAlias = Literal["note", "warning", "violation"]
 
 
 @final
@@ -36,45 +35,33 @@ class Finding:
         text: who did what.
     """
 
-    severity: Literal["note", "warning", "violation"]
+    severity: _Word
     run: str
     text: str
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A way of running an app.
-
-    Attributes:
-        name: what it is called in a finding.
-        failure: how serious it is to fail in it.
-        refusal: how serious it is to turn the lifespan away in it.
-        lacks: the entry of the scope that the server does not give.
-        empties_state: whether the server empties the state before the shutdown.
-        cancels: the phase in which the server cancels.
-    """
+class _Way(NamedTuple):
+    """A way of running an app: what it is called, how serious a failure in it is, and what the server does."""
 
     name: str
-    failure: Severity
-    refusal: Severity
+    failure: _Word = "warning"
     lacks: str = ""
+    """The entry of the scope that the server does not give."""
     empties_state: bool = False
+    """Whether it empties the state before the shutdown."""
     cancels: Phase | None = None
+    """The phase in which it cancels."""
 
 
-_RUNS = (
-    _Run("normal", _VIOLATION, _NOTE),
-    _Run("a second time", _WARNING, _WARNING),
-    _Run("without state", _NOTE, _NOTE, lacks="state"),
-    _Run("without asgi", _NOTE, _NOTE, lacks="asgi"),
-    # granian does that.
-    _Run("state emptied before the shutdown", _WARNING, _WARNING, empties_state=True),
-    _Run("cancelled while serving", _WARNING, _WARNING, cancels=Phase.STARTED),
-    _Run("cancelled while starting", _WARNING, _WARNING, cancels=Phase.STARTING),
+_WAYS = (
+    _Way("normal", "violation"),
+    _Way("a second time"),
+    _Way("without state", "note", lacks="state"),
+    _Way("without asgi", "note", lacks="asgi"),
+    _Way("state emptied before the shutdown", empties_state=True),  # granian does that
+    _Way("cancelled while serving", cancels=Phase.STARTED),
+    _Way("cancelled while starting", cancels=Phase.STARTING),
 )
-_NEEDED = _RUNS[:2]
-"""An app that fails in these would fail in the others for the same reason."""
 
 
 async def check_lifespan(app: ASGIApp, *, timeout: float = 5) -> list[Finding]:
@@ -102,76 +89,68 @@ async def check_lifespan(app: ASGIApp, *, timeout: float = 5) -> list[Finding]:
     """
     checked_app(app, "check_lifespan()")
     seconds = checked_seconds(timeout, "check_lifespan(timeout=...)")
-    findings: dict[tuple[Severity, str], Finding] = {}
-    for run in _RUNS:
-        look = _Look(app, run, seconds)
-        is_well = await look.live()
-        for severity, text in look.found:
-            word = cast("Literal['note', 'warning', 'violation']", severity.value)
-            findings.setdefault((severity, text), Finding(word, run.name, text))
-        if run in _NEEDED and not is_well:
+    found: dict[tuple[str, str], Finding] = {}
+    for way in _WAYS:
+        is_well = await copy_context().run(_Look, app, way, seconds, found).live()
+        if not is_well and way in _WAYS[:2]:  # it would fail in the others for the same reason
             break
-    return list(findings.values())
+    return list(found.values())
 
 
 class _Look:
-    """A look at one run of an app, from the server's side.
+    """A look at one run of an app, from the server's side. It is to begin in a context of its own."""
 
-    Attributes:
-        found: what was found, and how serious it is.
-    """
-
-    def __init__(self, app: ASGIApp, run: _Run, seconds: float | None) -> None:
-        self.found: list[tuple[Severity, str]] = []
-        self._app = app
-        self._name = f"app {name_of(app)}"
-        self._run = run
-        self._seconds = seconds
+    def __init__(self, app: ASGIApp, way: _Way, seconds: float | None, found: dict[tuple[str, str], Finding]) -> None:
+        self._app, self._way, self._seconds, self._found = app, way, seconds, found
         self._state: State = {}
+        self._answered = self._state  # a copy of it, once the startup was answered
         self._scope: dict[str, Any] = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}}
         self._scope["state"] = self._state
-        self._scope.pop(run.lacks, None)
-        self._answered: State | None = None  # the state as it was when the startup was answered
+        self._scope.pop(way.lacks, None)
         self._is_told_to_return = False
         self._server = anyio.CancelScope()
+        # Sessions take it when they are made: ours, and those of middlewares in the app, whose tasks have this context.
+        on_departure.set(self._departed)
+        self._session = Session(self._watched, self._scope)
+        self._units = Units(lambda _: None)
+        self._unit = Unit(f"app {name_of(app)}", self._session.live)
 
     async def live(self) -> bool:
         """See the run through; tell whether the app started and stopped."""
         tasks = _tasks()
-        token = on_departure.set(self._departed)
         try:
-            self._session = Session(self._watched, self._scope)
-            self._unit = Unit(self._name, self._session.live)
-            await self._drive()
-        finally:
-            on_departure.reset(token)
-        if self._run.cancels is None:
-            await self._judge(tasks)
-        elif isinstance(self._unit.error, LifespanTimeout):
-            self._find(self._run.failure, f"did not end within {self._seconds:g} s of its cancellation")
-        return self._unit.error is None and self._session.phase is not Phase.UNSUPPORTED
-
-    async def _drive(self) -> None:
-        units = Units(lambda _: None)
-        units.allow(self._seconds)
-        try:
-            with suppress(UnitFailed):
-                await units.start(self._unit)
-            self._look_at_state()
-            if self._run.cancels is Phase.STARTED:
-                self._server.cancel()
-            await anyio.lowlevel.checkpoint()  # a cancellation arrives before the stop does
-            units.allow(self._seconds)
-            await units.stop()
+            await self._start_and_stop()
         except BaseException as error:
             if not is_gone(error):
-                await units.stop_shielded()
+                await self._units.stop_shielded()
             raise
+        if self._way.cancels is None:
+            await self._judge(tasks)
+        elif isinstance(self._unit.error, LifespanTimeout):
+            self._find(f"{self._unit.name} did not end within {self._seconds:g} s of its cancellation")
+        return self._unit.error is None and self._session.phase is not Phase.UNSUPPORTED
+
+    async def _start_and_stop(self) -> None:
+        self._units.allow(self._seconds)
+        with suppress(UnitFailed):
+            await self._units.start(self._unit)
+        late = [key for key, value in self._state.items() if self._answered.get(key, self) is not value]
+        if late:
+            self._find(
+                f"{self._unit.name} set {late} in the state after its startup was complete, too late for some servers"
+            )
+        if self._way.empties_state:
+            self._state.clear()
+        if self._way.cancels is Phase.STARTED:
+            self._server.cancel()
+        await anyio.lowlevel.checkpoint()  # a cancellation arrives before the stop does
+        self._units.allow(self._seconds)
+        await self._units.stop()
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def receiving() -> object:
             message: object = await receive()
-            if self._run.cancels is self._session.phase:
+            if self._way.cancels is self._session.phase:
                 self._server.cancel()
             return message
 
@@ -190,51 +169,38 @@ class _Look:
 
     def _ended(self, how: str) -> None:
         # One that had nothing to wait for is past the phase, and never saw the cancellation.
-        if self._server.cancel_called and self._session.phase in (self._run.cancels, Phase.FAILED):
-            self._find(_WARNING, f"{how} when it was cancelled; expected the cancellation to come out")
+        if self._server.cancel_called and self._session.phase in (self._way.cancels, Phase.FAILED):
+            self._find(f"{self._unit.name} {how} when it was cancelled; expected the cancellation to come out")
 
     def _departed(self, severity: Severity, departure: ProtocolViolation) -> None:
         if not self._server.cancel_called:
-            self.found.append((severity, str(departure)))
+            self._find(str(departure), cast("_Word", severity.value))
             self._is_told_to_return |= departure.phase == Phase.STOPPED.value
 
-    def _look_at_state(self) -> None:
-        answered = self._state if self._answered is None else self._answered
-        late = [key for key, value in self._state.items() if answered.get(key, self) is not value]
-        if late:
-            self._find(_WARNING, f"set {late} in the state after its startup was complete, too late for some servers")
-        if self._run.empties_state:
-            self._state.clear()
-
-    async def _judge(self, tasks: "set[asyncio.Task[Any]]") -> None:
-        unit, phase = self._unit, self._session.phase
+    async def _judge(self, tasks: set[asyncio.Task[Any]]) -> None:
+        error, phase, failure, name = self._unit.error, self._session.phase, self._way.failure, self._unit.name
         if phase is Phase.UNSUPPORTED:
-            self._find(self._run.refusal, f"does not support the lifespan protocol: {self._session.refusal!r}")
-        if isinstance(unit.error, LifespanError):
-            self.found.append((self._run.failure, str(unit.error)))
-        elif unit.error is not None:
-            self.found.append((self._run.failure, f"{deed(unit)} in {self._name}: {unit.error!r}"))
-        if unit.is_cancelled() and phase is Phase.STOPPED and not self._is_told_to_return:
-            self._find(_WARNING, f"was still busy {CANCELLED_GRACE:g} s after its last answer")
-        if self._run.lacks != "state" and self._scope.get("state") is not self._state:
-            self._find(_WARNING, "replaced scope['state'], where requests see what is put into it")
+            refusal = f"{name} does not support the lifespan protocol: {self._session.refusal!r}"
+            # It may always do so; not where it took the lifespan before.
+            self._find(refusal, "note" if self._way is _WAYS[0] else failure)
+        if isinstance(error, LifespanError):
+            self._find(str(error), failure)
+        elif error is not None:
+            self._find(f"{deed(self._unit)} in {name}: {error!r}", failure)
+        if self._unit.is_cancelled() and phase is Phase.STOPPED and not self._is_told_to_return:
+            self._find(f"{name} was still busy {CANCELLED_GRACE:g} s after its last answer")
+        if self._way.lacks != "state" and self._scope.get("state") is not self._state:
+            self._find(f"{name} replaced scope['state'], where requests see what is put into it")
         if left := _tasks() - tasks:
-            import asyncio
-
             _, left = await asyncio.wait(left, timeout=CANCELLED_GRACE)
         if left:
-            self._find(_WARNING, f"left tasks behind: {', '.join(sorted(map(_name_of_task, left)))}")
+            names = sorted(getattr(task.get_coro(), "__qualname__", task.get_name()) for task in left)
+            self._find(f"{name} left tasks behind: {', '.join(names)}")
 
-    def _find(self, severity: Severity, deed: str) -> None:
-        self.found.append((severity, f"{self._name} {deed}"))
+    def _find(self, text: str, severity: _Word = "warning") -> None:
+        self._found.setdefault((severity, text), Finding(severity, self._way.name, text))
 
 
-def _tasks() -> "set[asyncio.Task[Any]]":
+def _tasks() -> set[asyncio.Task[Any]]:
     """The tasks that are there; trio lets none outlive its nursery."""
-    import asyncio
-
     return set() if current_asyncio_task() is None else asyncio.all_tasks()
-
-
-def _name_of_task(task: "asyncio.Task[Any]") -> str:
-    return getattr(task.get_coro(), "__qualname__", task.get_name())

@@ -23,17 +23,14 @@ def checked_on_crash(on_crash: object) -> OnCrash:
         ValueError: it is another text.
     """
     if isinstance(on_crash, str):
-        if on_crash == "log":
-            return "log"
-        if on_crash == "stop":
-            return "stop"
-        raise ValueError(f"LifespanMiddleware(on_crash=...) got {on_crash!r}, expected 'log', 'stop' or a function")
-    if not callable(on_crash) or inspect.iscoroutinefunction(on_crash):
+        if on_crash not in ("log", "stop"):
+            raise ValueError(f"LifespanMiddleware(on_crash=...) got {on_crash!r}, expected 'log', 'stop' or a function")
+    elif not callable(on_crash) or inspect.iscoroutinefunction(on_crash):
         raise TypeError(
             f"LifespanMiddleware(on_crash=...) got {on_crash!r}, expected 'log', 'stop' or a plain function that takes "
             "the error"
         )
-    return cast("Callable[[BaseException], object]", on_crash)
+    return cast("OnCrash", on_crash)
 
 
 @final
@@ -53,16 +50,15 @@ class CrashPolicy:
         """React to a unit that broke. The log tells of it already."""
         if self._on_crash == "stop":
             self._stop()
-        elif callable(self._on_crash) and unit.error is not None:
-            self._call(self._on_crash, unit.error, unit.name)
-
-    def _call(self, on_crash: Callable[[BaseException], object], error: BaseException, unit: str) -> None:
+        if isinstance(self._on_crash, str):
+            return
+        assert unit.error is not None, "it broke"
         try:
-            result = on_crash(error)
+            result = self._on_crash(unit.error)
         except Exception:
-            logger.exception("on_crash failed, after the crash in %s", unit)
+            logger.exception("on_crash failed, after the crash in %s", unit.name)
         except BaseException:  # let out here, it would tear the event loop down without stopping anything
-            logger.exception("on_crash wants to end the process, after the crash in %s", unit)
+            logger.exception("on_crash wants to end the process, after the crash in %s", unit.name)
             self._stop()
         else:
             if inspect.iscoroutine(result):

@@ -4,17 +4,8 @@ Their arguments are kept as attributes, and the text is made of them, so that an
 read by a program as well as by a person.
 """
 
-from typing import final
-
-__all__ = [
-    "LifespanError",
-    "LifespanNotSupported",
-    "LifespanTimeout",
-    "ProtocolViolation",
-    "ShutdownFailed",
-    "StartupFailed",
-    "StateCollision",
-]
+from dataclasses import dataclass
+from typing import ClassVar, final
 
 
 class LifespanError(Exception):
@@ -26,9 +17,25 @@ class LifespanError(Exception):
     (True, True)
     """
 
+    def __post_init__(self) -> None:
+        """Have `repr`, `pickle` and `copy` know the arguments, however they were given."""
+        self.args = tuple(vars(self).values())
+
+
+@dataclass(eq=False, repr=False)
+class _Failed(LifespanError):
+    """What the errors of both phases have in common."""
+
+    unit: str
+    reason: str = ""
+    _phase: ClassVar[str]
+
+    def __str__(self) -> str:
+        return f"{self._phase} failed in {self.unit}: {self.reason or 'it gave no reason'}"
+
 
 @final
-class StartupFailed(LifespanError):
+class StartupFailed(_Failed):
     """A unit said that its startup failed, without an exception of its own to raise.
 
     Args:
@@ -39,17 +46,11 @@ class StartupFailed(LifespanError):
     startup failed in mount '/admin': no database
     """
 
-    def __init__(self, unit: str, reason: str = "") -> None:
-        super().__init__(unit, reason)
-        self.unit = unit
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"startup failed in {self.unit}: {self.reason or 'it gave no reason'}"
+    _phase = "startup"
 
 
 @final
-class ShutdownFailed(LifespanError):
+class ShutdownFailed(_Failed):
     """A unit said that its shutdown failed, without an exception of its own to raise.
 
     Args:
@@ -60,16 +61,11 @@ class ShutdownFailed(LifespanError):
     shutdown failed in app FastAPI: it gave no reason
     """
 
-    def __init__(self, unit: str, reason: str = "") -> None:
-        super().__init__(unit, reason)
-        self.unit = unit
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"shutdown failed in {self.unit}: {self.reason or 'it gave no reason'}"
+    _phase = "shutdown"
 
 
 @final
+@dataclass(eq=False, repr=False)
 class LifespanTimeout(LifespanError, TimeoutError):
     """A unit did not start or stop in time. It is a ``TimeoutError`` too.
 
@@ -82,18 +78,16 @@ class LifespanTimeout(LifespanError, TimeoutError):
     startup timed out after 30 s in hook 'load_model' (shop/models.py:41)
     """
 
-    def __init__(self, unit: str, phase: str, seconds: float) -> None:
-        super().__init__()
-        self.args = (unit, phase, seconds)  # a TimeoutError, which is an OSError, would take them for its own
-        self.unit = unit
-        self.phase = phase
-        self.seconds = seconds
+    unit: str
+    phase: str
+    seconds: float
 
     def __str__(self) -> str:
         return f"{self.phase} timed out after {self.seconds:g} s in {self.unit}"
 
 
 @final
+@dataclass(eq=False, repr=False)
 class LifespanNotSupported(LifespanError):
     """An app that was to be driven through its lifespan turned the lifespan away.
 
@@ -104,9 +98,7 @@ class LifespanNotSupported(LifespanError):
     app ASGIHandler does not support the lifespan protocol: it raised or returned before it had answered ...
     """
 
-    def __init__(self, unit: str) -> None:
-        super().__init__(unit)
-        self.unit = unit
+    unit: str
 
     def __str__(self) -> str:
         return (
@@ -116,6 +108,7 @@ class LifespanNotSupported(LifespanError):
 
 
 @final
+@dataclass(eq=False, repr=False)
 class ProtocolViolation(LifespanError):
     """An app or a server did what the lifespan protocol does not allow.
 
@@ -129,18 +122,17 @@ class ProtocolViolation(LifespanError):
     app shop() sent 'lifespan.shutdown.complete' while starting; expected an answer to it
     """
 
-    def __init__(self, culprit: str, deed: str, phase: str, expected: str) -> None:
-        super().__init__(culprit, deed, phase, expected)
-        self.culprit = culprit
-        self.deed = deed
-        self.phase = phase
-        self.expected = expected
+    culprit: str
+    deed: str
+    phase: str
+    expected: str
 
     def __str__(self) -> str:
         return f"{self.culprit} {self.deed} while {self.phase}; expected {self.expected}"
 
 
 @final
+@dataclass(eq=False, repr=False)
 class StateCollision(LifespanError):
     """Two units set the same key of the lifespan state to different objects.
 
@@ -154,12 +146,10 @@ class StateCollision(LifespanError):
     state key 'db' was set by app FastAPI and set to another object by mount '/admin'; rename one of them
     """
 
-    def __init__(self, key: str, first: str, second: str, advice: str) -> None:
-        super().__init__(key, first, second, advice)
-        self.key = key
-        self.first = first
-        self.second = second
-        self.advice = advice
+    key: str
+    first: str
+    second: str
+    advice: str
 
     def __str__(self) -> str:
         return (

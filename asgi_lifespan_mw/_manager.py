@@ -1,22 +1,22 @@
 """`LifespanManager`: drives any app's lifespan from outside, for tests, scripts and workers."""
 
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, final
+from typing import Any, TypeVar, TypeVarTuple, final
 
-from ._app import checked_app, straight_through
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from ._app import checked_app, is_a, straight_through
 from ._errors import LifespanNotSupported
 from ._lifespan import Lifespan
 from ._run import Run
 from ._settings import Settings, checked_seconds
 from ._tasks import is_loop_gone
 from ._types import ASGIApp, Receive, Send, State
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from anyio.from_thread import BlockingPortal
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -51,15 +51,18 @@ class LifespanManager:
             startup_timeout: seconds for its startup; None for no limit.
             shutdown_timeout: seconds for its shutdown; None for no limit.
             strict: departures from the lifespan protocol are errors, not warnings.
-            backend: the event loop for a plain ``with``, ``"asyncio"`` or ``"trio"``, as `anyio.run` takes it.
+            backend: the event loop for a plain ``with``, ``"asyncio"`` or ``"trio"``.
             backend_options: the options of that event loop, as `anyio.run` takes them.
 
         Raises:
-            TypeError: `app` is a class or can't be called, or a timeout is no number.
-            ValueError: a timeout is not positive.
+            TypeError: `app` is a class or can't be called, or another argument is of the wrong kind.
+            ValueError: a timeout is not positive, or there is no such `backend`.
         """
+        if backend not in ("asyncio", "trio"):
+            refusal = ValueError if is_a(backend, str) else TypeError
+            raise refusal(f"LifespanManager(backend=...) got {backend!r}, expected 'asyncio' or 'trio'")
         self.state: State = {}
-        self._lifespan = app if isinstance(app, Lifespan) else None
+        self._hooks = app if isinstance(app, Lifespan) else Lifespan()
         self._app = None if isinstance(app, Lifespan) else checked_app(app, "LifespanManager()")
         self._settings = Settings(
             mounts="off",
@@ -67,8 +70,8 @@ class LifespanManager:
             startup_timeout=checked_seconds(startup_timeout, "LifespanManager(startup_timeout=...)"),
             shutdown_timeout=checked_seconds(shutdown_timeout, "LifespanManager(shutdown_timeout=...)"),
         )
-        self._run: Run | None = None
         self._backend = backend, backend_options
+        self._run: Run | None = None
         self._portal: BlockingPortal | None = None
         self._thread = ExitStack()
 
@@ -82,7 +85,7 @@ class LifespanManager:
             AttributeError: there is none, only a `Lifespan`.
         """
         if self._app is None:
-            raise AttributeError(f"LifespanManager({self._lifespan!r}) runs hooks alone and has no app; see its state")
+            raise AttributeError(f"LifespanManager({self._hooks!r}) runs hooks alone and has no app; see its state")
         return _WithState(self._app, self.state)
 
     async def __aenter__(self) -> "LifespanManager":
@@ -98,7 +101,10 @@ class LifespanManager:
         *Cancellation:* what has started is stopped, shielded, within `shutdown_timeout`.
         """
         self._refuse_another_entry()
-        self._run = run = self._new_run()
+        self.state.clear()
+        scope = {"type": "lifespan", "state": self.state}
+        has_app = self._app is not None
+        self._run = run = Run(self._app, self._hooks.plan(), self._settings, scope, sends_to_app=has_app)
         try:
             await run.start()
             if run.is_refused:
@@ -108,16 +114,6 @@ class LifespanManager:
             raise
         run.serve()
         return self
-
-    def _refuse_another_entry(self) -> None:
-        if self._run is not None:
-            raise RuntimeError("LifespanManager is entered already; make another one for another run")
-
-    def _new_run(self) -> Run:
-        self.state.clear()
-        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
-        hooks = () if self._lifespan is None else self._lifespan.plan()
-        return Run(self._app, hooks, self._settings, scope, sends_to_app=self._lifespan is None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -146,7 +142,7 @@ class LifespanManager:
 
         Raises:
             RuntimeError: the manager is entered already; or an event loop runs here, which this would hold up.
-            LookupError: there is no such `backend`.
+            LookupError: the `backend` is not installed.
             BaseException: all that ``async with`` raises, as it is.
 
         *Cancellation:* Ctrl-C, at this or at any later time, stops the app in its order before it is raised.
@@ -154,14 +150,22 @@ class LifespanManager:
         if not is_loop_gone():
             raise RuntimeError("`with LifespanManager(...)` would hold up the event loop here; use `async with`")
         self._refuse_another_entry()
+        if find_spec(self._backend[0]) is None:
+            raise LookupError("LifespanManager(backend='trio') needs trio: pip install trio")
         with ExitStack() as stack:
-            from anyio.from_thread import start_blocking_portal
-
             self._portal = stack.enter_context(start_blocking_portal(*self._backend))
             stack.push(self._leave)
             self.call(self.__aenter__)
             self._thread = stack.pop_all()
         return self
+
+    def _refuse_another_entry(self) -> None:
+        if self._run is not None:
+            raise RuntimeError("LifespanManager is entered already; make another one for another run")
+
+    def _leave(self, *raised: Any) -> None:
+        if self._run is not None:
+            self.call(self.__aexit__, *raised)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -191,10 +195,15 @@ class LifespanManager:
         """
         if self._portal is None:
             raise RuntimeError("LifespanManager.call() is for `with LifespanManager(...)`, which was not entered")
-        from concurrent.futures import Future
-
         outcome = Future[T]()
-        task = self._portal.start_task_soon(_fulfil, outcome, function, *args)
+
+        async def fulfil() -> None:
+            try:
+                outcome.set_result(await function(*args))
+            except BaseException as error:  # one that is no `Exception` would tear the event loop down
+                outcome.set_exception(error)
+
+        task = self._portal.start_task_soon(fulfil)
         try:
             return outcome.result()
         except BaseException:
@@ -202,31 +211,17 @@ class LifespanManager:
             outcome.exception()
             raise
 
-    def _leave(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._run is not None:
-            self.call(self.__aexit__, kind, error, traceback)
-
-
-async def _fulfil(outcome: "Future[T]", function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> None:
-    """Hand over how a function ended; an exception that is no `Exception` would tear the event loop down."""
-    try:
-        outcome.set_result(await function(*args))
-    except BaseException as error:
-        outcome.set_exception(error)
-
 
 @final
+@dataclass(eq=False, repr=False)
 class _WithState:
     """An app whose requests are given a copy of a state."""
 
-    def __init__(self, app: ASGIApp, state: State) -> None:
-        self.app = app
-        self._state = state
+    app: ASGIApp
+    state: State
 
     @straight_through
     def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "lifespan":
-            scope = {**scope, "state": {**self._state, **scope.get("state", {})}}
+            scope = {**scope, "state": {**self.state, **scope.get("state", {})}}
         return self.app(scope, receive, send)

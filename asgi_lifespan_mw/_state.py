@@ -1,21 +1,13 @@
 """Lifespan state: who set which key, and whose requests see it."""
 
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
 from typing import Any, final
 
 from ._app import checked_app, straight_through
 from ._errors import StateCollision
 from ._types import ASGIApp, Receive, Send, State
 
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Setter:
-    """Who set a key first."""
-
-    unit: str
-    is_mount: bool
+_ISOLATE = "rename it, or wrap the mounted app in Isolated(app), so that only its own requests see its {!r}"
 
 
 @final
@@ -32,48 +24,31 @@ class Realm:
         """Begin with `state`. What it holds was set by no unit of this realm, and may be set anew."""
         self.state = state
         self._found = state.copy()
-        self._setters: dict[str, _Setter] = {}
+        self._setters: dict[str, tuple[str, bool]] = {}
 
     def add(
         self, unit: str, before: Mapping[str, Any], after: Mapping[str, Any], *, is_mount: bool = False
     ) -> list[str]:
-        """Take over what a unit set.
-
-        Args:
-            unit: its name.
-            before: what it was given.
-            after: what it left.
-            is_mount: whether `Isolated` would help.
-
-        Returns:
-            The keys that it set.
+        """Take over what a unit set, which was given the state `before` and left it as `after`; return its keys.
 
         Raises:
             StateCollision: another unit set one of the keys to another object.
         """
-        added: list[str] = []
-        for key, value in after.items():
-            if key in before and before[key] is value:
-                continue
-            known = before if key in before else self.state
-            first = self._setters.get(key)
-            if first is not None and known.get(key, value) is not value:
-                raise StateCollision(key, first.unit, unit, _advice(key, isolable=is_mount or first.is_mount))
-            self._setters.setdefault(key, _Setter(unit, is_mount))
+        added = [key for key, value in after.items() if key not in before or before[key] is not value]
+        for key in added:
+            value = after[key]
+            if key in self._setters and (key in before or self.state.get(key, value) is not value):
+                first, was_mount = self._setters[key]
+                advice = _ISOLATE.format(key) if is_mount or was_mount else "rename one of them"
+                raise StateCollision(key, first, unit, advice)
+            self._setters.setdefault(key, (unit, is_mount))
             self.state[key] = value
-            added.append(key)
         return added
 
     def undo(self) -> None:
         """Take back what units set, after a failed startup: a server that tries again finds what it had."""
         self.state.clear()
         self.state.update(self._found)
-
-
-def _advice(key: str, *, isolable: bool) -> str:
-    if isolable:
-        return f"rename it, or wrap the mounted app in Isolated(app), so that only its own requests see its {key!r}"
-    return "rename one of them"
 
 
 @final

@@ -4,6 +4,7 @@ import functools
 import logging
 import re
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -472,6 +473,28 @@ async def test_a_plain_with_does_not_hold_an_event_loop_up(journal: Journal) -> 
         lived()
     await anyio.to_thread.run_sync(lived)
     assert journal.events == ["+app", "-app"]
+
+
+@pytest.mark.parametrize(("backend", "error"), [("gevent", ValueError), ("", ValueError), (None, TypeError)])
+def test_a_backend_that_there_is_not_is_refused_at_once(backend: Any, error: type[Exception], journal: Journal) -> None:
+    """What was given and what was expected; not only when it is entered."""
+    said = rf"LifespanManager\(backend=\.\.\.\) got {backend!r}, expected 'asyncio' or 'trio'"
+    with pytest.raises(error, match=said):
+        LifespanManager(journal.app(), backend=backend)
+
+
+async def test_a_backend_that_is_not_installed_is_told_of(monkeypatch: pytest.MonkeyPatch, journal: Journal) -> None:
+    """With what to install, where it is needed: `async with` runs on the event loop that is there."""
+    manager = LifespanManager(journal.app(), backend="trio")
+    async with manager:
+        pass
+    monkeypatch.setitem(sys.modules, "trio", None)
+    with pytest.raises(LookupError, match=r"LifespanManager\(backend='trio'\) needs trio: pip install trio"):
+        await anyio.to_thread.run_sync(manager.__enter__)
+    monkeypatch.undo()
+    await anyio.to_thread.run_sync(manager.__enter__)
+    await anyio.to_thread.run_sync(manager.__exit__, None, None, None)
+    assert journal.events == ["+app", "-app"] * 2
 
 
 def test_call_needs_a_plain_with(journal: Journal) -> None:

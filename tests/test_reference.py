@@ -9,9 +9,11 @@ import inspect
 import pkgutil
 import pydoc
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import anyio
 import pytest
@@ -26,7 +28,6 @@ from asgi_lifespan_mw import (
     LifespanMiddleware,
     Report,
     UnitReport,
-    _errors,
     check_lifespan,
     register_container,
     threaded,
@@ -41,7 +42,8 @@ from tests.usages import Records
 CLASSES: list[type] = [LifespanMiddleware, Lifespan, LifespanManager, Isolated]
 FUNCTIONS: list[Any] = [threaded, register_container, check_lifespan]
 RECORDS: list[type] = [Report, UnitReport, Finding]
-ERRORS: list[type] = [getattr(asgi_lifespan_mw, name) for name in _errors.__all__]
+PUBLIC: list[Any] = [getattr(asgi_lifespan_mw, name) for name in asgi_lifespan_mw.__all__]
+ERRORS: list[type] = [thing for thing in PUBLIC if isinstance(thing, type) and issubclass(thing, Exception)]
 
 DRIVES = ("__call__", "__aenter__", "__aexit__", "__enter__", "__exit__")
 """Special methods that are told of: an app's and a lifespan's call, and what `with` calls."""
@@ -252,7 +254,9 @@ CASES: dict[tuple[str, str], Callable[[], object]] = {
     ("LifespanManager.__aexit__", "BaseExceptionGroup"): lambda: anyio.run(breaks_inside),
     ("LifespanManager.__aexit__", "BaseException"): by_anyio(lambda: LifespanManager(starlette(fails_to_stop))),
     ("LifespanManager.__enter__", "RuntimeError"): lambda: anyio.run(in_a_loop),
-    ("LifespanManager.__enter__", "LookupError"): around(LifespanManager(app, backend="nobody's")),
+    ("LifespanManager.__enter__", "LookupError"): mock.patch.dict(sys.modules, trio=None)(
+        around(LifespanManager(app, backend="trio"))
+    ),
     ("LifespanManager.__enter__", "BaseException"): around(LifespanManager(raising)),
     ("LifespanManager.__exit__", "BaseException"): around(LifespanManager(starlette(fails_to_stop))),
     ("LifespanManager.call", "RuntimeError"): lambda: LifespanManager(app).call(wrong),
