@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted while importing the app", file=sys.stderr)
         return INTERRUPTED
     finally:
-        screen.live = None  # what the app still writes, when it is told that the process ends, needs no live line
+        screen.live = None  # a handler of the app's log may keep the stream, and write to it until the process ends
     _print(text)
     return status
 
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "3 for findings with --strict; 130 for Ctrl-C.",
     )
     option = parser.add_argument
-    option("command", choices=["check", "tree"], help="start all and stop it, without a server; or start nothing")
+    option("command", choices=["check", "tree"], help="check starts all, and stops it; tree starts nothing")
     option("app", metavar="MODULE:APP", help="the app, such as shop.main:app")
     option("--app-dir", default="", metavar="DIR", help="where to import from (default: here)")
     option("--factory", action="store_true", help="APP is a function without arguments that makes the app")
@@ -137,7 +137,7 @@ def _print(text: str) -> None:
         text.encode(sys.stdout.encoding)
     except UnicodeEncodeError:
         text = as_ascii(text)
-    show = print if importlib.util.find_spec("rich") is None else in_colors
+    show = in_colors if sys.stdout.isatty() and importlib.util.find_spec("rich") else print
     show(text)
 
 
@@ -195,9 +195,8 @@ def _ours_in(app: Any) -> LifespanMiddleware:
 
 
 def _new_run(middleware: LifespanMiddleware, **limits: Any) -> Run:
-    return middleware.new_run(
-        {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}, **limits
-    )
+    scope: dict[str, Any] = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+    return middleware.new_run(scope, **limits)
 
 
 def _with_never_started(app: Any, ours: LifespanMiddleware, report: Report) -> Report:

@@ -59,10 +59,9 @@ def _end(report: Report) -> float:
 
 def _spans(row: UnitReport, end: float) -> Iterator[tuple[str, float, float]]:
     """When a unit was at work: on what, from when, and for how long; what is not over lasts to the end."""
-    if row.began is not None:
-        yield "start", row.began, end - row.began if row.start_seconds is None else row.start_seconds
-    if row.stop_began is not None:
-        yield "stop", row.stop_began, end - row.stop_began if row.stop_seconds is None else row.stop_seconds
+    for what, began, took in (("start", row.began, row.start_seconds), ("stop", row.stop_began, row.stop_seconds)):
+        if began is not None:
+            yield what, began, end - began if took is None else took
 
 
 def _bar(row: UnitReport, end: float, width: int) -> str:
