@@ -1,24 +1,23 @@
 """The command line: starts and stops an app without a server, and shows what that took.
 
 Standard output has the report and nothing else. What the app prints, and how far it is, goes to standard error: a live
-line on a terminal, else a line for each event.
+line on a terminal where there is rich, else a line for each event.
 """
 
 import argparse
-import importlib
 import importlib.util
 import inspect
 import logging
 import os
-import platform
+import shutil
 import sys
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from difflib import get_close_matches
+from operator import attrgetter
 from pathlib import Path
-from threading import Event, RLock, Thread
 from typing import Any, TextIO, cast, final
 
 import anyio
@@ -29,17 +28,13 @@ from ._errors import LifespanError
 from ._identity import Identity
 from ._lifespan import Lifespan
 from ._middleware import LifespanMiddleware
-from ._pictures import as_ascii, as_json, as_svg, as_trace, name, seconds, tree
-from ._report import Report, UnitReport
+from ._pictures import as_ascii, as_json, as_svg, as_trace, in_colors, name, seconds, tree
+from ._report import Report
 from ._run import Run
-from ._settings import Settings, checked_seconds
-
-logger = logging.getLogger("asgi_lifespan_mw")
+from ._settings import checked_seconds
 
 OK, FAILED, BAD_USAGE, FINDINGS, INTERRUPTED = 0, 1, 2, 3, 130
 NEVER_STARTED = "never started: its parent keeps the lifespan to itself"
-_TICK = 0.1
-"""Seconds after which the live line is drawn anew."""
 
 
 class BadUsage(Exception):
@@ -48,22 +43,21 @@ class BadUsage(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, and return its exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
+    screen = _Screen(sys.stderr)
+    stream = cast("TextIO", screen)
     try:
-        screen = _Screen(sys.stderr)
-        with redirect_stdout(cast("TextIO", screen)), redirect_stderr(cast("TextIO", screen)):
-            shown, status = _carried_out(options, screen)
-    except BadUsage as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        with redirect_stdout(stream), redirect_stderr(stream), screen.live or nullcontext():
+            text, status = _carried_out(options, screen)
+    except (BadUsage, OSError) as error:
+        print(f"asgi-lifespan-mw: {error}", file=sys.stderr)
         return BAD_USAGE
     except KeyboardInterrupt:
         print("interrupted while importing the app", file=sys.stderr)
         return INTERRUPTED
-    try:
-        print(shown)
-    except UnicodeEncodeError:
-        print(as_ascii(shown))
+    finally:
+        screen.live = None  # a handler of the app's log may keep the stream, and write to it until the process ends
+    _print(text)
     return status
 
 
@@ -74,107 +68,77 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0; 1 for a failed startup or shutdown; 2 for bad usage or an app that cannot be imported; "
         "3 for findings with --strict; 130 for Ctrl-C.",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command, told in (
-        ("check", "start the app's whole lifespan without a server, stop it again, and show what each part took"),
-        ("tree", "show what would be started, and what not, without starting anything"),
-    ):
-        sub = commands.add_parser(command, help=told, description=f"{told[0].upper()}{told[1:]}.")
-        sub.add_argument("app", metavar="MODULE:APP", help="the app, such as shop.main:app")
-        sub.add_argument("--app-dir", default="", metavar="DIR", help="where to import from (default: here)")
-        sub.add_argument(
-            "--factory", action="store_true", help="APP is a function without arguments that makes the app"
-        )
-        sub.add_argument("--json", action="store_true", help="print the report as JSON")
-        sub.add_argument("--strict", action="store_true", help="exit with status 3 if there are warnings")
-        if command == "check":
-            sub.add_argument("--startup-timeout", type=_positive, metavar="SECONDS", help="time for the whole startup")
-            sub.add_argument(
-                "--shutdown-timeout", type=_positive, metavar="SECONDS", help="time for the whole shutdown"
-            )
-            sub.add_argument(
-                "--backend", choices=["asyncio", "trio", "uvloop"], default="asyncio", help="the event loop"
-            )
-            sub.add_argument("--trace", type=Path, metavar="FILE", help="write a trace that ui.perfetto.dev opens")
-            sub.add_argument("--svg", type=Path, metavar="FILE", help="write a picture of the timeline")
+    option = parser.add_argument
+    option("command", choices=["check", "tree"], help="check starts all, and stops it; tree starts nothing")
+    option("app", metavar="MODULE:APP", help="the app, such as shop.main:app")
+    option("--app-dir", default="", metavar="DIR", help="where to import from (default: here)")
+    option("--factory", action="store_true", help="APP is a function without arguments that makes the app")
+    option("--json", action="store_true", help="print the report as JSON")
+    option("--strict", action="store_true", help="exit with status 3 if there are warnings")
+    option("--trace", type=Path, metavar="FILE", help="write a trace that ui.perfetto.dev opens")
+    option("--svg", type=Path, metavar="FILE", help="write a picture of the tree and its timeline")
+    option("--startup-timeout", type=positive, metavar="SECONDS", help="for check: time for the whole startup")
+    option("--shutdown-timeout", type=positive, metavar="SECONDS", help="for check: time for the whole shutdown")
+    option("--backend", choices=["asyncio", "trio", "uvloop"], default="asyncio", help="for check: the event loop")
     return parser
 
 
-def _positive(text: str) -> float | None:
-    try:
-        return checked_seconds(float(text), "it")
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected more than 0 seconds, got {text!r}") from None
+def positive(text: str) -> float | None:
+    """A number of seconds; argparse calls what else is given "an invalid positive value"."""
+    return checked_seconds(float(text), "it")
 
 
 def _carried_out(options: argparse.Namespace, screen: "_Screen") -> tuple[str, int]:
     """Do what was asked for; return what to print and the exit status."""
-    backend = getattr(options, "backend", "asyncio")
-    if backend != "asyncio" and importlib.util.find_spec(backend) is None:
-        raise BadUsage(f"--backend {backend} needs {backend}: pip install {backend}")
+    if options.backend != "asyncio" and importlib.util.find_spec(options.backend) is None:
+        raise BadUsage(f"--backend {options.backend} needs {options.backend}: pip install {options.backend}")
+    if options.svg and importlib.util.find_spec("rich") is None:
+        raise BadUsage("--svg needs rich: pip install 'asgi-lifespan-mw[cli]'")
     app = load(options.app, options.app_dir, is_factory=options.factory)
-    Identity(app)  # the first look loads the containers that packages bring, which is no part of the startup
-    with _log(screen) as findings:
-        if options.command == "tree":
-            report, error, status = _survey(app), "", OK
-        else:
-            report, error, status = _check(app, options, screen)
-    never = [row for row in report.units if row.reason == NEVER_STARTED]
-    if never:
-        are = "mount is" if len(never) == 1 else "mounts are"
-        findings.append(f"{len(never)} {are} never started; LifespanMiddleware(app) would start and stop them")
-    if options.command == "check":
-        for path, content in ((options.trace, as_trace(report)), (options.svg, as_svg(report, options.app))):
-            if path is not None:
-                _write(path, content)
-    if status == OK and findings and options.strict:
-        status = FINDINGS
+    ours = _ours_in(app)  # it also loads the containers that packages bring, which is no part of the startup
+    warnings = _listen(is_live=screen.live is not None)
+    if options.command == "tree":
+        report, error, status = _new_run(ours).survey(), "", OK
+    else:
+        report, error, status = _check(app, options, screen)
+    findings = warnings.copy()  # those that follow would be about a middleware that is not there
+    if ours is not app:
+        report = _with_never_started(app, ours, report)
+    if never := sum(row.reason == NEVER_STARTED for row in report.units):
+        mounts = f"{never} mount{' is' if never == 1 else 's are'}"
+        findings.append(f"{mounts} never started; LifespanMiddleware(app) would start and stop them")
+    if options.trace:
+        options.trace.write_text(as_trace(report), encoding="utf-8")
+    if options.svg:
+        options.svg.write_text(as_svg(report, options.app), encoding="utf-8")
+    status = status or (FINDINGS if findings and options.strict else OK)
     if options.json:
         return as_json(report, app=options.app, status=status, error=error, findings=findings), status
-    return _text(report, options, error, findings), status
+    on = f" on {options.backend}, Python {sys.version.split()[0]}" if options.command == "check" else ""
+    parts = [f"{options.app}{on}", tree(report, shutil.get_terminal_size((100, 0)).columns), _summary(report, options)]
+    parts += [*(f"warning: {finding}" for finding in findings), error]
+    return "\n\n".join(part for part in parts if part), status
 
 
-def _text(report: Report, options: argparse.Namespace, error: str, findings: Sequence[str]) -> str:
-    # Where standard output is no terminal there is no width to go by, unless COLUMNS tells one.
-    stdout = sys.__stdout__
-    on_terminal = stdout is not None and stdout.isatty()
-    width = _columns(stdout) if on_terminal and stdout is not None else int(os.environ.get("COLUMNS") or 100)
-    is_colored = on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    backend = f" on {options.backend}, Python {platform.python_version()}" if options.command == "check" else ""
-    parts = [f"{options.app}{backend}", tree(report, width, is_colored=is_colored)]
-    parts.append(_summary(report) if options.command == "check" else _outlook(report))
-    parts += [f"warning: {finding}" for finding in findings]
-    parts += [error] if error else []
-    # On a terminal, what the app printed stands right above.
-    return "\n" * on_terminal + "\n\n".join(part for part in parts if part)
-
-
-def _columns(terminal: TextIO) -> int:
-    return os.get_terminal_size(terminal.fileno()).columns or 80  # some terminals do not know their size
-
-
-def _summary(report: Report) -> str:
-    if not report.units or (report.start_seconds is None and report.stop_seconds is None):
+def _summary(report: Report, options: argparse.Namespace) -> str:
+    if options.command == "tree":
+        waiting = sum(row.outcome == "waiting" for row in report.units)
+        return f"{waiting} would be started, in this order; {len(report.units) - waiting} would not"
+    start, stop = seconds(report.start_seconds), seconds(report.stop_seconds)
+    if not start and not stop:
         return "nothing was started"
-    is_started = report.start_seconds is not None
     slowest = max(report.units, key=lambda row: row.start_seconds or 0)
-    return (
-        f"{f'started in {seconds(report.start_seconds)}' if is_started else 'did not start'}, "
-        f"{'stopped' if is_started else 'cleaned up'} in {seconds(report.stop_seconds)}, "
-        f"slowest to start: {name(slowest)}, {seconds(slowest.start_seconds)}"
-    )
+    told = f"started in {start}, stopped in {stop}" if start else f"did not start, cleaned up in {stop}"
+    return f"{told}, slowest to start: {name(slowest)}, {seconds(slowest.start_seconds)}"
 
 
-def _outlook(report: Report) -> str:
-    waiting = sum(row.outcome == "waiting" for row in report.units)
-    return f"{waiting} would be started, in this order; {len(report.units) - waiting} would not"
-
-
-def _write(path: Path, content: str) -> None:
+def _print(text: str) -> None:
     try:
-        path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise BadUsage(f"cannot write {path}: {error.strerror}") from None
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = as_ascii(text)
+    show = in_colors if sys.stdout.isatty() and importlib.util.find_spec("rich") else print
+    show(text)
 
 
 # --- the app ---
@@ -186,177 +150,121 @@ def load(target: str, directory: str, *, is_factory: bool) -> Any:
     Raises:
         BadUsage: there is none, or its module cannot be imported.
     """
-    module_name, _, attribute = target.partition(":")
-    if not module_name or not attribute:
-        raise BadUsage(f"expected MODULE:APP, such as {module_name or 'shop.main'}:app, got {target!r}")
+    module, _, attribute = target.partition(":")
+    if not module or not attribute:
+        raise BadUsage(f"expected MODULE:APP, such as {module or 'shop.main'}:app, got {target!r}")
     sys.path.insert(0, directory)
-    importlib.invalidate_caches()
-    found: Any = _imported(module_name, directory)
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise BadUsage(f"{module_name!r} has no {attribute!r}{_instead(part, dir(found))}")
-        found = getattr(found, part)
-    if is_factory:
-        try:
-            found = found()
-        except (Exception, SystemExit) as error:
-            raise BadUsage(f"the factory {target!r} failed\n\n{users_traceback(error)}") from None
     try:
-        app = checked_app(found, target)
+        app = attrgetter(attribute)(importlib.import_module(module))
+        if is_factory:
+            app = app()
+    except (Exception, SystemExit) as error:
+        told = f"importing {target!r} from {Path(directory).resolve()} failed{_instead(error, directory)}"
+        raise BadUsage(f"{told}\n\n{users_traceback(error)}") from None
+    try:
+        inspect.signature(checked_app(app, target)).bind({}, None, None)
     except TypeError as error:
-        raise BadUsage(str(error)) from None
-    if not _takes_three(app):
-        raise BadUsage(
-            f"{target!r} can't be called with (scope, receive, send), so it is no ASGI app; is it a factory? Then give "
-            "--factory"
-        )
+        raise BadUsage(f"{target!r} is no ASGI app: {error}; is it a factory? Then give --factory") from None
+    except ValueError:
+        pass  # it has no signature that could be seen
     return app
 
 
-def _imported(module_name: str, directory: str) -> Any:
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise BadUsage(f"importing {module_name!r} failed\n\n{users_traceback(error)}") from None
-        *parents, last = error.name.split(".")
-        folder = Path(directory or ".", *parents)
-        near = [path.stem for path in folder.glob("*") if path.suffix == ".py" or path.is_dir()]
-        where = "" if parents else f" in {folder.resolve()}"
-        raise BadUsage(f"there is no module {error.name!r}{where}{_instead(last, near)}") from None
-    except (Exception, SystemExit) as error:
-        raise BadUsage(f"importing {module_name!r} failed\n\n{users_traceback(error)}") from None
-
-
-def _instead(wrong: str, known: Sequence[str]) -> str:
-    near = get_close_matches(wrong, known)
+def _instead(error: BaseException, directory: str) -> str:
+    """What may have been meant by the name that an error tells of."""
+    *parents, wrong = (getattr(error, "name", None) or "").split(".")
+    known = {path.stem for path in Path(directory, *parents).glob("*")} | {*dir(getattr(error, "obj", None))}
+    near = [] if wrong in known else get_close_matches(wrong, known)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
-def _takes_three(app: Any) -> bool:
-    try:
-        inspect.signature(app).bind({}, None, None)
-    except TypeError:
-        return False
-    except ValueError:  # it has no signature that could be seen
-        return True
-    return True
+def _ours_in(app: Any) -> LifespanMiddleware:
+    """What starts the mounts of an app: around it, among its middleware, or as its lifespan; else one that does not."""
+    identity = Identity(app)
+    for thing in identity.aliases:
+        if isinstance(thing, LifespanMiddleware):
+            return thing
+        for middleware in getattr(thing, "user_middleware", ()):
+            if getattr(middleware, "cls", None) is LifespanMiddleware:
+                return LifespanMiddleware(app, *middleware.args, **middleware.kwargs)
+    lifespan = next((function for function in identity.lifespans if isinstance(function, Lifespan)), None)
+    return LifespanMiddleware(app, lifespan, mounts=lifespan.mounts if lifespan else "off")
 
 
 # --- the run ---
 
 
-def _scope() -> dict[str, Any]:
-    return {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+def _new_run(middleware: LifespanMiddleware, **limits: Any) -> Run:
+    scope: dict[str, Any] = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+    return middleware.new_run(scope, **limits)
 
 
-def _survey(app: Any) -> Report:
-    identity = Identity(app)
-    for thing in identity.aliases:
-        if isinstance(thing, LifespanMiddleware):
-            return thing.new_run(_scope()).survey()
-        for middleware in getattr(thing, "user_middleware", ()):
-            if getattr(middleware, "cls", None) is LifespanMiddleware:
-                return LifespanMiddleware(app, *middleware.args, **middleware.kwargs).new_run(_scope()).survey()
-    for lifespan in identity.lifespans:
-        if isinstance(lifespan, Lifespan):
-            settings = Settings(mounts=lifespan.mounts, exclude=tuple(lifespan.excluded()))
-            return Run(app, lifespan.plan(), settings, _scope()).survey()
-    return _with_never_started(app, Report())
-
-
-def _with_never_started(app: Any, report: Report) -> Report:
+def _with_never_started(app: Any, ours: LifespanMiddleware, report: Report) -> Report:
     """Add what is mounted in an app and is started by nobody."""
-    logger.disabled, was = True, logger.disabled  # its warnings would be about a middleware that is not there
-    rows = Run(app, (), Settings(), _scope()).survey().units
-    logger.disabled = was
     told = {row.path for row in report.units}
     never = [
-        replace(row, outcome="left out", reason=NEVER_STARTED)
-        if row.outcome == "waiting" and row.kind != "app"
-        else row
-        for row in rows
+        replace(row, outcome="left out", reason=NEVER_STARTED) if row.outcome == "waiting" else row
+        for row in _new_run(LifespanMiddleware(app, exclude=[*ours.excluded()])).survey().units
         if row.path not in told
     ]
     return replace(report, units=(*report.units, *never))
 
 
 def _check(app: Any, options: argparse.Namespace, screen: "_Screen") -> tuple[Report, str, int]:
-    limits = {"startup_timeout": options.startup_timeout, "shutdown_timeout": options.shutdown_timeout}
-    limits = {limit: value for limit, value in limits.items() if value is not None}
-    is_wrapped = isinstance(app, LifespanMiddleware)
-    bare = Settings(mounts="off", **limits)
-    run = app.new_run(_scope(), **limits) if is_wrapped else Run(app, (), bare, _scope())
-    error, status = "", OK
-    try:
-        with screen.showing(run):
-            _run(run, options.backend)
-    except KeyboardInterrupt:
-        screen.write("\n")  # a terminal has written ^C
-        error, status = _interrupted(run.report()), INTERRUPTED
-    except BaseException as raised:
-        error, status = _failure(run.report(), raised), FAILED
-    report = run.report()
-    return report if is_wrapped else _with_never_started(app, report), error, status
+    """Start all and stop it again; return what came of it, the error, and the exit status."""
+    limits = {limit: value for limit, value in vars(options).items() if limit.endswith("_timeout") and value}
+    run = _new_run(app if isinstance(app, LifespanMiddleware) else LifespanMiddleware(app, mounts="off"), **limits)
+    screen.run = run
 
-
-def _run(run: Run, backend: str) -> None:
     async def live() -> None:
         await run.start()
         if not run.is_refused:
             await run.stop()
 
-    if backend == "trio":
-        anyio.run(live, backend="trio")
-    else:
-        anyio.run(live, backend="asyncio", backend_options={"use_uvloop": backend == "uvloop"})
+    error, status = "", OK
+    try:
+        uvloop = {"use_uvloop": True} if options.backend == "uvloop" else {}
+        anyio.run(live, backend=options.backend.replace("uvloop", "asyncio"), backend_options=uvloop)
+    except BaseException as raised:
+        status = INTERRUPTED if isinstance(raised, KeyboardInterrupt) else FAILED
+        error = _told(run.report(), raised)
+    print(file=sys.stderr)  # between what the app prints and the report
+    return run.report(), error, status
 
 
-def _failure(report: Report, raised: BaseException) -> str:
-    """What failed: the innermost units by name, then each error from where the user's code begins."""
-    failed = [
-        row.reason
-        for row, after in zip(report.units, [*report.units[1:], None], strict=True)
-        if row.outcome == "failed" and not (after and after.depth > row.depth and after.outcome == "failed")
-    ]
+def _told(report: Report, raised: BaseException) -> str:
+    """What failed, by name, then each error from where the user's code begins; or what Ctrl-C came upon."""
+    if isinstance(raised, KeyboardInterrupt):
+        where = [f" while starting {row.unit} {row.reason}" for row in report.units if row.outcome == "cancelled"]
+        return f"interrupted{where[-1] if where else ', and stopped'}".rstrip()
+    parts = [row.reason for row in report.units if row.outcome == "failed"]
     errors: Sequence[BaseException] = [raised]
     if isinstance(raised, BaseExceptionGroup) and raised.message.endswith(CAUSE_FIRST):
         errors = cast("BaseExceptionGroup[BaseException]", raised).exceptions
-    traces = [users_traceback(error) for error in errors if not isinstance(error, LifespanError) or not failed]
-    return "\n\n".join([*failed, *traces])
+    for error in errors:
+        if not isinstance(error, LifespanError):
+            parts.append(users_traceback(error))
+        elif not any(str(error) in part for part in parts):
+            parts.append(f"{type(error).__name__}: {error}")
+    return "\n\n".join(parts)
 
 
-def _interrupted(report: Report) -> str:
-    cancelled = [row for row in report.units if row.outcome == "cancelled"]
-    if not cancelled:
-        return "interrupted, and stopped"
-    return f"interrupted while starting {cancelled[-1].unit} {cancelled[-1].reason}".rstrip()
+def _listen(*, is_live: bool) -> list[str]:
+    """Gather what the package warns of from now on; show the progress where there is no live line, and who is slow."""
+    warnings: list[str] = []
 
+    def gather(record: logging.LogRecord) -> bool:
+        if record.levelno == logging.WARNING:
+            warnings.append(record.getMessage())
+        if record.module in (["_units"] if is_live else ["_unit", "_units"]):
+            print(record.getMessage(), file=sys.stderr)
+        return False  # it goes nowhere else, and what fails is told at the end
 
-@contextmanager
-def _log(screen: "_Screen") -> Generator[list[str]]:
-    """Gather what the package warns of; show how far it is where there is no live line, and who takes long."""
-    gathered: list[str] = []
-
-    class Shows(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.levelno == logging.WARNING:
-                gathered.append(record.getMessage())
-            if record.module in (["_units"] if screen.is_live else ["_unit", "_units"]):
-                print(record.getMessage(), file=sys.stderr)
-
-    handler = Shows(logging.DEBUG)
-    logger.addHandler(handler)
-    was = logger.disabled, logger.propagate, logger.level
-    # The app may have configured the log in its own way, and what fails is told at the end.
-    logger.disabled, logger.propagate = False, False
+    logger = logging.getLogger("asgi_lifespan_mw")
+    logger.disabled = False  # the app may have configured the log in its own way
     logger.setLevel(logging.DEBUG)
-    try:
-        yield gathered
-    finally:
-        logger.removeHandler(handler)
-        logger.disabled, logger.propagate = was[:2]
-        logger.setLevel(was[2])
+    logger.filters = [gather]
+    return warnings
 
 
 # --- how far it is ---
@@ -364,70 +272,52 @@ def _log(screen: "_Screen") -> Generator[list[str]]:
 
 @final
 class _Screen:
-    """Standard error, with one live line below what is written to it.
+    """Standard error, with a live line below what is written to it.
+
+    Rich has a stand-in of its own for it, which breaks up the line of a progress bar or a prompt; here the live line
+    waits for its end.
 
     Attributes:
-        is_live: whether there is such a line: on a terminal, but not in CI, which keeps what it is shown.
+        run: what the live line tells of; None before it begins.
+        live: the line, drawn by a thread of rich's, for a hook may block the event loop; None without rich, on no
+            terminal, and in CI, which keeps what it is shown.
     """
 
     def __init__(self, stream: TextIO) -> None:
+        self.run: Run | None = None
+        self.live = None
         self._stream = stream
-        is_plain = os.environ.get("TERM") == "dumb" or bool(os.environ.get("CI"))
-        self.is_live = stream.isatty() and not is_plain
-        self._lock = RLock()
-        self._is_at_start = True
+        if not stream.isatty() or os.environ.get("CI") or importlib.util.find_spec("rich") is None:
+            return
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(file=stream, markup=False, highlight=False, emoji=False)
+        if console.is_interactive:
+            self.live = Live(
+                console=console, get_renderable=self._line, transient=True, redirect_stdout=False, redirect_stderr=False
+            )
 
     def __getattr__(self, attribute: str) -> Any:
         return getattr(self._stream, attribute)
 
     def write(self, text: str) -> int:
         """Write above the live line."""
-        with self._lock:
-            if text:
-                self._stream.write(("\x1b[J" if self.is_live and self._is_at_start else "") + text)
-                self._stream.flush()
-                self._is_at_start = text.endswith("\n")
+        if self.live:
+            self.live.stop()
+        self._stream.write(text)
+        self._stream.flush()
+        if self.live and text.endswith("\n"):
+            self.live.start()
         return len(text)
 
-    @contextmanager
-    def showing(self, run: Run) -> Generator[None]:
-        """Show how far a run is, from a thread: a hook may block the event loop."""
-        if not self.is_live:
-            yield
-            return
-        done = Event()
-        thread = Thread(target=self._watch, args=(run, done), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
-    def _watch(self, run: Run, done: Event) -> None:
-        while not done.wait(_TICK):
-            self._show(run.report(), time.perf_counter() - run.times.get("start", time.perf_counter()))
-        self.write("\x1b[?25h")
-
-    def _show(self, report: Report, now: float) -> None:
-        at_work = _at_work(report)
-        if not at_work:
-            return
-        row, deed, began = at_work[-1]
-        done = sum(one.outcome in ("started", "stopped") for one in report.units)
-        line = f"{seconds(now - began):>8}  {deed} {name(row)}  ({done} done)"
-        with self._lock:
-            # The cursor stays at the start of the line: a terminal that is made narrower wraps the line below it, and
-            # what comes next clears all of it.
-            if self._is_at_start:
-                self._stream.write(f"\x1b[?25l\x1b[J{line[: _columns(self._stream) - 1]}\r")
-                self._stream.flush()
-
-
-def _at_work(report: Report) -> list[tuple[UnitReport, str, float]]:
-    """The units that are starting or stopping, what is inside another one after it, and since when."""
-    return [
-        (row, row.outcome, (row.began if row.outcome == "starting" else row.stop_began) or 0.0)
-        for row in report.units
-        if row.outcome in ("starting", "stopping")
-    ]
+    def _line(self) -> str:
+        if self.run is None:
+            return ""
+        rows = self.run.report().units
+        for row in reversed(rows):  # what is inside another one comes after it
+            if row.outcome in {"starting", "stopping"}:
+                took = time.perf_counter() - self.run.times["start"] - (row.stop_began or row.began or 0)
+                done = sum(one.outcome in {"started", "stopped"} for one in rows)
+                return f"{seconds(took):>8}  {row.outcome} {name(row)}  ({done} done)"
+        return ""

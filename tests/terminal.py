@@ -32,7 +32,8 @@ class Terminal:
         self.raw = b""
         self._master, slave = pty.openpty()
         self._set_size(columns, rows)
-        kept = {name: value for name, value in os.environ.items() if name not in {"CI", "NO_COLOR", "COLUMNS"}}
+        told = {"CI", "NO_COLOR", "FORCE_COLOR", "COLUMNS"}
+        kept = {name: value for name, value in os.environ.items() if name not in told}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "asgi_lifespan_mw", *arguments],
             stdin=slave,

@@ -1,6 +1,7 @@
 """The README: its examples run, and its tables are those of the code."""
 
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -113,6 +114,7 @@ def test_the_output_at_the_top_is_that_of_the_command_beside_it() -> None:
         check=True,
         timeout=120,
         encoding="utf-8",
+        env={**os.environ, "COLUMNS": "100"},  # as wide as where nothing tells a width; a parent's readline may
     )
     assert shape(shown) == shape(ran.stdout)
     assert [*shown].count("✓") == len(UNITS)
