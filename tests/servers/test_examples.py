@@ -36,7 +36,7 @@ def test_fastapi_with_mcp_servers(tmp_path: Path) -> None:
         stops_in_order(server, UVICORN, *started(UNITS), *stopped(UNITS))
 
 
-@pytest.mark.parametrize("app", ["events_outside", "events_inside"])
+@pytest.mark.parametrize("app", ["events_outside", "events_inside", "events_around"])
 def test_fastapi_events_in_either_order(app: str, tmp_path: Path) -> None:
     """An event of a hook is handled before the hook is done, and that of a request while the app serves."""
     with Server(UVICORN, f"tests.apps.events:{app}", tmp_path / "none.db") as server:
