@@ -27,6 +27,7 @@ from asgi_lifespan_mw import (
     Report,
     UnitReport,
     _errors,
+    _run,
     check_lifespan,
     register_container,
     threaded,
@@ -364,6 +365,18 @@ def test_the_diagram_has_every_module_and_arrows_run_one_way() -> None:
     for name, file in files.items():
         for imported in imports(ast.parse(file.read_text(encoding="utf-8"))):
             assert places[name] < places[imported], f"{name} imports {imported}"
+
+
+def test_the_picture_of_a_run_names_what_is_there() -> None:
+    """The modules above its lines, the messages without their prefix, and the methods that one calls of another."""
+    _, _, chapter = README.partition("\n### The life of a run\n")
+    picture = chapter.split("```")[1]
+    package = Path(asgi_lifespan_mw.__path__[0])
+    assert re.findall(r"\b_\w+", picture) == ["_middleware", "_run", "_session"]
+    assert all((package / f"{name}.py").exists() for name in re.findall(r"\b_\w+", picture))
+    assert re.findall(r"\b(\w+)\(\)", picture) == ["start", "stop"]
+    assert all(hasattr(_run.Run, name) for name in ("start", "stop"))
+    assert "`Run`" in chapter
 
 
 def imports(module: ast.Module) -> set[str]:

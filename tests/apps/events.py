@@ -1,4 +1,4 @@
-"""FastAPI with the middleware of fastapi-events, in either order, or around the app; events come from a hook and from a request.
+"""FastAPI with the middleware of fastapi-events, in either order; events come from a hook and from a request.
 
 Serve it with ``uvicorn tests.apps.events:events_outside``, or with ``events_inside`` or ``events_around``.
 
@@ -52,7 +52,6 @@ async def order() -> str:
     """An event of a request needs no id."""
     dispatch("ordered")
     return "thanks"
-
 
 
 def create_api() -> FastAPI:
