@@ -169,7 +169,7 @@ async def raising_bare(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse("tea")(scope, receive, send)
 
 
-async def hanging_bare(scope: Scope, receive: Receive, send: Send) -> None:
+async def hanging_bare(scope: Scope, receive: Receive, send: Send) -> None:  # pragma: no cover - its process is killed
     """An application without the middleware that never comes to the end of its startup."""
     await receive()
     say("waiting")
