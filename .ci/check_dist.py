@@ -19,8 +19,13 @@ from pathlib import Path
 PACKAGE = "asgi_lifespan_mw"
 DIRECT = {"anyio", "asgiref"}
 WHEEL_LIMIT = 100 * 1024  # it was to be 60 KB; a third of it are docstrings, and the README is in it too
+DESCRIPTION_LIMIT = 5 * 1024  # the manual is elsewhere
 IN_SDIST = ("README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "benchmarks/", "tests/conftest.py", "tests/apps/")
+IN_SDIST += (".ci/run", ".ci/check_dist.py")
 FIELDS = ("Name", "Version", "Summary", "License-Expression", "License-File", "Keywords", "Requires-Python", "Author")
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+[INSTALL] = re.findall(r"^<!-- ci: pip -->\n```sh\n(pip install .*)\n```$", README, re.MULTILINE)
 
 # Run in the environment that holds the wheel alone: prints the version, what is installed, and what is needed.
 LOOK_INSIDE = """
@@ -74,10 +79,23 @@ def check_metadata(metadata: email.message.Message) -> None:
     for field in FIELDS:
         check(metadata[field], f"the metadata lacks {field}")
     check(len(metadata.get_all("Classifier", [])) > 0, "the metadata lacks classifiers")
-    check("# asgi_lifespan_mw" in str(metadata.get_payload()), "the metadata lacks the README")
+    check_description(str(metadata.get_payload()))
     lines = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     direct = {re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines}
     check(direct == DIRECT, f"the wheel depends on {sorted(direct)}, and not on {sorted(DIRECT)}")
+
+
+def check_description(text: str) -> None:
+    """The top of the README, which is shown where nothing lies beside it."""
+    size = len(text.encode())
+    check(text.startswith("# asgi_lifespan_mw\n"), "the metadata lack the README")
+    check(INSTALL in text, "the metadata do not tell how it is installed")
+    check(size < DESCRIPTION_LIMIT, f"the long description has {size} bytes, not less than {DESCRIPTION_LIMIT}")
+    check("../" not in text and "tests/apps" not in text, "the long description names what only a checkout has")
+    links = re.findall(r"\]\((?!https://)[^)]*\)|<(?:img|a) .*", text)
+    check(not links, f"the long description has links that lead nowhere: {links}")
+    check(text.count("\n```") % 2 == 0, "the long description ends within a block")
+    print(f"long description: {size} bytes")
 
 
 def check_wheel(wheel: Path, sources: set[str]) -> email.message.Message:
@@ -112,11 +130,13 @@ def check_sdist(sdist: Path) -> set[str]:
 
 
 def check_installed(wheel: Path, version: str) -> None:
-    """Installed alone, it brings what its metadata says, and tells the version of its metadata."""
+    """Installed alone, by the README's command, it brings what its metadata says, and tells the same version."""
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = str(Path(folder, "bin", "python"))
-        subprocess.run([python, "-m", "pip", "install", "--quiet", str(wheel)], check=True)
+        # From the folder of the wheel, whatever else there is.
+        command = [*INSTALL.split(), f"{INSTALL.split()[-1]}=={version}", "--quiet", "--find-links", str(wheel.parent)]
+        subprocess.run([python, "-m", *command], check=True)
         output = subprocess.run([python, "-c", LOOK_INSIDE], check=True, cwd=folder, stdout=subprocess.PIPE, text=True)
     told, installed, needed = output.stdout.splitlines()
     check(told == version, f"__version__ is {told}, and the metadata's is {version}")

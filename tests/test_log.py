@@ -96,6 +96,33 @@ def test_nothing_is_configured_for_the_user() -> None:
     assert logger.level == logging.NOTSET
 
 
+@pytest.mark.parametrize("configured", [False, True])
+def test_python_shows_warnings_and_what_is_configured_shows_the_rest(configured: bool) -> None:
+    """Where the README says so: without a handler what is serious is on standard error all the same."""
+    (line,) = re.findall(r"`(logging\.basicConfig\(.*?\))` in the module of the app", README)
+    program = f"""
+import logging, anyio
+from starlette.applications import Starlette
+from asgi_lifespan_mw import LifespanManager, LifespanMiddleware
+
+{line if configured else ""}
+
+async def breaks(scope, receive, send):
+    raise AssertionError("no lifespan")
+
+async def main():
+    async with LifespanManager(LifespanMiddleware(breaks, on_startup=[lambda: None])):
+        pass
+
+anyio.run(main)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert "no lifespan" in ran.stderr
+    assert ("INFO:asgi_lifespan_mw:startup complete" in ran.stderr) == configured
+    assert ("startup complete" in ran.stderr) == configured
+    assert ran.stdout == ""
+
+
 def test_an_import_brings_no_framework_no_server_and_no_trio() -> None:
     """What is installed beside us stays asleep, and nothing is printed."""
     code = (

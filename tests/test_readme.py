@@ -1,5 +1,6 @@
 """The README: its examples run, and its tables are those of the code."""
 
+import ast
 import importlib.metadata
 import os
 import re
@@ -11,11 +12,14 @@ from typing import Any
 
 import pytest
 
+import asgi_lifespan_mw
 from asgi_lifespan_mw import LifespanManager
 from asgi_lifespan_mw._protocol import TABLE, Outcome, Phase, Rule, Severity, Step
+from tests.servers import harness
 from tests.servers.units import UNITS
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -88,6 +92,123 @@ def protocol_table() -> str:
     lines = [f"| the app … | {' | '.join(phase.value for phase in Phase)} |", "|---" * (len(Phase) + 1) + "|"]
     lines += [f"| {step.value} | {' | '.join(cell(phase, TABLE[phase][step]) for phase in Phase)} |" for step in Step]
     return "\n".join(lines)
+
+
+BLOCKS = [
+    ("asgi_lifespan_mw", "console", "test_readme.py::test_the_output_at_the_top_is_that_of_the_command_beside_it"),
+    ("asgi_lifespan_mw", "sh", "../.ci/run::example"),
+    ("asgi_lifespan_mw", "sh", "../.ci/run::tests"),
+    ("What it is for", "sh", "../.ci/check_dist.py::pip"),
+    ("What it is for", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
+    ("What it is for", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
+    ("Know what failed", "text", "test_log.py::test_the_failure_in_the_readme_is_that_of_a_run"),
+    ("The log", "text", "test_log.py::test_the_lines_in_the_readme_are_those_of_a_run"),
+    ("The modules", "text", "test_reference.py::test_the_diagram_has_every_module_and_arrows_run_one_way"),
+    ("The life of a run", "text", "test_reference.py::test_the_picture_of_a_run_names_what_is_there"),
+    ("Contributing", "sh", "../.ci/run::setup"),
+    ("The loop of tests", "sh", "../.ci/run::loop"),
+    ("Make a release", "sh", "../.ci/run::build"),
+]
+"""The fenced blocks that are not Python, by their headings, each with the test that runs it, or compares it with a run.
+One that is run as it stands has its name for ``.ci/run`` in a comment above it."""
+
+
+def fences() -> Iterator[tuple[str, str, str]]:
+    """Every fenced block: its heading, its language, and the line above it."""
+    heading = language = above = ""
+    for line in README.splitlines():
+        if line.lstrip().startswith("```"):
+            if not language:
+                language = line.strip(" `") or "none"
+                yield heading, language, above
+            else:
+                language = ""
+        elif not language and line.startswith("#"):
+            heading = line.lstrip("# ")
+        above = line
+
+
+def test_every_block_is_run_or_compared() -> None:
+    """Python by the tests above, each other one by the test that is named for it; a new block needs one."""
+    others = [fence for fence in fences() if fence[1] != "python"]
+    assert [fence[:2] for fence in others] == [block[:2] for block in BLOCKS]
+    assert sum(language == "python" for _, language, _ in fences()) == len(blocks("python"))
+    for (_, _, above), (_, _, place) in zip(others, BLOCKS, strict=True):
+        file, _, name = place.partition("::")
+        text = (Path(__file__).parent / file).read_text(encoding="utf-8")
+        if file.startswith("../.ci/"):
+            assert above == f"<!-- ci: {name} -->"
+            assert re.search(rf"run_readme_blocks .*\b{name}\b|<!-- ci: {name} -->", text)
+        else:
+            assert f"def {name}(" in text, place
+
+
+def test_every_file_that_is_named_is_there() -> None:
+    """Also what is run by a command, and what a link leads to."""
+    prose = re.sub(r"^```python\n.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
+    named = set(re.findall(r"(?<![\w/])(?:\.ci|asgi_lifespan_mw|benchmarks|tests)/[\w/.]*\w", prose))
+    assert len(named) > 15
+    package = Path(asgi_lifespan_mw.__path__[0])  # what is tested may be installed elsewhere
+    places = {name: (package.parent if name.startswith(package.name) else ROOT) / name for name in named}
+    assert [name for name, place in places.items() if not place.exists()] == []
+
+
+def test_each_integration_is_an_example_that_is_served() -> None:
+    """It says how to serve it, and a test does."""
+    (text,) = re.findall(r"<!-- table: examples -->\n(.*?)<!-- end -->", README, re.DOTALL)
+    names = [name.removesuffix(".py") for name in re.findall(r"^\| `(.*?)` \|", text, re.MULTILINE)]
+    assert len(names) == 7
+    tests = (ROOT / "tests/servers/test_examples.py").read_text(encoding="utf-8")
+    for name in names:
+        module = f"tests.apps.{name}{'.main' if name == 'shop' else ''}"
+        told = ast.get_docstring(ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))) or ""
+        assert re.search(rf"Serve it with ``(uvicorn|gunicorn -k \S+) {module}:\w+``", told), name
+        assert f'"{module}:' in tests, name
+
+
+SERVERS = {
+    "uvicorn 0.54, `--lifespan auto` or `on`": [harness.UVICORN, harness.UVICORN_ON],
+    "uvicorn `--workers`": [harness.UVICORN_WORKERS],
+    "uvicorn `--reload`": [harness.UVICORN_RELOAD],
+    "hypercorn 0.18, on asyncio, uvloop or trio": [harness.HYPERCORN, harness.HYPERCORN_TRIO],
+    "hypercorn `-w 0`": [harness.HYPERCORN_ALONE],
+    "granian 2.8": [harness.GRANIAN],
+    "gunicorn 27 `-k uvicorn_worker.UvicornWorker`": [harness.GUNICORN_UVICORN],
+    "gunicorn 27 `-k asgi`": [harness.GUNICORN_ASGI],
+    "daphne 4.2, uvicorn `--lifespan off`, httpx's `ASGITransport`": [harness.DAPHNE, harness.UVICORN_OFF],
+}
+"""The rows of the limits by server, and with which servers they are shown."""
+
+
+def test_the_limits_by_server_are_those_of_the_tests() -> None:
+    """The exit status after a failed startup, whether a worker gets a successor, and no newer version than is here."""
+    (text,) = re.findall(r"^### By server\n(.*?)^### ", README, re.DOTALL | re.MULTILINE)
+    table, _, _ = text.partition("A process that is killed")
+    cells = [line[2:-2].split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
+    rows = {server: (status, notes) for server, status, notes in cells}
+    assert [*rows] == [*SERVERS]
+    for name, (status, notes) in rows.items():
+        for setup in SERVERS[name]:
+            if setup in harness.WITHOUT_LIFESPAN:
+                assert status == "has no startup"
+            elif setup.stays_up:
+                assert status.startswith("stays up")
+            else:
+                assert re.match(rf"{setup.failure}\b", status)
+                assert ("is replaced" in notes) == setup.replaces_workers
+        for server, version in re.findall(r"^(\w+) (\d[\d.]*)", name):
+            installed = importlib.metadata.version(server).split(".")
+            assert [int(part) for part in installed[:2]] >= [int(part) for part in version.split(".")]
+
+
+def test_the_changelog_tells_of_this_version() -> None:
+    """First, or below what is not released yet; each with its day."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    released = [heading for heading in headings if heading != "[Unreleased]"]
+    assert headings[-len(released) :] == released
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - 20\d\d-\d\d-\d\d", heading) for heading in released)
+    assert released[0].startswith(f"[{asgi_lifespan_mw.__version__}]")
 
 
 def test_the_table_of_the_protocol_is_the_codes() -> None:

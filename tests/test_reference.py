@@ -28,6 +28,7 @@ from asgi_lifespan_mw import (
     LifespanMiddleware,
     Report,
     UnitReport,
+    _run,
     check_lifespan,
     register_container,
     threaded,
@@ -341,7 +342,7 @@ def test_doctests_hold(module: pkgutil.ModuleInfo) -> None:
 
 
 def test_help_begins_with_what_the_package_is() -> None:
-    """`help()` shows each public name with its docstring, and nothing of the modules behind."""
+    """`help()` shows each public name with its docstring."""
     page = pydoc.plain(pydoc.render_doc(asgi_lifespan_mw))
     assert "The ASGI lifespan protocol, whole, for any app" in page
     assert all(re.search(rf"\b(class )?{name}\(", page) for name in asgi_lifespan_mw.__all__)
@@ -368,6 +369,26 @@ def test_the_diagram_has_every_module_and_arrows_run_one_way() -> None:
     for name, file in files.items():
         for imported in imports(ast.parse(file.read_text(encoding="utf-8"))):
             assert places[name] < places[imported], f"{name} imports {imported}"
+
+
+def test_the_picture_of_a_run_names_what_is_there() -> None:
+    """The modules above its lines, the messages without their prefix, and the methods that one calls of another."""
+    _, _, chapter = README.partition("\n### The life of a run\n")
+    picture = chapter.split("```")[1]
+    package = Path(asgi_lifespan_mw.__path__[0])
+    assert re.findall(r"\b_\w+", picture) == ["_middleware", "_run", "_session"]
+    assert all((package / f"{name}.py").exists() for name in re.findall(r"\b_\w+", picture))
+    assert re.findall(r"\b(\w+)\(\)", picture) == ["start", "stop"]
+    assert all(hasattr(_run.Run, name) for name in ("start", "stop"))
+    assert "`Run`" in chapter
+
+
+def test_each_module_that_the_chapter_speaks_of_is_there() -> None:
+    """One that is merged with another takes its sentences along."""
+    (chapter,) = re.findall(r"^## How it works inside\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
+    told = set(re.findall(r"`(_\w+)`", chapter))
+    assert told
+    assert told <= {file.stem for file in Path(asgi_lifespan_mw.__path__[0]).glob("*.py")}
 
 
 def imports(module: ast.Module) -> set[str]:

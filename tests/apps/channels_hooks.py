@@ -21,15 +21,14 @@ from django.urls import path  # noqa: E402 - as above
 from fastapi import FastAPI, Request  # noqa: E402 - as above
 
 from asgi_lifespan_mw import LifespanMiddleware  # noqa: E402 - as above
-from tests.apps.shop.announcements import announce  # noqa: E402 - as above
 
 
 @asynccontextmanager
 async def open_api(app: FastAPI) -> AsyncIterator[None]:
     """The lifespan of the app behind the router."""
-    announce("started api")
+    print("started api")
     yield
-    announce("stopped api")
+    print("stopped api")
 
 
 api = FastAPI(lifespan=open_api)
@@ -56,6 +55,6 @@ app = LifespanMiddleware(ProtocolTypeRouter({"http": api, "websocket": URLRouter
 @app.context
 async def exchange_rates() -> AsyncIterator[dict[str, dict[str, float]]]:
     """Starts before the app behind the router does, and stops after it."""
-    announce("started rates")
+    print("started rates")
     yield {"rates": {"GBP": 0.87}}
-    announce("stopped rates")
+    print("stopped rates")

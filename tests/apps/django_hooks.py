@@ -13,7 +13,6 @@ from django.http import JsonResponse
 from django.urls import path
 
 from asgi_lifespan_mw import LifespanMiddleware
-from tests.apps.shop.announcements import announce
 
 
 async def rates(request: ASGIRequest) -> JsonResponse:
@@ -32,18 +31,18 @@ app = LifespanMiddleware(get_asgi_application())
 @app.context
 async def exchange_rates() -> AsyncIterator[dict[str, dict[str, float]]]:
     """Before the first request, and after the last."""
-    announce("started rates")
+    print("started rates")
     yield {"rates": {"GBP": 0.87}}
-    announce("stopped rates")
+    print("stopped rates")
 
 
 @app.on_startup
 def warm_up() -> None:
     """A plain function, after the context."""
-    announce("warmed up")
+    print("warmed up")
 
 
 @app.on_shutdown
 def say_goodbye() -> None:
     """Before the context is left."""
-    announce("said goodbye")
+    print("said goodbye")

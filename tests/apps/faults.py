@@ -159,3 +159,18 @@ closing_late = overheard(LifespanMiddleware(tea_room(), lifespan=[steady("till")
 crashing_for_good = overheard(
     LifespanMiddleware(tea_room(), lifespan=[steady("till"), watch_the_kettle], on_crash="stop")
 )
+
+
+async def raising_bare(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application without the middleware that breaks in its startup."""
+    if scope["type"] == "lifespan":
+        await receive()
+        raise RuntimeError("there is no water")
+    await PlainTextResponse("tea")(scope, receive, send)
+
+
+async def hanging_bare(scope: Scope, receive: Receive, send: Send) -> None:  # pragma: no cover - its process is killed
+    """An application without the middleware that never comes to the end of its startup."""
+    await receive()
+    say("waiting")
+    await anyio.sleep_forever()

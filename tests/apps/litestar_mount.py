@@ -16,23 +16,22 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from asgi_lifespan_mw import LifespanMiddleware
-from tests.apps.shop.announcements import announce
 
 
 @asynccontextmanager
 async def open_site(app: Any) -> AsyncIterator[None]:
     """The lifespan of the Litestar itself."""
-    announce("started litestar")
+    print("started litestar")
     yield
-    announce("stopped litestar")
+    print("stopped litestar")
 
 
 @asynccontextmanager
 async def open_reports(app: Starlette) -> AsyncIterator[dict[str, str]]:
     """The lifespan of the mounted app."""
-    announce("started reports")
+    print("started reports")
     yield {"printer": "ready"}
-    announce("stopped reports")
+    print("stopped reports")
 
 
 async def report(request: Request) -> PlainTextResponse:

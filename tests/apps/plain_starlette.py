@@ -14,15 +14,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 from asgi_lifespan_mw import LifespanMiddleware
-from tests.apps.shop.announcements import announce
 
 
 @asynccontextmanager
 async def open_reports(app: Starlette) -> AsyncIterator[dict[str, str]]:
     """The lifespan of the mounted app, which Starlette would skip."""
-    announce("started reports")
+    print("started reports")
     yield {"printer": "ready"}
-    announce("stopped reports")
+    print("stopped reports")
 
 
 async def report(request: Request) -> JSONResponse:
@@ -37,6 +36,6 @@ app = LifespanMiddleware(Starlette(routes=[Mount("/reports", reports)]))
 @app.context
 async def loop() -> AsyncIterator[dict[str, str]]:
     """The loop that the server runs."""
-    announce("started loop")
+    print("started loop")
     yield {"loop": sniffio.current_async_library()}
-    announce("stopped loop")
+    print("stopped loop")

@@ -11,7 +11,6 @@ from typing import Any
 from quart import Quart, request
 
 from asgi_lifespan_mw import LifespanMiddleware
-from tests.apps.shop.announcements import announce
 
 site = Quart(__name__)
 
@@ -25,9 +24,9 @@ async def rates() -> Any:
 @site.while_serving
 async def open_site() -> AsyncGenerator[None, None]:
     """Quart's own lifespan."""
-    announce("started quart")
+    print("started quart")
     yield
-    announce("stopped quart")
+    print("stopped quart")
 
 
 app = LifespanMiddleware(site)
@@ -36,6 +35,6 @@ app = LifespanMiddleware(site)
 @app.context
 async def exchange_rates() -> AsyncIterator[dict[str, dict[str, float]]]:
     """Starts before Quart does, and stops after it."""
-    announce("started rates")
+    print("started rates")
     yield {"rates": {"GBP": 0.87}}
-    announce("stopped rates")
+    print("stopped rates")

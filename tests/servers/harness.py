@@ -25,8 +25,10 @@ ROOT: Final = Path(__file__).parents[2]
 #: Seconds for anything that is waited for. Much more than is ever needed: a loaded machine is no failure.
 PATIENCE: Final = 45.0
 
-#: What an application announces, and which process of it, where it may have several.
-ANNOUNCEMENT: Final = re.compile(r"^\[shop(?: (?P<process>\d+))?\] (?P<what>.*)$")
+#: What an application announces, and which process of it, where it may have several; an example just prints it.
+ANNOUNCEMENT: Final = re.compile(
+    r"^(?:\[shop(?: (?P<process>\d+))?\] |(?=(?:started|stopped|handled|warmed|said) ))(?P<what>.*)$"
+)
 ADDRESS: Final = r"127\.0\.0\.1:(\d+)"
 
 
@@ -332,7 +334,7 @@ class Server:
         Raises:
             AssertionError: The process ended, or the time was up, without it.
         """
-        if self._stdout.search(re.compile(rf"^\[shop.*\] {re.escape(what)}$"), times, self.patience) is None:
+        if self._stdout.search(re.compile(rf"^(?:\[shop.*\] )?{re.escape(what)}$"), times, self.patience) is None:
             raise AssertionError(f"{what!r} was not announced\n{self}")
 
     def wait_for_log(self, pattern: str, times: int = 1) -> re.Match[str]:

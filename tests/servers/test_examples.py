@@ -1,5 +1,9 @@
 """The examples of integrations under ``tests/apps``, each on a real server; the shop has tests of its own."""
 
+import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import anyio
@@ -9,6 +13,7 @@ from mcp import Client
 from tests.frameworks.versions import needs
 from tests.servers.harness import GUNICORN_UVICORN, HYPERCORN_TRIO, UVICORN, Server, Setup
 from tests.servers.units import UNITS, started, stopped
+from tests.test_readme import README
 
 pytestmark = pytest.mark.servers
 
@@ -36,7 +41,26 @@ def test_fastapi_with_mcp_servers(tmp_path: Path) -> None:
         stops_in_order(server, UVICORN, *started(UNITS), *stopped(UNITS))
 
 
-@pytest.mark.parametrize("app", ["events_outside", "events_inside"])
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the README's visitor is curl")
+def test_the_shop_is_served_and_visited_as_the_readme_says(tmp_path: Path) -> None:
+    """By its commands as they stand, but for the port, which the system picks here."""
+    (chapter,) = re.findall(r"^## What it is for\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
+    serve, visit = re.findall(r"^```sh\n((?:\.venv|curl).*?)^```", chapter, re.DOTALL | re.MULTILINE)
+    assert serve == ".venv/bin/python -m uvicorn tests.apps.shop.main:app\n"
+    with Server(UVICORN, serve.split()[-1], tmp_path / "shop.db") as server:
+        server.wait_until_it_serves()
+        address = server.url.removeprefix("http://")
+        script = "set -e\n" + re.sub(r"^curl", "curl -sS --fail -w '\\n'", visit, flags=re.MULTILINE)
+        script = script.replace("127.0.0.1:8000", address)
+        ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=60)
+        assert ran.returncode == 0, f"{ran.stderr}\n{server}"
+        products, metrics, assistant = map(json.loads, ran.stdout.splitlines())
+        assert products[0] == {"name": "teapot", "cents": round(3400 * 0.87), "stock": 12}
+        assert metrics == {"views": 1, "deliveries": 0, "sold": {}}
+        assert assistant["result"]["serverInfo"]["name"] == "teashop"
+
+
+@pytest.mark.parametrize("app", ["events_outside", "events_inside", "events_around"])
 def test_fastapi_events_in_either_order(app: str, tmp_path: Path) -> None:
     """An event of a hook is handled before the hook is done, and that of a request while the app serves."""
     with Server(UVICORN, f"tests.apps.events:{app}", tmp_path / "none.db") as server:

@@ -60,10 +60,10 @@ def stock_of(server: Server, product: str) -> int:
 
 
 def test_the_visits_of_the_readme_are_answered(shop: Server) -> None:
-    """Each line of its block that is typed beside the server; here on another port, and by another client."""
-    (block,) = [block for block in blocks("sh") if "curl" in block]
-    serve, *visits = block.replace("\\\n", "").splitlines()
-    assert serve == ".venv/bin/python -m uvicorn tests.apps.shop.main:app"
+    """Each line of its block that is typed beside a server; here on another port, by another client, on each server."""
+    serve, visit = (block for block in blocks("sh") if "curl" in block or "uvicorn" in block)
+    assert serve == ".venv/bin/python -m uvicorn tests.apps.shop.main:app\n"
+    visits = visit.replace("\\\n", "").splitlines()
     for visit in visits:
         _, address, *options = shlex.split(visit, comments=True)
         pairs = [*zip(options[::2], options[1::2], strict=True)]

@@ -1,13 +1,17 @@
-"""The light application where nobody sends a lifespan: nothing is started, and requests go straight through."""
+"""The light application where nobody sends a lifespan: nothing is started, and requests go straight through.
+
+And what servers make of an application that breaks in its lifespan, where nothing is around it.
+"""
 
 import signal
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.apps.faults import sound
-from tests.servers.harness import Server, Setup
+from tests.servers.harness import EVERY_SETUP, UVICORN, UVICORN_ON, Server, Setup
 
 pytestmark = pytest.mark.servers
 
@@ -31,3 +35,27 @@ async def test_httpx_reaches_the_application_without_a_lifespan(capsys: pytest.C
         assert (await client.get("/admin/metrics/")).json() == []
 
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("setup", [one for one in EVERY_SETUP if one is not UVICORN_ON], ids=lambda setup: setup.name)
+def test_without_the_middleware_an_application_that_raises_in_its_startup_is_served(
+    setup: Setup, tmp_path: Path
+) -> None:
+    """On every server but the one that is told that there is a lifespan; uvicorn does not even say what was raised."""
+    with Server(setup, "tests.apps.faults:raising_bare", tmp_path / "shop.db") as server:
+        server.wait_until_it_serves()
+        assert server.request("GET", "/").text == "tea"
+        if "uvicorn" in setup.name:
+            assert "there is no water" not in str(server)
+
+
+@pytest.mark.soak
+def test_without_the_middleware_a_startup_that_hangs_is_waited_for_in_silence(tmp_path: Path) -> None:
+    """For longer than it takes this package to name the unit."""
+    with Server(UVICORN, "tests.apps.faults:hanging_bare", tmp_path / "shop.db") as server:
+        server.wait_for_announcement("waiting")
+        before = str(server)
+        time.sleep(12)
+        assert str(server) == before
+        server.signal(signal.SIGKILL)  # it hears no other one
+        assert server.wait() == -signal.SIGKILL

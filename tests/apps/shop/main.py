@@ -1,4 +1,4 @@
-"""The shop, put together; ``app`` is what a server is pointed at."""
+"""The shop, put together. Serve it with ``uvicorn tests.apps.shop.main:app``."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
