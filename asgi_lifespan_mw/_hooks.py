@@ -6,7 +6,6 @@ traceback. Nothing here knows how hooks are run.
 
 import functools
 import inspect
-import os
 import traceback
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import (
@@ -24,6 +23,7 @@ from typing import Any, TypeAlias, cast, final
 
 from ._settings import checked_seconds
 from ._types import State
+from ._where import short
 
 HookFunction: TypeAlias = Callable[..., Any]
 
@@ -237,15 +237,7 @@ def _place(function: HookFunction) -> str:
     if not isinstance(code, CodeType):
         module = getattr(inner, "__module__", None)
         return module if isinstance(module, str) else type(inner).__module__
-    return f"{code.co_filename.removeprefix(_here())}:{code.co_firstlineno}"
-
-
-def _here() -> str:
-    """The working directory, as a prefix of file names; empty if it was removed, as old releases are."""
-    try:
-        return os.getcwd() + os.sep  # noqa: PTH109 - a prefix of texts
-    except OSError:
-        return ""
+    return f"{short(code.co_filename)}:{code.co_firstlineno}"
 
 
 def described(thing: object) -> str:

@@ -1,6 +1,7 @@
 """Where a task stands in its code: what an operator wants to know of a unit that hangs."""
 
 import gc
+import os
 from collections.abc import Callable
 from operator import attrgetter
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
@@ -16,7 +17,7 @@ _PARTS: dict[type, Callable[[Any], tuple[Any, Any]]] = {
 """The frame of what is awaited, and what it awaits itself."""
 
 _LIBRARIES = ("asyncio", "anyio", "trio", "contextlib", "asgi_lifespan_mw", "uvloop")
-"""Modules whose frames say nothing to a user: he wants the line of his own that waits."""
+"""Modules whose frames say nothing to a user: what they look for is the line of their own that waits."""
 
 
 def where(task: Any) -> str:
@@ -30,8 +31,16 @@ def where(task: Any) -> str:
         seen.add(id(awaited))
         frame, awaited = _PARTS.get(type(awaited), _held)(awaited)
         if frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
-            place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+            place = f"{short(frame.f_code.co_filename)}:{frame.f_lineno} in {frame.f_code.co_name}"
     return place
+
+
+def short(file: str) -> str:
+    """A file's name as it is told: from the working directory on, where it lies below that."""
+    try:
+        return file.removeprefix(os.getcwd() + os.sep)  # noqa: PTH109 - a prefix of texts
+    except OSError:  # the directory was removed, as old releases are
+        return file
 
 
 def _held(awaitable: object) -> tuple[None, object]:
