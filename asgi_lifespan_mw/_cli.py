@@ -28,7 +28,7 @@ from ._app import checked_app
 from ._errors import LifespanError
 from ._identity import Identity
 from ._lifespan import Lifespan
-from ._middleware import LifespanMiddleware
+from ._middleware import LifespanMiddleware, new_run
 from ._pictures import as_ascii, as_json, as_svg, as_trace, name, seconds, tree
 from ._report import Record, Report, UnitReport
 from ._run import Run
@@ -254,10 +254,10 @@ def _survey(app: Any) -> Report:
     identity = Identity(app)
     for thing in identity.aliases:
         if isinstance(thing, LifespanMiddleware):
-            return thing.new_run(_scope()).survey()
+            return new_run(thing, _scope()).survey()
         for middleware in getattr(thing, "user_middleware", ()):
             if getattr(middleware, "cls", None) is LifespanMiddleware:
-                return LifespanMiddleware(app, *middleware.args, **middleware.kwargs).new_run(_scope()).survey()
+                return new_run(LifespanMiddleware(app, *middleware.args, **middleware.kwargs), _scope()).survey()
     for lifespan in identity.lifespans:
         if isinstance(lifespan, Lifespan):
             settings = Settings(mounts=lifespan.mounts, exclude=tuple(lifespan.excluded()))
@@ -286,7 +286,7 @@ def _check(app: Any, options: argparse.Namespace, screen: "_Screen") -> tuple[Re
     limits = {limit: value for limit, value in limits.items() if value is not None}
     is_wrapped = isinstance(app, LifespanMiddleware)
     bare = Settings(mounts="off", **limits)
-    run = app.new_run(_scope(), **limits) if is_wrapped else Run(app, (), bare, _scope())
+    run = new_run(app, _scope(), **limits) if is_wrapped else Run(app, (), bare, _scope())
     error, status = "", OK
     try:
         with screen.showing(run.record):

@@ -84,7 +84,8 @@ class LifespanTimeout(LifespanError, TimeoutError):
 
     def __init__(self, unit: str, phase: str, seconds: float) -> None:
         super().__init__()
-        self.args = (unit, phase, seconds)  # a TimeoutError, which is an OSError, would take them for its own
+        # A TimeoutError, which is an OSError, would take them for its own.
+        self.args: tuple[object, ...] = (unit, phase, seconds)
         self.unit = unit
         self.phase = phase
         self.seconds = seconds
