@@ -4,12 +4,12 @@ import functools
 import inspect
 import sys
 from collections.abc import Awaitable, Callable
-from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, TypeVar, cast
+from types import BuiltinFunctionType, CoroutineType, FunctionType, MethodType
+from typing import Any, ParamSpec, cast
 
 from ._types import ASGIApp
 
-S = TypeVar("S")
+P = ParamSpec("P")
 
 
 def is_a(thing: Any, *classes: type) -> bool:
@@ -52,20 +52,20 @@ def name_of(app: Any) -> str:
     return type(app).__qualname__
 
 
-def straight_through(
-    method: Callable[[S, Any, Any, Any], Awaitable[None]],
-) -> Callable[[S, Any, Any, Any], Awaitable[None]]:
+def straight_through(method: Callable[P, Awaitable[None]]) -> "Callable[P, CoroutineType[Any, Any, None]]":
     """Let a plain ``__call__`` that returns another app's awaitable pass for the ``async def`` that servers look for.
 
     No frame of ours is on a request's stack then, nothing is added to an await, and no traceback shows us. Python
     3.11 knows no such mark (and hypercorn would take the plain function for WSGI), so there it is an ``async def``.
+    For type checkers it is one everywhere, with its parameters' names: Mangum's type for an app asks for both.
     """
     if sys.version_info >= (3, 12):  # pragma: no cover before 3.12
-        return inspect.markcoroutinefunction(method)
-    else:  # noqa: RET505 - type checkers know the versions by this  # pragma: no cover from 3.12
+        call = inspect.markcoroutinefunction(method)
+    else:  # pragma: no cover from 3.12
+        inner = cast("Callable[..., Awaitable[None]]", method)
 
         @functools.wraps(method)
-        async def call(self: S, scope: Any, receive: Any, send: Any) -> None:
-            await method(self, scope, receive, send)
+        async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
+            await inner(self, scope, receive, send)
 
-        return call
+    return cast("Callable[P, CoroutineType[Any, Any, None]]", call)

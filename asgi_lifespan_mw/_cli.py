@@ -27,7 +27,7 @@ from ._app import checked_app
 from ._errors import LifespanError
 from ._identity import Identity
 from ._lifespan import Lifespan
-from ._middleware import LifespanMiddleware
+from ._middleware import LifespanMiddleware, new_run
 from ._pictures import as_ascii, as_json, as_svg, as_trace, in_colors, name, seconds, tree
 from ._report import Report
 from ._run import Run
@@ -196,7 +196,7 @@ def _ours_in(app: Any) -> LifespanMiddleware:
 
 def _new_run(middleware: LifespanMiddleware, **limits: Any) -> Run:
     scope: dict[str, Any] = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
-    return middleware.new_run(scope, **limits)
+    return new_run(middleware, scope, **limits)
 
 
 def _with_never_started(app: Any, ours: LifespanMiddleware, report: Report) -> Report:

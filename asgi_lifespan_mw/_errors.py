@@ -19,7 +19,7 @@ class LifespanError(Exception):
 
     def __post_init__(self) -> None:
         """Have `repr`, `pickle` and `copy` know the arguments, however they were given."""
-        self.args = tuple(vars(self).values())
+        self.args: tuple[object, ...] = tuple(vars(self).values())
 
 
 @dataclass(eq=False, repr=False)

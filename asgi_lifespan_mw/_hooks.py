@@ -25,7 +25,8 @@ from ._settings import checked_seconds
 from ._types import State
 from ._where import short
 
-HookFunction: TypeAlias = Callable[..., Any]
+HookFunction: TypeAlias = Callable[[], Any] | Callable[[Any], Any]
+"""What is registered: it takes the app or nothing."""
 
 
 class Kind(Enum):
@@ -50,7 +51,7 @@ class Hook:
     """
 
     kind: Kind
-    function: HookFunction
+    function: Callable[..., Any]
     name: str
     timeout: float | None
     takes_app: bool

@@ -7,7 +7,7 @@ from typing import Any, Literal, final
 from ._hooks import HookFunction
 from ._registry import ContextFunction, HookRegistry
 from ._run import Run
-from ._settings import Settings, checked_apps, checked_mounts
+from ._settings import Mounts, Settings, checked_apps, checked_mounts
 from ._tasks import is_gone
 from ._types import ASGIApp, State
 
@@ -45,8 +45,8 @@ class Lifespan(HookRegistry):
             ValueError: `mounts` is another text.
         """
         super().__init__(contexts, on_startup, on_shutdown)
-        self.mounts = checked_mounts(mounts, "Lifespan")
-        self.exclude = checked_apps(exclude, "Lifespan(exclude=...)")
+        self.mounts: Mounts = checked_mounts(mounts, "Lifespan")
+        self.exclude: tuple[ASGIApp, ...] = checked_apps(exclude, "Lifespan(exclude=...)")
 
     def __call__(self, app: Any) -> AbstractAsyncContextManager[Any]:
         """Make a lifespan of the hooks: what frameworks call with their app.

@@ -15,7 +15,7 @@ from ._protocol import Phase
 from ._registry import ContextFunction, HookRegistry
 from ._report import Report
 from ._run import Run
-from ._settings import Settings, checked_apps, checked_mounts, checked_seconds
+from ._settings import Mounts, Settings, checked_apps, checked_mounts, checked_seconds
 from ._tasks import is_cancellation, is_gone
 from ._types import ASGIApp, Receive, Scope, Send, State
 from ._unit import Unit
@@ -73,9 +73,9 @@ class LifespanMiddleware(HookRegistry):
             ValueError: something of this has a wrong value, or a `Lifespan` is named twice.
         """
         super().__init__()
-        self.app = checked_app(app, "LifespanMiddleware()")
-        self.mounts = checked_mounts(mounts, "LifespanMiddleware")
-        self.exclude = checked_apps(exclude, "LifespanMiddleware(exclude=...)")
+        self.app: ASGIApp = checked_app(app, "LifespanMiddleware()")
+        self.mounts: Mounts = checked_mounts(mounts, "LifespanMiddleware")
+        self.exclude: tuple[ASGIApp, ...] = checked_apps(exclude, "LifespanMiddleware(exclude=...)")
         self._include_all(lifespan)
         self._register_all(Kind.STARTUP, "on_startup", on_startup)
         self._register_all(Kind.SHUTDOWN, "on_shutdown", on_shutdown)
@@ -143,7 +143,7 @@ class LifespanMiddleware(HookRegistry):
         await _received(receive, "lifespan.startup", Phase.IDLE)
         state: State = scope.get("state", {})
         policy = CrashPolicy(self._on_crash)
-        run = self.new_run({**scope, "state": state}, on_crash=policy)
+        run = self._new_run({**scope, "state": state}, on_crash=policy)
         try:
             await self._live(run, state, policy, receive, send)
         finally:
@@ -151,7 +151,7 @@ class LifespanMiddleware(HookRegistry):
                 report = run.report()
                 self._report = lambda: report  # the run, with all that its units hold, is let go
 
-    def new_run(
+    def _new_run(
         self, scope: dict[str, Any], *, on_crash: Callable[[Unit], None] = lambda _: None, **changes: Any
     ) -> Run:
         """Prepare a run, which `report` is of from now on; `changes` are settings that differ in it."""
@@ -193,6 +193,10 @@ class LifespanMiddleware(HookRegistry):
                 self._include(lifespan, "LifespanMiddleware(lifespan=...)")
         elif lifespans is not None:
             self._include(lifespans, "LifespanMiddleware(lifespan=...)")
+
+
+# For the command line; of the class it is no public part.
+new_run = LifespanMiddleware._new_run  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 async def _received(receive: Receive, expected: str, phase: Phase) -> None:

@@ -1,6 +1,6 @@
 """The decorators: a collection of hooks in the order of their registration."""
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -14,16 +14,19 @@ from ._hooks import Hook, HookFunction, Kind, make_hook
 from ._settings import Mounts
 from ._types import ASGIApp
 
-ContextFunction: TypeAlias = Callable[
-    ..., AbstractAsyncContextManager[Any] | AbstractContextManager[Any] | AsyncIterator[Any] | Iterator[Any]
-]
+Yielded: TypeAlias = Mapping[str, Any] | None
+"""What a context gives: lifespan state, or nothing."""
+
+Context: TypeAlias = (
+    AbstractAsyncContextManager[Yielded] | AbstractContextManager[Yielded] | AsyncIterator[Yielded] | Iterator[Yielded]
+)
+ContextFunction: TypeAlias = Callable[[], Context] | Callable[[Any], Context]
 EventType: TypeAlias = Literal["startup", "shutdown"]
 
 _LIFESPAN = "a Lifespan, or a function that takes the app and returns an async context manager"
 
 C = TypeVar("C", bound=ContextFunction)
 F = TypeVar("F", bound=HookFunction)
-T = TypeVar("T")
 
 
 class _Slot:
@@ -64,12 +67,13 @@ class HookRegistry:
         self._register_all(Kind.STARTUP, "on_startup", on_startup)
         self._register_all(Kind.SHUTDOWN, "on_shutdown", on_shutdown)
 
-    @overload
-    def context(self, fn: C, /, *, name: str | None = None, timeout: float | None = None) -> C: ...
+    # Where no overload fits, pyright explains the last one: that is for a function.
     @overload
     def context(
         self, fn: None = None, /, *, name: str | None = None, timeout: float | None = None
     ) -> Callable[[C], C]: ...
+    @overload
+    def context(self, fn: C, /, *, name: str | None = None, timeout: float | None = None) -> C: ...
     def context(self, fn: Any = None, /, *, name: str | None = None, timeout: float | None = None) -> Any:
         """Register a context: what is before its yield runs at startup, what is after it at shutdown.
 
@@ -95,11 +99,11 @@ class HookRegistry:
         return self._decorate(Kind.CONTEXT, fn, name, timeout)
 
     @overload
-    def on_startup(self, fn: F, /, *, name: str | None = None, timeout: float | None = None) -> F: ...
-    @overload
     def on_startup(
         self, fn: None = None, /, *, name: str | None = None, timeout: float | None = None
     ) -> Callable[[F], F]: ...
+    @overload
+    def on_startup(self, fn: F, /, *, name: str | None = None, timeout: float | None = None) -> F: ...
     def on_startup(self, fn: Any = None, /, *, name: str | None = None, timeout: float | None = None) -> Any:
         """Register a function that runs at startup, among the contexts, in the order of registration.
 
@@ -123,11 +127,11 @@ class HookRegistry:
         return self._decorate(Kind.STARTUP, fn, name, timeout)
 
     @overload
-    def on_shutdown(self, fn: F, /, *, name: str | None = None, timeout: float | None = None) -> F: ...
-    @overload
     def on_shutdown(
         self, fn: None = None, /, *, name: str | None = None, timeout: float | None = None
     ) -> Callable[[F], F]: ...
+    @overload
+    def on_shutdown(self, fn: F, /, *, name: str | None = None, timeout: float | None = None) -> F: ...
     def on_shutdown(self, fn: Any = None, /, *, name: str | None = None, timeout: float | None = None) -> Any:
         """Register a function that runs at shutdown, before the contexts beside it are left.
 
@@ -184,7 +188,7 @@ class HookRegistry:
         """
         self._register(_kind_of(event_type), fn)
 
-    def include(self, other: T) -> T:
+    def include(self, other: C) -> C:
         """Put another `Lifespan`, or any lifespan, in this place of the order.
 
         Args:

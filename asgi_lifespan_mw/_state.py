@@ -74,7 +74,7 @@ class Isolated:
         Raises:
             TypeError: `app` is a class, or can't be called.
         """
-        self.app = checked_app(app, "Isolated()")
+        self.app: ASGIApp = checked_app(app, "Isolated()")
         self.states: list[State] = []
 
     @straight_through

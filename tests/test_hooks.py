@@ -658,10 +658,10 @@ async def test_a_context_that_yields_twice_fails(given: Any) -> None:
 async def test_a_runtime_error_of_the_hooks_own_comes_out_as_itself(complaint: str) -> None:
     """Also one in the words of contextlib: a broken generator inside a hook is not taken for the hook."""
 
-    async def breaks() -> AsyncIterator[object]:
+    async def breaks() -> AsyncIterator[dict[str, object]]:
         yield fails()
 
-    def fails() -> object:
+    def fails() -> dict[str, object]:
         raise RuntimeError(complaint)
 
     with pytest.raises(RuntimeError, match=complaint):
@@ -691,7 +691,7 @@ def test_a_working_directory_that_was_removed_is_no_obstacle(tmp_path: Path, mon
     monkeypatch.chdir(gone)
     gone.rmdir()
     with pytest.raises(TypeError, match="can't be called as"):
-        Lifespan().on_startup(lambda one, two: None)
+        Lifespan().on_startup(lambda one, two: None)  # type: ignore[type-var]
 
 
 @pytest.mark.parametrize("value", [5, "text", ["a", "b"], object()], ids=["number", "text", "list", "object"])

@@ -341,7 +341,9 @@ class KeepsAwaitables:
 async def test_a_request_is_passed_on_as_it_is() -> None:
     """The very scope, the very `receive`, the very `send`."""
     app = KeepsAwaitables()
-    scope, receive, send = {"type": "http", "state": {}}, object(), object()
+    scope: Any = {"type": "http", "state": {}}
+    receive: Any = object()
+    send: Any = object()
     await LifespanMiddleware(app)(scope, receive, send)
     assert app.got[0][0] is scope
     assert app.got[0][1:] == (receive, send)
@@ -423,7 +425,8 @@ async def test_requests_get_a_copy_of_the_state_where_the_server_has_none() -> N
 async def test_unknown_scope_types_go_straight_through() -> None:
     """What comes after HTTP and WebSocket is the app's business."""
     app = KeepsAwaitables()
-    await LifespanMiddleware(app)({"type": "webtransport"}, None, None)
+    unused: Any = None
+    await LifespanMiddleware(app)({"type": "webtransport"}, unused, unused)
     assert app.got[0][0] == {"type": "webtransport"}
 
 

@@ -454,7 +454,7 @@ async def test_one_that_reads_the_state_of_those_before() -> None:
 
     old = Manager([f, g])
     with pytest.raises(TypeError, match="expected no parameter or one, the app"):
-        Lifespan(contexts=[f, g])
+        Lifespan(contexts=[f, g])  # type: ignore[list-item]
     new = Lifespan(contexts=[f, reads])
     assert await went(FastAPI(lifespan=old)) == await went(FastAPI(lifespan=new)) == ["open"]
 

@@ -51,7 +51,7 @@ DRIVES = ("__call__", "__aenter__", "__aexit__", "__enter__", "__exit__")
 
 INNER = {
     HookRegistry: {"all_slots", "excluded", "is_lifespan", "lineage", "plan", "registries"},
-    LifespanMiddleware: {"mounts", "exclude", "new_run"},
+    LifespanMiddleware: {"mounts", "exclude"},
     Lifespan: {"mounts", "exclude"},
     Isolated: {"app", "states"},
 }

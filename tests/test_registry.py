@@ -554,7 +554,7 @@ async def test_an_app_is_no_lifespan() -> None:
 def test_a_middleware_cannot_be_included() -> None:
     """It has the same decorators, but it is an app: its own app and mounts would be dropped in silence."""
     with pytest.raises(TypeError, match=r"include\(\) got LifespanMiddleware\("):
-        Lifespan(mounts="auto").include(LifespanMiddleware(TakesLifespan([])))
+        Lifespan(mounts="auto").include(LifespanMiddleware(TakesLifespan([])))  # type: ignore[type-var]
 
 
 def twice_side_by_side() -> None:
