@@ -26,9 +26,9 @@ import anyio
 from ._account import CAUSE_FIRST, users_traceback
 from ._app import checked_app
 from ._errors import LifespanError
-from ._identity import Identity
 from ._lifespan import Lifespan
 from ._middleware import LifespanMiddleware
+from ._mounts import Identity
 from ._pictures import as_ascii, as_json, as_svg, as_trace, name, seconds, tree
 from ._report import Record, Report, UnitReport
 from ._run import Run
