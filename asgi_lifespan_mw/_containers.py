@@ -38,6 +38,7 @@ class Sent(Enum):
     """Whether an app is sent a lifespan by us."""
 
     ALWAYS = "wherever it is found"
+    IF_NAMED = "as the wrapped app, and where the user names it"
     AS_ROOT = "only as the wrapped app, for what it is mounted in starts it"
     NEVER = "never"
 
@@ -178,12 +179,11 @@ ROWS = (
         "starlette.middleware.wsgi.WSGIMiddleware")),
     _row("builtins.type", "a class is no app; a consumer of Channels is a function that wraps one", sent=Sent.NEVER),
 )
-# fmt: on
 
-UNASKED = {
-    ("chainlit.server", "app"): "its shutdown ends the process at once, and its startup may open a browser",
-}
-"""Where apps are that get no lifespan as mounts unless the user names them, and why."""
+UNASKED = [_row("chainlit.server.app", "its shutdown ends the process at once, and its startup may open a browser",
+                sent=Sent.IF_NAMED)]
+"""Rows of apps, each by the module and the name in it."""
+# fmt: on
 
 UNKNOWN = _row("", "is taken for a middleware or a decorated function", _passes_on("app"), _passes_on("__wrapped__"))
 """The row of what nobody knows, which has these ways if it has the attributes."""
@@ -246,12 +246,12 @@ def full_name(cls: type) -> str:
 
 def row_of(thing: object) -> Row:
     """What the table knows of an object's class, or of the nearest class that it inherits from; else `UNKNOWN`."""
-    _load_entry_points()
     return _row_of_class(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
 
 
 @functools.lru_cache(maxsize=1000)  # bounded: it keeps the classes, and some programs make them by the thousand
 def _row_of_class(cls: type) -> Row:
+    _load_entry_points()
     return next((row for base in cls.__mro__ if (row := _table.get(full_name(base)))), UNKNOWN)
 
 

@@ -22,7 +22,7 @@ MOST_WRAPPERS = 100
 
 
 @final
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Nested:
     """An app that gets no lifespan unless we send it one.
 
@@ -70,17 +70,11 @@ class Identity:
         """The row that says whether it is sent a lifespan: classes, static files, responses and WSGI apps get none."""
         if not callable(self.app):
             return NO_APP
+        for row in UNASKED:
+            module, _, name = row.name.rpartition(".")
+            if module in sys.modules and any(thing is getattr(sys.modules[module], name, None) for thing in self._own):
+                return row
         return next((row for thing in self._own if (row := row_of(thing)).sent is not Sent.ALWAYS), UNKNOWN)
-
-    @property
-    def reason_against(self) -> str | None:
-        """Why it is sent no lifespan unless the user names it; None for nearly all."""
-        for (module, attribute), reason in UNASKED.items():
-            if module in sys.modules:
-                unasked = getattr(sys.modules[module], attribute, None)
-                if any(thing is unasked for thing in self._own):
-                    return reason
-        return None
 
     @property
     def lifespans(self) -> list[Any]:
@@ -105,14 +99,14 @@ def _gather(todo: list[Any], found: dict[int, Any]) -> list[Any]:
 
 
 @final
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Inside:
     """What one look inside an app found.
 
     Attributes:
         nested: the apps that its lifespan does not reach, in route order.
         reached: the objects that it does reach, beside the app.
-        forwarded: those of them that the app, or what is in it, starts with a lifespan of their own.
+        forwarded: those of them that are started with a lifespan of their own.
     """
 
     nested: list[Nested]
@@ -121,13 +115,10 @@ class Inside:
 
 
 def look_inside(app: object, path: str, *, delivered: bool, excluded: Container[int] = ()) -> Inside:
-    """Find what is nested in an app, without looking inside what is found.
+    """Find what is nested in an app that is mounted at `path`, without looking inside what is found.
 
-    Args:
-        app: the app.
-        path: where it is mounted itself.
-        delivered: whether it took its lifespan. If it turned it away, what it would have passed on is nested too.
-        excluded: the identities of apps that are not looked into, though they are found where they are nested.
+    Where its lifespan was not `delivered`, since it turned it away, what it would have passed on is nested too. Apps
+    that are `excluded`, by identity, are not looked into, though they are found where they are nested.
     """
     inside = Inside([], [], [])
     seen = {id(app)}
@@ -223,12 +214,9 @@ _steps = functools.cache(re.compile(r"\w+|\[\w*\]").findall)
 
 
 def follow(thing: Any, path: str, *, keys: bool = False) -> list[Any]:
-    """What an attribute path leads to; nothing where a framework's version lacks an attribute.
+    """What a path leads to; nothing where a framework's version lacks an attribute.
 
-    Args:
-        thing: the object to begin with.
-        path: the path, as `Way.path` has it.
-        keys: whether ``[]`` stands for the keys of a mapping, in place of its values.
+    The path is one as `Way.path` is; with `keys`, ``[]`` stands for the keys of a mapping, in place of its values.
     """
     found = [thing]
     try:

@@ -106,7 +106,9 @@ class Tree:
 
     def leave(self) -> None:
         """Forget the run: its apps may be run again, and requests see nothing more of it."""
-        self._forget(list(self._running))
+        for key, (_, tree) in list(self._running.items()):
+            if tree is self:
+                del self._running[key]
         for isolated, _, _, own in self._isolated:
             isolated.states[:] = [state for state in isolated.states if state is not own]
 
@@ -122,12 +124,6 @@ class Tree:
         for app in new:
             self._running[id(app)] = (app, self)  # held, so that no other object gets its identity
         return new
-
-    def _forget(self, apps: Iterable[int]) -> None:
-        """Let apps go that this run took up."""
-        for key in apps:
-            if self._running.get(key, (None, None))[1] is self:
-                del self._running[key]
 
     def read(self, lifespans: Iterable[object]) -> None:
         """Take hooks into account, which may run an app by hand."""
@@ -158,9 +154,10 @@ class Tree:
             node.added = node.realm.add(node.nested.label, node.given, node.state, is_mount=node is not self.root)
             return
         # What is inside never got the lifespan, and may be asked itself.
-        inside = {id(thing) for thing in node.noted if thing is not node.nested.app}
-        self._forget(inside)
-        self._started -= inside
+        for thing in node.noted:
+            if thing is not node.nested.app:
+                self._running.pop(id(thing), None)
+                self._started.discard(id(thing))
         if node is not self.root:
             refusal = node.session.refusal if node.session is not None else None
             logger.debug("%s does not support the lifespan protocol", node.nested.label, exc_info=refusal)
@@ -256,18 +253,17 @@ class Tree:
 def _claim(nested: Identity, readings: Iterable[Reading]) -> tuple[Claim, str]:
     """Whether a lifespan around the app seems to run it, and why; then it is left alone, as it would be without us."""
     rule = nested.rule
-    if rule.sent is not Sent.ALWAYS:
-        logger.debug("%s is sent no lifespan, as what is known of it says", nested.label)
-        return Claim.CERTAIN, f"is sent no lifespan: {rule.why}"
-    reason = nested.reason_against
-    if reason is not None:
+    if rule.sent is Sent.IF_NAMED:
         logger.warning(
             "%s is not started: %s. To start it all the same, name the app in mounts=[...]; to leave it alone without "
             "this warning, in exclude=[...]",
             nested.label,
-            reason,
+            rule.why,
         )
-        return Claim.DOUBT, reason
+        return Claim.DOUBT, rule.why
+    if rule.sent is not Sent.ALWAYS:
+        logger.debug("%s is sent no lifespan, as what is known of it says", nested.label)
+        return Claim.CERTAIN, f"is sent no lifespan: {rule.why}"
     lifespans = nested.lifespans
     claims = [reading.claim(nested.aliases, lifespans) for reading in readings]
     claim = next((claim for claim in (Claim.CERTAIN, Claim.DOUBT) if claim in claims), Claim.NONE)

@@ -415,6 +415,7 @@ def _plugins(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
     """Let the functions that a test is parametrised with be what packages bring."""
     points = [EntryPoint(name, f"{__name__}:{name}", _containers.ENTRY_POINTS) for name in request.param]
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
+    _containers._row_of_class.cache_clear()
     _containers._load_entry_points.cache_clear()
     yield
     _containers._load_entry_points.cache_clear()
