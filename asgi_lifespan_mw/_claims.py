@@ -7,12 +7,13 @@ breaks some apps for good. Nothing is called and nothing is changed here: functi
 
 import functools
 import types
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from enum import Enum
 from typing import Any, cast, final
 
 from ._app import is_a
+from ._mounts import attributes_of
 from ._registry import HookRegistry
 
 RUNS_IT = frozenset({"lifespan_context", "lifespan"})
@@ -25,15 +26,14 @@ MOST_ITEMS = 1000
 
 
 class Claim(Enum):
-    """Whether a lifespan runs an app."""
+    """Whether a lifespan runs an app, as a reason not to start it."""
 
-    NONE = "does not run it"
-    DOUBT = "may run it"
-    CERTAIN = "runs it"
+    NONE = ""
+    DOUBT = "a lifespan around it names it and seems to run it"
+    CERTAIN = "is run by a lifespan around it"
 
 
 @final
-@dataclass(slots=True)
 class Reading:
     """What was read of one lifespan.
 
@@ -43,57 +43,52 @@ class Reading:
         words: all names in its code.
     """
 
-    held: dict[int, object] = field(default_factory=dict[int, object])
-    named: dict[int, object] = field(default_factory=dict[int, object])
-    words: set[str] = field(default_factory=set[str])
+    def __init__(self, lifespan: object) -> None:
+        """Read a lifespan: what it holds, what it names."""
+        self.held: dict[int, object] = {}
+        self.named: dict[int, object] = {}
+        self.words: set[str] = set()
+        # With each thing the globals of the function that named it: helpers are followed inside one module.
+        todo: list[tuple[Any, dict[int, object], object]] = [(lifespan, self.held, None)]
+        todo += [(part, self.held, None) for part in _parts(lifespan)]
+        while todo:
+            thing, shelf, module = todo.pop()
+            if id(thing) in self.held or id(thing) in shelf:
+                continue
+            shelf[id(thing)] = thing
+            todo += [(inner, shelf, module) for inner in _held_by(thing)]
+            if is_a(thing, types.FunctionType) and (shelf is self.held or thing.__globals__ is module):
+                names = _words(thing.__code__)
+                self.words |= names
+                todo += [(inner, self.named, thing.__globals__) for inner in _globals_named(thing, names)]
 
-    def claim(self, apps: Iterable[object], lifespans: Iterable[object]) -> Claim:
+    def claim(self, apps: Iterable[object], lifespans: Collection[object]) -> Claim:
         """Whether this lifespan runs an app.
 
         Args:
             apps: the objects that are the app.
             lifespans: the functions that are its lifespan.
         """
-        claim = Claim.NONE
-        for lifespan in lifespans:
-            if id(lifespan) in self.held and _belongs_to_one_app(lifespan):
-                return Claim.CERTAIN
-            if any(id(alias) in self.held or id(alias) in self.named for alias in _aliases(lifespan)):
-                claim = Claim.DOUBT
-        if not self.words.isdisjoint(RUNS_IT) and any(id(app) in self.held or id(app) in self.named for app in apps):
+        if any(id(lifespan) in self.held and _belongs_to_one_app(lifespan, set()) for lifespan in lifespans):
+            return Claim.CERTAIN
+        functions = [function for lifespan in lifespans for function in _unwrapped(lifespan)]
+        if self._names(functions) or (self.words & RUNS_IT and self._names(apps)):
             return Claim.DOUBT
-        return claim
+        return Claim.NONE
 
-
-def read(lifespan: object) -> Reading:
-    """Read a lifespan: what it holds, what it names."""
-    reading = Reading()
-    # With each thing the globals of the function that named it: helpers are followed inside one module.
-    todo: list[tuple[Any, dict[int, object], object]] = [(lifespan, reading.held, None)]
-    todo += [(part, reading.held, None) for part in _parts(lifespan)]
-    while todo:
-        thing, shelf, module = todo.pop()
-        if id(thing) in reading.held or id(thing) in shelf:
-            continue
-        shelf[id(thing)] = thing
-        todo += [(inner, shelf, module) for inner in _held_by(thing)]
-        if is_a(thing, types.FunctionType) and (shelf is reading.held or thing.__globals__ is module):
-            names = _words(thing.__code__)
-            reading.words |= names
-            todo += [(inner, reading.named, thing.__globals__) for inner in _globals_named(thing, names)]
-    return reading
+    def _names(self, things: Iterable[object]) -> bool:
+        return any(id(thing) in self.held or id(thing) in self.named for thing in things)
 
 
 def _parts(lifespan: Any) -> Iterator[object]:
     """The methods of a lifespan that is a class of contexts; of an object that can be called, what it keeps too."""
     if is_a(lifespan, type):
-        attributes = cast("Mapping[str, object]", vars(lifespan))
-        yield from (method for method in attributes.values() if is_a(method, types.FunctionType))
+        yield from (method for method in attributes_of(lifespan).values() if is_a(method, types.FunctionType))
     elif not is_a(lifespan, types.FunctionType, types.MethodType):
         yield getattr(cast("type[object]", type(lifespan)), "__call__", None)  # noqa: B004 - the method itself is wanted
         if not is_a(lifespan, HookRegistry):
             # FastHTML: `app.lifespan.ls` is the user's.
-            yield from getattr(lifespan, "__dict__", {}).values()
+            yield from attributes_of(lifespan).values()
 
 
 def _held_by(thing: Any) -> Iterator[object]:
@@ -102,36 +97,21 @@ def _held_by(thing: Any) -> Iterator[object]:
     elif is_a(thing, types.MethodType):
         yield from (thing.__self__, thing.__func__)
     elif is_a(thing, types.FunctionType):
-        yield from _cells(thing)
-        yield from thing.__defaults__ or ()
-        yield from (thing.__kwdefaults__ or {}).values()
-        yield from _wrapped(thing)
+        for cell in thing.__closure__ or ():
+            with suppress(ValueError):  # a variable that is not set yet
+                yield cell.cell_contents
+        yield from (*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values())
+        yield attributes_of(thing).get("__wrapped__")
     elif is_a(thing, HookRegistry):
         yield from (hook.function for hook in thing.plan())
     elif is_a(thing, dict, list, tuple, set, frozenset) and len(thing) <= MOST_ITEMS:
         yield from thing.values() if is_a(thing, dict) else thing
 
 
-def _cells(function: types.FunctionType) -> Iterator[object]:
-    for cell in function.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # a variable that is not set yet
-            continue
-
-
-def _wrapped(function: Any) -> Iterator[object]:
-    if hasattr(function, "__wrapped__"):
-        yield function.__wrapped__
-
-
 def _words(code: types.CodeType) -> set[str]:
     """The names in a function's code, and in that of the functions inside it."""
-    words = {*code.co_names, *code.co_freevars}
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            words |= _words(constant)
-    return words
+    inside = (_words(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return {*code.co_names, *code.co_freevars}.union(*inside)
 
 
 def _globals_named(function: types.FunctionType, names: set[str]) -> Iterator[object]:
@@ -139,22 +119,28 @@ def _globals_named(function: types.FunctionType, names: set[str]) -> Iterator[ob
         thing = function.__globals__.get(name)
         if is_a(thing, types.ModuleType):  # `shop.admin` names the app `admin` of the module `shop`
             yield from (vars(thing)[inner] for inner in names if inner in vars(thing))
-        elif thing is not None:
+        else:
             yield thing
 
 
-def _aliases(lifespan: Any) -> Iterator[object]:
-    """A lifespan and the functions that its decorators wrap."""
-    while lifespan is not None:
-        yield lifespan
-        lifespan = getattr(lifespan, "__wrapped__", None)
+def _unwrapped(lifespan: Any) -> Iterable[object]:
+    """A lifespan and the functions that its decorators wrap, which may be wrapped in each other."""
+    found: dict[int, object] = {}
+    while lifespan is not None and id(lifespan) not in found:
+        found[id(lifespan)] = lifespan
+        function = lifespan.__func__ if is_a(lifespan, types.MethodType) else lifespan
+        lifespan = attributes_of(function).get("__wrapped__")
+    return found.values()
 
 
-def _belongs_to_one_app(lifespan: object) -> bool:
-    """Whether a lifespan is bound to an object, such as a server or a router.
+def _belongs_to_one_app(lifespan: object, seen: set[int]) -> bool:
+    """Whether a lifespan is bound to an object, such as a server or a router; `seen` are functions that hold it.
 
     A plain function, one that holds mere values, and a `Lifespan` may serve several apps, each with a run of its own.
     """
-    if is_a(lifespan, types.FunctionType):
-        return any(_belongs_to_one_app(held) for held in _held_by(lifespan))
-    return not is_a(lifespan, type, types.BuiltinFunctionType, HookRegistry, *_VALUES)
+    if not is_a(lifespan, types.FunctionType):
+        return not is_a(lifespan, type, types.BuiltinFunctionType, HookRegistry, *_VALUES)
+    if id(lifespan) in seen:
+        return False
+    seen.add(id(lifespan))
+    return any(_belongs_to_one_app(held, seen) for held in _held_by(lifespan))

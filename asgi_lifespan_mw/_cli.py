@@ -25,9 +25,9 @@ import anyio
 from ._account import CAUSE_FIRST, users_traceback
 from ._app import checked_app
 from ._errors import LifespanError
-from ._identity import Identity
 from ._lifespan import Lifespan
 from ._middleware import LifespanMiddleware, new_run
+from ._mounts import Identity
 from ._pictures import as_ascii, as_json, as_svg, as_trace, in_colors, name, seconds, tree
 from ._report import Report
 from ._run import Run

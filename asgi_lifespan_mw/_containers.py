@@ -8,14 +8,14 @@ count. To add one: the class, a word on why, and the ways inside, most of them o
 - ``_forwards("app")``: a container that starts its app by itself.
 
 Of two ways to one object, the first counts: what stands after a way with a condition is for when it does not hold.
+Ways with one path stand together.
 """
 
 import functools
 import logging
-import sys
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, final
+from typing import Any, Literal, final
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
@@ -38,6 +38,7 @@ class Sent(Enum):
     """Whether an app is sent a lifespan by us."""
 
     ALWAYS = "wherever it is found"
+    IF_NAMED = "as the wrapped app, and where the user names it"
     AS_ROOT = "only as the wrapped app, for what it is mounted in starts it"
     NEVER = "never"
 
@@ -84,34 +85,21 @@ class Row:
     sent: Sent = Sent.ALWAYS
 
 
-_self = functools.partial(Way, Kind.SELF)
-_part = functools.partial(Way, Kind.PART)
-_merged = functools.partial(Way, Kind.MERGED)
-_passes_on = functools.partial(Way, Kind.PASSES_ON)
-_forwards = functools.partial(Way, Kind.FORWARDS)
-_skips = functools.partial(Way, Kind.SKIPS)
+_self, _part, _merged, _passes_on, _forwards, _skips = (functools.partial(Way, kind) for kind in Kind)
 
 
-def _row(
-    name: str,
-    why: str,
-    *ways: Way,
-    segment: str | None = None,
-    lifespan: str | None = None,
-    sent: Sent = Sent.ALWAYS,
-) -> Row:
-    return Row(name, why, ways, segment, lifespan, sent)
+def _row(name: str, why: str, *ways: Way, **known: Any) -> Row:
+    return Row(name, why, ways, **known)
 
 
 STARLETTE, ROUTER = "starlette.applications.Starlette", "starlette.routing.Router"
 _FUNCTION = "builtins.function"
 _NOTEBOOK = "marimo._utils.lifespans.Lifespans"
-_FAILS = "hangs or falls if one of its apps takes no lifespan"
 
 # fmt: off
 ROWS = (
     # Starlette; what is built on it needs no row: FastAPI, FastHTML, piccolo-admin, sqladmin, the MCP SDK, FastMCP.
-    _row(STARLETTE, "hands the lifespan to its router", _self("router"), lifespan="router.lifespan_context"),
+    _row(STARLETTE, "hands the lifespan to its router", _self("router")),
     _row(ROUTER, "answers for itself alone", _self("lifespan_context", only=_NOTEBOOK), _part("routes[]"),
          _skips("default"), lifespan="lifespan_context"),
     _row("starlette.routing.Mount", "a route to an app", _skips("app"), segment="path"),
@@ -120,10 +108,10 @@ ROWS = (
     _row("starlette.responses.Response", "answers any scope with a response", sent=Sent.NEVER),
     _row("fastapi.routing._IncludedRouter", "include_router() merges the router's lifespan into the app's",
          _merged("original_router"), segment="include_context.prefix"),
-    _row("gradio.routes.App", "mount_gradio_app() puts its lifespan around the parent's",
-         _self("router"), lifespan="router.lifespan_context", sent=Sent.AS_ROOT),
-    _row("nicegui.app.app.App", "ui.run_with() puts its lifespan around the parent's",
-         _self("router"), lifespan="router.lifespan_context", sent=Sent.AS_ROOT),
+    _row("gradio.routes.App", "mount_gradio_app() puts its lifespan around the parent's", _self("router"),
+         sent=Sent.AS_ROOT),
+    _row("nicegui.app.app.App", "ui.run_with() puts its lifespan around the parent's", _self("router"),
+         sent=Sent.AS_ROOT),
     _row(_NOTEBOOK, "the lifespan by which a notebook is known, fails in any server but marimo's own", sent=Sent.NEVER),
     _row("shiny._app.App", "hands all to a Starlette", _passes_on("starlette_app")),
 
@@ -132,8 +120,7 @@ ROWS = (
     _row("litestar.routes.asgi.ASGIRoute", "a route to an app, or to an endpoint, which is a function",
          _skips("route_handler.fn", when="route_handler.is_mount"), _part("route_handler.fn", only=_FUNCTION),
          _skips("route_handler.fn"), segment="path"),
-    _row("lilya.apps.BaseLilya", "hands the lifespan to its router; Ravyn is one",
-         _self("router"), lifespan="router.lifespan_context"),
+    _row("lilya.apps.BaseLilya", "hands the lifespan to its router; Ravyn is one", _self("router")),
     _row("lilya.routing.router.BaseRouter", "answers for itself alone; a function in `default` is no app",
          _part("routes[]"), _part("default", only=_FUNCTION), _skips("default"), lifespan="lifespan_context"),
     _row("lilya.routing.include.Include", "a route to an app", _skips("app"), segment="path"),
@@ -155,10 +142,9 @@ ROWS = (
     _row("datasette.utils.asgi.AsgiLifespan", "answers the lifespan for what is inside it"),
 
     # Dispatchers.
-    _row("hypercorn.middleware.dispatcher._DispatcherMiddleware", _FAILS,
-         _skips("mounts[]"), segment="mounts[]", sent=Sent.NEVER),
-    _row("anycorn.middleware.dispatcher._DispatcherMiddleware", _FAILS,
-         _skips("mounts[]"), segment="mounts[]", sent=Sent.NEVER),
+    *(_row(f"{server}.middleware.dispatcher._DispatcherMiddleware",
+           "hangs or falls if one of its apps takes no lifespan",
+           _skips("mounts[]"), segment="mounts[]", sent=Sent.NEVER) for server in ("anycorn", "hypercorn")),
     _row("channels.routing.ProtocolTypeRouter", "has an app for each type of scope",
          _passes_on("application_mapping[lifespan]"), _skips("application_mapping[]")),
     _row("channels.routing.URLRouter", "turns the lifespan away", _part("routes[]")),
@@ -193,15 +179,16 @@ ROWS = (
         "starlette.middleware.wsgi.WSGIMiddleware")),
     _row("builtins.type", "a class is no app; a consumer of Channels is a function that wraps one", sent=Sent.NEVER),
 )
+
+UNASKED = [_row("chainlit.server.app", "its shutdown ends the process at once, and its startup may open a browser",
+                sent=Sent.IF_NAMED)]
+"""Rows of apps, each by the module and the name in it."""
 # fmt: on
 
-UNASKED = {
-    ("chainlit.server", "app"): "its shutdown ends the process at once, and its startup may open a browser",
-}
-"""Where apps are that get no lifespan as mounts unless the user names them, and why."""
+UNKNOWN = _row("", "is taken for a middleware or a decorated function", _passes_on("app"), _passes_on("__wrapped__"))
+"""The row of what nobody knows, which has these ways if it has the attributes."""
 
-UNKNOWN_WRAPPER = (_passes_on("app"), _passes_on("__wrapped__"))
-"""What nobody knows is taken for a middleware or a decorated function, if it has one of these."""
+NO_APP = _row("", "it can't be called", sent=Sent.NEVER)
 
 _table = {row.name: row for row in ROWS}
 
@@ -233,19 +220,22 @@ def register_container(
         why: a word for whoever reads the table.
 
     Raises:
-        TypeError: `container` is neither a class nor a text.
+        TypeError: `container` is neither a class nor a text, or another argument is no text.
         ValueError: `kind` is another one, or `inside` is empty.
     """
     name = full_name(container) if isinstance(container, type) else container
     if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the user may be untyped
         raise TypeError(f"register_container() got {container!r}, expected a class or its full name")
+    for argument, text in (("inside", inside), ("segment", "" if segment is None else segment), ("why", why)):
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
+            raise TypeError(f"register_container() got {argument}={text!r}, expected a text")
     kinds = {"passes_on": Kind.PASSES_ON, "forwards": Kind.FORWARDS, "skips": Kind.SKIPS, "taken_over": Kind.SKIPS}
     if kind not in kinds:
         raise ValueError(f"register_container() got kind={kind!r}, expected one of {', '.join(map(repr, kinds))}")
     if not inside:
         raise ValueError("register_container() got an empty attribute, expected one such as 'app' or 'apps[]'")
     sent = Sent.NEVER if kind == "taken_over" else Sent.ALWAYS
-    _table[name] = _row(name, why, Way(kinds[kind], inside), segment=segment, sent=sent)
+    _table[name] = Row(name, why, (Way(kinds[kind], inside),), segment, sent=sent)
     _row_of_class.cache_clear()
 
 
@@ -254,23 +244,15 @@ def full_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def row_of(thing: object) -> Row | None:
-    """What the table knows of an object's class, or of the nearest class that it inherits from."""
-    _load_entry_points()
+def row_of(thing: object) -> Row:
+    """What the table knows of an object's class, or of the nearest class that it inherits from; else `UNKNOWN`."""
     return _row_of_class(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
 
 
 @functools.lru_cache(maxsize=1000)  # bounded: it keeps the classes, and some programs make them by the thousand
-def _row_of_class(cls: type) -> Row | None:
-    return next((row for base in cls.__mro__ if (row := _table.get(full_name(base)))), None)
-
-
-def known_reason(thing: object) -> str | None:
-    """Why an app is sent no lifespan unasked; None for nearly all."""
-    for (module, attribute), reason in UNASKED.items():
-        if getattr(sys.modules.get(module), attribute, None) is thing:
-            return reason
-    return None
+def _row_of_class(cls: type) -> Row:
+    _load_entry_points()
+    return next((row for base in cls.__mro__ if (row := _table.get(full_name(base)))), UNKNOWN)
 
 
 @functools.cache

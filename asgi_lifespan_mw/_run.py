@@ -206,11 +206,11 @@ class Run:
 
     def _new_tree(self) -> Tree:
         tree = Tree(self._app, self._scope, self._realm, self._settings)
-        identity = tree.root.nested.identity
+        rule = tree.root.nested.rule
         if tree.is_excluded(tree.root.nested):
             self.reason_against_root = "is excluded"
-        elif identity.sent is Sent.NEVER:
-            self.reason_against_root = f"is sent no lifespan: {identity.why_none}"
+        elif rule.sent is Sent.NEVER:
+            self.reason_against_root = f"is sent no lifespan: {rule.why}"
         self.root = tree.root
         return tree
 
@@ -277,7 +277,7 @@ class Run:
         if not self.hooks and not self._mounts:
             self.is_refused, self.refusal = True, refusal
             self._leave()
-        elif _never_takes_it(root.nested.identity.aliases):
+        elif _never_takes_it(root.nested.aliases):
             logger.info("%s does not support the lifespan protocol; what else there is was started", self.label)
         else:
             logger.warning("%s does not support the lifespan protocol", self.label, exc_info=refusal)

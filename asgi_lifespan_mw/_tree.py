@@ -4,32 +4,32 @@ The tree grows while the run starts: what is mounted in an app is looked for whe
 add mounts.
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextvars import Context
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, cast, final
+from typing import Any, cast, final
 
 from ._app import is_a
-from ._claims import Claim, Reading, read
-from ._containers import Sent
-from ._identity import MOST_WRAPPERS, Identity
-from ._mounts import Nested, look_inside
-from ._once import Running
+from ._claims import Claim, Reading
+from ._containers import ROUTER, STARLETTE, Sent, logger
+from ._mounts import MOST_WRAPPERS, Identity, Nested, all_nested, look_inside
 from ._protocol import Phase
 from ._session import Session
 from ._settings import Settings
 from ._state import Isolated, Realm
-from ._types import Scope, State
+from ._types import ASGIApp, Scope, State
 from ._unit import Unit
 
-logger = logging.getLogger("asgi_lifespan_mw")
+_running: ContextVar[dict[int, tuple[object, "Tree"]] | None] = ContextVar("asgi_lifespan_mw_running", default=None)
+"""The apps that run already, or are to be left alone, and whose doing it is.
 
-_PARENTS_OWN: Final = ("app", "router")
-"""What frameworks put into a lifespan scope of theirs, which is not for the apps inside them."""
+A `LifespanMiddleware` may be mounted in another one, and a ``Lifespan(mounts="auto")`` may be the lifespan of an app
+inside: each finds mounts. They know of each other by this, which runs hand on as they nest.
+"""
 
 
 @final
+@dataclass(slots=True, eq=False)
 class Node:
     """An app in the tree.
 
@@ -38,47 +38,26 @@ class Node:
         realm: what the requests to it see.
         given: the state that it was given.
         state: the dict in which it was given. It may be the realm's own.
-        parent: the app that it is nested in; None for the wrapped app.
+        noted: which of the aliases were not known to run before.
         readings: what was read of the lifespans around it.
+        found: what is nested in it, in the order in which it was found.
+        around: the apps that it is nested in, from the inside out.
         session: its lifespan; None for an app whose lifespan is not ours to run.
         unit: its unit, once it was made.
-        noted: which of the aliases were not known to run before.
-        found: what is nested in it, in the order in which it was found.
         added: the keys of the state that it set.
     """
 
-    __slots__ = (
-        "added", "found", "given", "nested", "noted", "parent", "readings", "realm", "session", "state", "unit",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        nested: Nested,
-        realm: Realm,
-        *,
-        given: State,
-        state: State,
-        parent: "Node | None",
-        readings: list[Reading],
-    ) -> None:
-        self.nested = nested
-        self.realm = realm
-        self.given = given
-        self.state = state
-        self.parent = parent
-        self.readings = readings
-        self.session: Session | None = None
-        self.unit: Unit | None = None
-        self.noted: list[object] = []
-        self.found: list[Node | LeftOut] = []
-        self.added: Sequence[str] = ()
-
-    def lineage(self) -> Iterator["Node"]:
-        """The app and those that it is nested in, from the inside out."""
-        node: Node | None = self
-        while node is not None:
-            yield node
-            node = node.parent
+    nested: Identity
+    realm: Realm
+    given: State
+    state: State
+    noted: list[object]
+    readings: list[Reading]
+    found: "list[Node | LeftOut]"
+    around: "tuple[Node, ...]" = ()
+    session: Session | None = None
+    unit: Unit | None = None
+    added: Sequence[str] = ()
 
     @property
     def delivered(self) -> bool:
@@ -96,7 +75,7 @@ class LeftOut:
         reason: why.
     """
 
-    nested: Nested
+    nested: Nested | Identity
     reason: str
 
 
@@ -110,43 +89,49 @@ class Tree:
 
     def __init__(self, app: Any, scope: Scope, realm: Realm, settings: Settings) -> None:
         """Plant the tree; `scope` is the server's, and `realm` what its requests see."""
-        root = Nested(app, "", is_mount=False)
-        self.root = Node(root, realm, given=dict(realm.state), state=realm.state, parent=None, readings=[])
         self._scope = scope
         self._settings = settings
-        self._isolated: list[tuple[Isolated, State, State]] = []
-        self._served: list[tuple[Isolated, State]] = []
+        self._isolated: list[tuple[Isolated, State, State, State]] = []
         self._excluded = {id(thing): thing for app in settings.exclude for thing in Identity(app).aliases}
-        self._running = Running()
-        self._running.note(self._excluded.values())
-        self.root.noted = self._running.note(self.root.nested.identity.aliases)
+        around = _running.get()
+        self._running: dict[int, tuple[object, Tree]] = {} if around is None else around
+        self._note(self._excluded.values())
+        root = Identity(app)
+        self.root = Node(root, realm, dict(realm.state), realm.state, self._note(root.aliases), [], [])
         self._started: set[int] = set()
 
     def share(self, context: Context) -> None:
         """Let runs that begin in `context` know which apps run."""
-        self._running.share(context)
+        context.run(_running.set, self._running)
 
     def leave(self) -> None:
         """Forget the run: its apps may be run again, and requests see nothing more of it."""
-        self._running.leave()
-        for isolated, own in self._served:
+        for key, (_, tree) in list(self._running.items()):
+            if tree is self:
+                del self._running[key]
+        for isolated, _, _, own in self._isolated:
             isolated.states[:] = [state for state in isolated.states if state is not own]
-        self._served.clear()
 
     def serve(self) -> None:
         """Let the requests to isolated apps see their state."""
-        for isolated, given, state in self._isolated:
-            own = {key: value for key, value in state.items() if given.get(key) is not value}
+        for isolated, given, state, own in self._isolated:
+            own.update((key, value) for key, value in state.items() if given.get(key) is not value)
             isolated.states.append(own)
-            self._served.append((isolated, own))
+
+    def _note(self, apps: Iterable[object]) -> list[object]:
+        """Take up apps; return those that were not known."""
+        new = [app for app in apps if id(app) not in self._running]
+        for app in new:
+            self._running[id(app)] = (app, self)  # held, so that no other object gets its identity
+        return new
 
     def read(self, lifespans: Iterable[object]) -> None:
         """Take hooks into account, which may run an app by hand."""
-        self.root.readings += map(read, lifespans)
+        self.root.readings += map(Reading, lifespans)
 
-    def is_excluded(self, nested: Nested) -> bool:
+    def is_excluded(self, nested: Identity) -> bool:
         """Whether an app, or what it wraps, is to be left alone."""
-        return nested.identity.is_one_of(self._excluded)
+        return nested.is_one_of(self._excluded)
 
     def unit(self, node: Node) -> Unit:
         """Make the unit that runs the node's lifespan."""
@@ -154,8 +139,8 @@ class Tree:
         node.given = dict(node.state)
         node.session = Session(node.nested.app, self._scope_of(node), strict=self._settings.strict)
         node.unit = Unit(node.nested.label, node.session.live)
-        if self._settings.concurrent and node.parent is not None and node.parent.unit is not None:
-            node.unit.inherits = node.parent.unit.context
+        if self._settings.concurrent and node.around and node.around[0].unit is not None:
+            node.unit.inherits = node.around[0].unit.context
         return node.unit
 
     def settle(self, node: Node) -> None:
@@ -165,13 +150,14 @@ class Tree:
             StateCollision: it set a key that another unit had set to another object.
         """
         if node.delivered:
-            self._started.update(map(id, node.nested.identity.aliases))
+            self._started.update(map(id, node.nested.aliases))
             node.added = node.realm.add(node.nested.label, node.given, node.state, is_mount=node is not self.root)
             return
         # What is inside never got the lifespan, and may be asked itself.
-        inside = [thing for thing in node.noted if thing is not node.nested.app]
-        self._running.forget(inside)
-        self._started.difference_update(map(id, inside))
+        for thing in node.noted:
+            if thing is not node.nested.app:
+                self._running.pop(id(thing), None)
+                self._started.discard(id(thing))
         if node is not self.root:
             refusal = node.session.refusal if node.session is not None else None
             logger.debug("%s does not support the lifespan protocol", node.nested.label, exc_info=refusal)
@@ -183,140 +169,110 @@ class Tree:
         """
         if self._settings.mounts == "off" or self.is_excluded(parent.nested):
             return
-        if not parent.delivered and len(list(parent.lineage())) > MOST_WRAPPERS:
+        if not parent.delivered and len(parent.around) >= MOST_WRAPPERS:
             return
         inside = look_inside(parent.nested.app, parent.nested.path, delivered=parent.delivered, excluded=self._excluded)
-        self._running.note(inside.reached)
+        self._note(inside.reached)
         parent.found += [LeftOut(nested, "is started by its parent") for nested in inside.forwarded]
-        are_named = parent is self.root and not isinstance(self._settings.mounts, str)
-        if not inside.nested and not are_named:
+        mounts = self._settings.mounts
+        named = mounts if parent is self.root and not isinstance(mounts, str) else None
+        if not inside.nested and named is None:
             return
         readings = parent.readings
         if inside.nested and parent.delivered:
-            readings = [*readings, *map(read, Identity(parent.nested.app).lifespans)]
+            readings = [*readings, *map(Reading, Identity(parent.nested.app).lifespans)]
         # Taken before the first of them starts: siblings do not see each other's state.
         given = dict(parent.state)
-        if are_named:
-            yield from self._named_children(parent, given, readings)
-            return
-        # An app that keeps the one that it is mounted in, as admin sites do, is no wrapper of it.
-        around = {id(thing) for node in parent.lineage() for thing in node.nested.identity.aliases}
-        for nested in inside.nested:
-            taken = self._taken(nested, around)
-            if taken:
-                parent.found.append(LeftOut(nested, taken))
-                continue
+        for nested in self._free(parent, inside.nested) if named is None else self._named(named):
             node = self._child(nested, parent, given, readings)
-            claim, reason = _claim(nested, readings)
-            parent.found.append(node if claim is Claim.NONE else LeftOut(nested, reason))
+            claim, reason = _claim(nested, readings) if named is None else (Claim.NONE, "")
+            parent.found.append(LeftOut(nested, reason) if reason else node)
             if claim is Claim.NONE:
                 yield node
             elif claim is Claim.CERTAIN:  # what is mounted in it is started by nobody
                 yield from self.children(node)
                 parent.found += node.found
 
-    def _named_children(self, parent: Node, given: State, readings: list[Reading]) -> Iterator[Node]:
-        for nested in self._named(self._settings.mounts):
-            node = self._child(nested, parent, given, readings)
-            parent.found.append(node)
-            yield node
-
-    def _named(self, apps: Iterable[object]) -> Iterator[Nested]:
-        """The mounts that the user named, where they are mounted; each once, though there be doubt."""
-        found = list(self._all_nested())
-        for app in apps:
-            mounts = (nested for nested in found if any(thing is app for thing in nested.identity.aliases))
-            nested = next(mounts, Nested(app, "", is_mount=False))
-            if not nested.identity.is_one_of(self._started) and not self.is_excluded(nested):
+    def _free(self, parent: Node, mounts: Iterable[Nested]) -> Iterator[Identity]:
+        """The mounts that do not run already, and are not excluded."""
+        # An app that keeps the one that it is mounted in, as admin sites do, is no wrapper of it.
+        around = {id(thing) for node in (parent, *parent.around) for thing in node.nested.aliases}
+        for mount in mounts:
+            nested = Identity(mount.app, mount.path, mount.label)
+            own = [thing for thing in nested.aliases if thing is nested.app or id(thing) not in around]
+            if self.is_excluded(nested):
+                parent.found.append(LeftOut(nested, "is excluded"))
+            elif any(id(thing) in self._running for thing in own):
+                logger.debug("%s runs already and is not started again", nested.label)
+                self._share_isolated(nested.aliases)
+                parent.found.append(LeftOut(nested, "runs already"))
+            else:
                 yield nested
 
-    def _all_nested(self) -> Iterator[Nested]:
-        """All mounts, however deep."""
-        todo = [self.root.nested]
-        seen: set[int] = set()
-        while todo:
-            nested = todo.pop()
-            if id(nested.app) not in seen:
-                seen.add(id(nested.app))
-                inner = look_inside(nested.app, nested.path, delivered=True).nested
-                todo += inner
-                yield from inner
-
-    def _taken(self, nested: Nested, around: set[int]) -> str:
-        """Why an app is not to be started; empty if it is free."""
-        if self.is_excluded(nested):
-            return "is excluded"
-        objects = [thing for thing in nested.identity.aliases if thing is nested.app or id(thing) not in around]
-        if self._running.knows_any(objects):
-            logger.debug("%s runs already and is not started again", nested.label)
-            self._share_isolated(nested.identity.aliases)
-            return "runs already"
-        return ""
+    def _named(self, apps: Iterable[ASGIApp]) -> Iterator[Identity]:
+        """The mounts that the user named, where they are mounted; each once, though there be doubt."""
+        found = [Identity(nested.app, nested.path, nested.label) for nested in all_nested(self.root.nested.app)]
+        for app in apps:
+            mounts = (nested for nested in found if any(thing is app for thing in nested.aliases))
+            nested = next(mounts, None) or Identity(app)
+            if not nested.is_one_of(self._started) and not self.is_excluded(nested):
+                yield nested
 
     def _share_isolated(self, aliases: Iterable[Any]) -> None:
         """Give a second `Isolated` around one app, which runs already, the state that the first one has."""
         self._isolated += [
-            (cast("Isolated", thing), given, state)
+            (cast("Isolated", thing), given, state, {})
             for thing in aliases
-            for known, given, state in self._isolated
+            for known, given, state, _ in self._isolated
             if is_a(thing, Isolated) and thing is not known and thing.app is known.app
         ]
 
-    def _child(self, nested: Nested, parent: Node, given: State, readings: list[Reading]) -> Node:
+    def _child(self, nested: Identity, parent: Node, given: State, readings: list[Reading]) -> Node:
         state, realm = dict(given), parent.realm
-        aliases = nested.identity.aliases
-        isolated = next((thing for thing in aliases if is_a(thing, Isolated)), None)
+        isolated = next((thing for thing in nested.aliases if is_a(thing, Isolated)), None)
         if isolated is not None:
             realm = Realm(state)
-            self._isolated.append((isolated, given, state))
-        node = Node(nested, realm, given=given, state=state, parent=parent, readings=readings)
-        node.noted = self._running.note(aliases)
-        self._started.update(map(id, aliases))
-        return node
+            self._isolated.append((isolated, given, state, {}))
+        self._started.update(map(id, nested.aliases))
+        return Node(nested, realm, given, state, self._note(nested.aliases), readings, [], (parent, *parent.around))
 
-    def _scope_of(self, node: Node) -> dict[str, Any]:
-        scope: dict[str, Any] = {"asgi": {"version": "3.0", "spec_version": "2.0"}, **self._scope, "state": node.state}
-        if node is not self.root:
-            for key in _PARENTS_OWN:
-                scope.pop(key, None)
-            if node.nested.identity.is_bare_router:
-                scope["app"] = self._application_around(node)
+    def _scope_of(self, node: Node) -> Scope:
+        scope: Scope = {"asgi": {"version": "3.0", "spec_version": "2.0"}, **self._scope, "state": node.state}
+        if node is self.root:
+            return scope
+        for key in ("app", "router"):  # what frameworks put into a lifespan scope of theirs
+            scope.pop(key, None)
+        if node.nested.form(ROUTER) is not None and node.nested.form(STARLETTE) is None:
+            # A bare router is given the application that it belongs to.
+            around = (Identity(outer.nested.app).form(STARLETTE) for outer in (node, *node.around))
+            applications = (application for application in around if application is not None)
+            scope["app"] = next(applications, self._scope.get("app", self.root.nested.app))
         return scope
 
-    def _application_around(self, node: Node) -> object:
-        """The application that a bare router belongs to."""
-        for around in node.lineage():
-            application: object = Identity(around.nested.app).application
-            if application is not None:
-                return application
-        return self._scope.get("app", self.root.nested.app)
 
-
-def _claim(nested: Nested, readings: Iterable[Reading]) -> tuple[Claim, str]:
+def _claim(nested: Identity, readings: Iterable[Reading]) -> tuple[Claim, str]:
     """Whether a lifespan around the app seems to run it, and why; then it is left alone, as it would be without us."""
-    identity = nested.identity
-    if identity.sent is not Sent.ALWAYS:
-        logger.debug("%s is sent no lifespan, as what is known of it says", nested.label)
-        return Claim.CERTAIN, f"is sent no lifespan: {identity.why_none}"
-    reason = identity.reason_against
-    if reason is not None:
+    rule = nested.rule
+    if rule.sent is Sent.IF_NAMED:
         logger.warning(
             "%s is not started: %s. To start it all the same, name the app in mounts=[...]; to leave it alone without "
             "this warning, in exclude=[...]",
             nested.label,
-            reason,
+            rule.why,
         )
-        return Claim.DOUBT, reason
-    lifespans = identity.lifespans
-    claims = [reading.claim(identity.aliases, lifespans) for reading in readings]
-    if Claim.CERTAIN in claims:
+        return Claim.DOUBT, rule.why
+    if rule.sent is not Sent.ALWAYS:
+        logger.debug("%s is sent no lifespan, as what is known of it says", nested.label)
+        return Claim.CERTAIN, f"is sent no lifespan: {rule.why}"
+    lifespans = nested.lifespans
+    claims = [reading.claim(nested.aliases, lifespans) for reading in readings]
+    claim = next((claim for claim in (Claim.CERTAIN, Claim.DOUBT) if claim in claims), Claim.NONE)
+    if claim is Claim.CERTAIN:
         logger.debug("%s is run by a lifespan around it", nested.label)
-        return Claim.CERTAIN, "is run by a lifespan around it"
-    if Claim.DOUBT in claims:
+    elif claim is Claim.DOUBT:
         logger.warning(
             "%s is not started: a lifespan around it, or a hook, names it and seems to run it. If nothing does, name "
             "the app in mounts=[...]; if that is so, name it in exclude=[...] and this warning is gone",
             nested.label,
         )
-        return Claim.DOUBT, "a lifespan around it names it and seems to run it"
-    return Claim.NONE, ""
+    return claim, claim.value

@@ -13,15 +13,15 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Router
 
 from asgi_lifespan_mw import Lifespan, LifespanMiddleware
-from asgi_lifespan_mw._claims import MOST_ITEMS, Claim, read
-from asgi_lifespan_mw._identity import Identity
+from asgi_lifespan_mw._claims import MOST_ITEMS, Claim, Reading
+from asgi_lifespan_mw._mounts import Identity
 
 LifespanFunction = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
 def claim(lifespan: object, app: object) -> Claim:
     """What reading a lifespan says of an app."""
-    return read(lifespan).claim(list(Identity(app).aliases), Identity(app).lifespans)
+    return Reading(lifespan).claim(list(Identity(app).aliases), Identity(app).lifespans)
 
 
 @asynccontextmanager
@@ -211,6 +211,39 @@ def test_a_container_that_holds_itself_ends_the_reading() -> None:
         return kept, lifespan, SUB.router.lifespan_context
 
     assert claim(lifespan, SUB) is Claim.DOUBT
+
+
+def test_functions_that_hold_each_other_end_the_reading() -> None:
+    """A lifespan whose helper knows it belongs to nobody by that; one decorated by itself is no circle to run in."""
+
+    def lifespan(app: object) -> object:  # pragma: no cover - it is read, not run
+        return helper(app)
+
+    def helper(app: object) -> object:  # pragma: no cover - it is read, not run
+        return lifespan(app)
+
+    def itself(app: object) -> None:  # pragma: no cover - it is read, not run
+        raise AssertionError
+
+    itself.__wrapped__ = itself  # type: ignore[attr-defined]
+    for one in (lifespan, itself):
+        assert Reading(one).claim([], [one]) is Claim.DOUBT
+        assert Reading(lifespan_of_nobody).claim([], [one]) is Claim.NONE
+
+
+def test_a_lifespan_that_answers_to_any_name_is_not_asked() -> None:
+    """It would have something that it wraps, and that too, without end."""
+
+    class Answers:
+        def __getattr__(self, name: str) -> Any:  # pragma: no cover - nobody shall ask
+            return Answers()
+
+        def __call__(self, app: object) -> object:  # pragma: no cover - it is read, not run
+            raise AssertionError
+
+    answers: Any = Answers()
+    assert claim(answers, Starlette(lifespan=answers)) is Claim.CERTAIN
+    assert claim(lifespan_of_nobody, Starlette(lifespan=answers)) is Claim.NONE
 
 
 def test_a_large_container_is_data() -> None:

@@ -18,8 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Isolated, LifespanMiddleware, _containers, register_container
 from asgi_lifespan_mw._containers import Sent, full_name, row_of
-from asgi_lifespan_mw._identity import Identity
-from asgi_lifespan_mw._mounts import look_inside
+from asgi_lifespan_mw._mounts import Identity, look_inside
 from asgi_lifespan_mw._types import ASGIApp
 from tests.usages import Records, lived, recorded, started_and_stopped
 
@@ -195,7 +194,7 @@ async def test_a_decorated_app_is_the_app_that_it_wraps() -> None:
 
 def test_a_function_that_wraps_a_class_is_no_app_to_ask() -> None:
     """``Consumer.as_asgi()`` is one, and takes any message for one to a WebSocket."""
-    assert Identity(decorated(RefusesLifespan)).sent is Sent.NEVER
+    assert Identity(decorated(RefusesLifespan)).rule.sent is Sent.NEVER
 
 
 def test_a_quart_is_its_method_and_its_middleware() -> None:
@@ -389,6 +388,7 @@ async def test_an_attribute_that_holds_nothing_yet_is_no_error() -> None:
     [
         (TypeError, (42, "app", "skips")),
         (TypeError, (None, "app", "skips")),
+        (TypeError, (ByTenant, 3, "skips")),
         (ValueError, (ByTenant, "app", "maybe")),
         (ValueError, (ByTenant, "", "skips")),
     ],
@@ -399,6 +399,14 @@ def test_a_row_that_cannot_be_is_refused(error: type[Exception], arguments: tupl
         register_container(*arguments)
 
 
+@pytest.mark.parametrize("argument", ["inside", "segment", "why"])
+def test_what_should_be_a_text_and_is_none_is_refused(argument: str) -> None:
+    """The message names the argument."""
+    arguments: dict[str, Any] = {"container": ByTenant, "inside": "app", "kind": "skips", argument: 3}
+    with pytest.raises(TypeError, match=rf"register_container\(\) got {argument}=3, expected a text"):
+        register_container(**arguments)
+
+
 # --- Entry points ---
 
 
@@ -407,6 +415,7 @@ def _plugins(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
     """Let the functions that a test is parametrised with be what packages bring."""
     points = [EntryPoint(name, f"{__name__}:{name}", _containers.ENTRY_POINTS) for name in request.param]
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
+    _containers._row_of_class.cache_clear()
     _containers._load_entry_points.cache_clear()
     yield
     _containers._load_entry_points.cache_clear()

@@ -27,8 +27,7 @@ from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Isolated, Lifespan, LifespanMiddleware, LifespanTimeout
 from asgi_lifespan_mw._containers import Sent
-from asgi_lifespan_mw._identity import Identity
-from asgi_lifespan_mw._mounts import look_inside
+from asgi_lifespan_mw._mounts import Identity, look_inside
 from asgi_lifespan_mw._types import ASGIApp
 from tests.conftest import VIRTUAL
 from tests.plans import Boom, fails_to_start, hangs_at_start
@@ -1197,7 +1196,7 @@ def test_routes_and_unknown_parts_lead_nowhere() -> None:
 
     assert labels(Starlette(routes=[Route("/", show_state), HasApp()])) == []
     not_callable: Any = object()
-    assert Identity(not_callable).sent is Sent.NEVER
+    assert Identity(not_callable).rule.sent is Sent.NEVER
 
 
 def test_an_excluded_app_is_not_looked_into() -> None:
