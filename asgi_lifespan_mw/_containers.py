@@ -85,7 +85,12 @@ class Row:
     sent: Sent = Sent.ALWAYS
 
 
-_self, _part, _merged, _passes_on, _forwards, _skips = (functools.partial(Way, kind) for kind in Kind)
+_self = functools.partial(Way, Kind.SELF)
+_part = functools.partial(Way, Kind.PART)
+_merged = functools.partial(Way, Kind.MERGED)
+_passes_on = functools.partial(Way, Kind.PASSES_ON)
+_forwards = functools.partial(Way, Kind.FORWARDS)
+_skips = functools.partial(Way, Kind.SKIPS)
 
 
 def _row(name: str, why: str, *ways: Way, **known: Any) -> Row:
