@@ -14,7 +14,7 @@ from typing import Any, cast, final
 
 from ._app import is_a
 from ._mounts import attributes_of
-from ._registry import HookRegistry
+from ._registry import HookRegistry, hooks_of
 
 RUNS_IT = frozenset({"lifespan_context", "lifespan"})
 """The attributes by which code runs an app's lifespan; code that names none of them only mounts the app."""
@@ -103,7 +103,7 @@ def _held_by(thing: Any) -> Iterator[object]:
         yield from (*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values())
         yield attributes_of(thing).get("__wrapped__")
     elif is_a(thing, HookRegistry):
-        yield from (hook.function for hook in thing.plan())
+        yield from (hook.function for hook in hooks_of(thing).plan())
     elif is_a(thing, dict, list, tuple, set, frozenset) and len(thing) <= MOST_ITEMS:
         yield from thing.values() if is_a(thing, dict) else thing
 

@@ -29,6 +29,7 @@ from ._lifespan import Lifespan
 from ._middleware import LifespanMiddleware, new_run
 from ._mounts import Identity
 from ._pictures import as_ascii, as_json, as_svg, as_trace, in_colors, name, seconds, tree
+from ._registry import hooks_of
 from ._report import Report
 from ._run import Run
 from ._settings import checked_seconds
@@ -188,7 +189,7 @@ def _ours_in(app: Any) -> LifespanMiddleware:
             if getattr(middleware, "cls", None) is LifespanMiddleware:
                 return LifespanMiddleware(app, *middleware.args, **middleware.kwargs)
     lifespan = next((function for function in identity.lifespans if isinstance(function, Lifespan)), None)
-    return LifespanMiddleware(app, lifespan, mounts=lifespan.mounts if lifespan else "off")
+    return LifespanMiddleware(app, lifespan, mounts=hooks_of(lifespan).mounts if lifespan else "off")
 
 
 # --- the run ---
@@ -204,7 +205,7 @@ def _with_never_started(app: Any, ours: LifespanMiddleware, report: Report) -> R
     told = {row.path for row in report.units}
     never = [
         replace(row, outcome="left out", reason=NEVER_STARTED) if row.outcome == "waiting" else row
-        for row in _new_run(LifespanMiddleware(app, exclude=[*ours.excluded()])).survey().units
+        for row in _new_run(LifespanMiddleware(app, exclude=[*hooks_of(ours).excluded()])).survey().units
         if row.path not in told
     ]
     return replace(report, units=(*report.units, *never))

@@ -125,7 +125,7 @@ def make_hook(
     name: object = None,
     timeout: float | None = None,
     *,
-    where: str | None = None,
+    where: str,
     expected: str = "a function",
 ) -> Hook:
     """Read a hook as the user gives it.
@@ -135,7 +135,7 @@ def make_hook(
         function: what the user gave.
         name: what the user calls it; None for its own name.
         timeout: seconds for it to start, and as many to stop; None for no limit of its own.
-        where: what it was given to, if that is not the decorator of its kind.
+        where: what it was given to, for messages.
         expected: what belongs there, in words.
 
     Raises:
@@ -143,7 +143,7 @@ def make_hook(
             a context, a generator as a function, a context manager in place of a function that makes one.
         ValueError: the timeout is not a positive number.
     """
-    given = f"{where or kind.value + '()'} got {described(function)}"
+    given = f"{where} got {described(function)}"
     if _is_unentered(function) or (
         not callable(function) and isinstance(function, (AbstractAsyncContextManager, AbstractContextManager))
     ):

@@ -4,10 +4,10 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, final
 
-from ._hooks import HookFunction
+from ._hooks import HookFunction, Kind
 from ._registry import ContextFunction, HookRegistry
 from ._run import Run
-from ._settings import Mounts, Settings, checked_apps, checked_mounts
+from ._settings import Settings, checked_apps, checked_mounts
 from ._tasks import is_gone
 from ._types import ASGIApp, State
 
@@ -20,7 +20,7 @@ class Lifespan(HookRegistry):
     all on the request path. Without any app, ``async with hooks(None): ...`` runs the hooks in a script or a worker.
     """
 
-    is_lifespan = True
+    _is_lifespan = True
 
     def __init__(
         self,
@@ -44,9 +44,10 @@ class Lifespan(HookRegistry):
             TypeError: something of this is of the wrong kind.
             ValueError: `mounts` is another text.
         """
-        super().__init__(contexts, on_startup, on_shutdown)
-        self.mounts: Mounts = checked_mounts(mounts, "Lifespan")
-        self.exclude: tuple[ASGIApp, ...] = checked_apps(exclude, "Lifespan(exclude=...)")
+        super().__init__(checked_mounts(mounts, "Lifespan"), checked_apps(exclude, "Lifespan(exclude=...)"))
+        self._register_all(Kind.CONTEXT, "contexts", contexts)
+        self._register_all(Kind.STARTUP, "on_startup", on_startup)
+        self._register_all(Kind.SHUTDOWN, "on_shutdown", on_shutdown)
 
     def __call__(self, app: Any) -> AbstractAsyncContextManager[Any]:
         """Make a lifespan of the hooks: what frameworks call with their app.
@@ -68,8 +69,9 @@ class Lifespan(HookRegistry):
     @asynccontextmanager
     async def _lived(self, app: Any) -> AsyncGenerator[State | None]:
         state: State = {}
-        settings = Settings(mounts=self.mounts, exclude=tuple(self.excluded()))
-        run = Run(app, self.plan(), settings, {"type": "lifespan", "app": app, "state": state}, sends_to_app=False)
+        hooks = self._hooks
+        settings = Settings(mounts=hooks.mounts, exclude=tuple(hooks.excluded()))
+        run = Run(app, hooks.plan(), settings, {"type": "lifespan", "app": app, "state": state}, sends_to_app=False)
         await run.start()
         run.serve()
         try:
@@ -82,4 +84,4 @@ class Lifespan(HookRegistry):
         await run.stop()
 
     def __repr__(self) -> str:
-        return f"<Lifespan of {', '.join(repr(hook.name) for hook in self.plan()) or 'no hooks'}>"
+        return f"<Lifespan of {', '.join(repr(hook.name) for hook in self._hooks.plan()) or 'no hooks'}>"

@@ -13,6 +13,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from ._app import checked_app, is_a, straight_through
 from ._errors import LifespanNotSupported
 from ._lifespan import Lifespan
+from ._registry import hooks_of
 from ._run import Run
 from ._settings import Settings, checked_seconds
 from ._tasks import is_loop_gone
@@ -62,7 +63,7 @@ class LifespanManager:
             refusal = ValueError if is_a(backend, str) else TypeError
             raise refusal(f"LifespanManager(backend=...) got {backend!r}, expected 'asyncio' or 'trio'")
         self.state: State = {}
-        self._hooks = app if isinstance(app, Lifespan) else Lifespan()
+        self._lifespan = app if isinstance(app, Lifespan) else Lifespan()
         self._app = None if isinstance(app, Lifespan) else checked_app(app, "LifespanManager()")
         self._settings = Settings(
             mounts="off",
@@ -85,7 +86,7 @@ class LifespanManager:
             AttributeError: there is none, only a `Lifespan`.
         """
         if self._app is None:
-            raise AttributeError(f"LifespanManager({self._hooks!r}) runs hooks alone and has no app; see its state")
+            raise AttributeError(f"LifespanManager({self._lifespan!r}) runs hooks alone and has no app; see its state")
         return _WithState(self._app, self.state)
 
     async def __aenter__(self) -> "LifespanManager":
@@ -104,7 +105,7 @@ class LifespanManager:
         self.state.clear()
         scope = {"type": "lifespan", "state": self.state}
         has_app = self._app is not None
-        self._run = run = Run(self._app, self._hooks.plan(), self._settings, scope, sends_to_app=has_app)
+        self._run = run = Run(self._app, hooks_of(self._lifespan).plan(), self._settings, scope, sends_to_app=has_app)
         try:
             await run.start()
             if run.is_refused:

@@ -15,7 +15,7 @@ from ._protocol import Phase
 from ._registry import ContextFunction, HookRegistry
 from ._report import Report
 from ._run import Run
-from ._settings import Mounts, Settings, checked_apps, checked_mounts, checked_seconds
+from ._settings import Settings, checked_apps, checked_mounts, checked_seconds
 from ._tasks import is_cancellation, is_gone
 from ._types import ASGIApp, Receive, Scope, Send, State
 from ._unit import Unit
@@ -72,15 +72,15 @@ class LifespanMiddleware(HookRegistry):
             TypeError: something of this is of the wrong kind.
             ValueError: something of this has a wrong value, or a `Lifespan` is named twice.
         """
-        super().__init__()
         self.app: ASGIApp = checked_app(app, "LifespanMiddleware()")
-        self.mounts: Mounts = checked_mounts(mounts, "LifespanMiddleware")
-        self.exclude: tuple[ASGIApp, ...] = checked_apps(exclude, "LifespanMiddleware(exclude=...)")
+        super().__init__(
+            checked_mounts(mounts, "LifespanMiddleware"), checked_apps(exclude, "LifespanMiddleware(exclude=...)")
+        )
         self._include_all(lifespan)
         self._register_all(Kind.STARTUP, "on_startup", on_startup)
         self._register_all(Kind.SHUTDOWN, "on_shutdown", on_shutdown)
         self._settings = Settings(
-            mounts=self.mounts,
+            mounts=self._hooks.mounts,
             concurrent=concurrent,
             strict=strict,
             startup_timeout=checked_seconds(startup_timeout, "LifespanMiddleware(startup_timeout=...)"),
@@ -126,12 +126,12 @@ class LifespanMiddleware(HookRegistry):
             TypeError: `replacement` can't be a hook of that kind.
         """
         if replacement is None and not isinstance(hook, str) and is_nested(hook, self.app):
-            before = self.exclude
-            self.exclude = (*before, cast("ASGIApp", hook))
+            before = self._hooks.exclude
+            self._hooks.exclude = (*before, cast("ASGIApp", hook))
             try:
                 yield
             finally:
-                self.exclude = before
+                self._hooks.exclude = before
         else:
             with super().override(cast("HookFunction | str", hook), replacement):
                 yield
@@ -155,8 +155,8 @@ class LifespanMiddleware(HookRegistry):
         self, scope: dict[str, Any], *, on_crash: Callable[[Unit], None] = lambda _: None, **changes: Any
     ) -> Run:
         """Prepare a run, which `report` is of from now on; `changes` are settings that differ in it."""
-        settings = replace(self._settings, exclude=tuple(self.excluded()), **changes)
-        run = Run(self.app, self.plan(), settings, scope, on_crash=on_crash)
+        settings = replace(self._settings, exclude=tuple(self._hooks.excluded()), **changes)
+        run = Run(self.app, self._hooks.plan(), settings, scope, on_crash=on_crash)
         self._report = run.report
         return run
 

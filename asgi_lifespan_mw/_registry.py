@@ -1,13 +1,8 @@
 """The decorators: a collection of hooks in the order of their registration."""
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    ExitStack,
-    contextmanager,
-)
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, cast, overload
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, cast, final, overload
 from weakref import WeakSet
 
 from ._hooks import Hook, HookFunction, Kind, make_hook
@@ -39,33 +34,104 @@ class _Slot:
 
     __slots__ = ("entry", "registered")
 
-    def __init__(self, registered: "Hook | HookRegistry") -> None:
+    def __init__(self, registered: "Hook | Hooks") -> None:
         self.registered = registered
-        self.entry: Hook | HookRegistry | None = registered
+        self.entry: Hook | Hooks | None = registered
+
+
+@final
+class Hooks:
+    """Hooks in the order in which they were registered, and other collections among them.
+
+    A run takes the hooks as they stand when it begins; one that is registered later counts from the next run on.
+
+    Attributes:
+        mounts: which mounts are to be started.
+        exclude: the apps that are to be left alone.
+        included_in: the collections that this one is among. Hooks that a whole program shares must not keep every
+            middleware that ever took them: it is weak.
+    """
+
+    def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...]) -> None:
+        self.mounts: Mounts = mounts
+        self.exclude: tuple[ASGIApp, ...] = exclude
+        self.included_in: WeakSet[Hooks] = WeakSet()
+        self._slots: list[_Slot] = []
+
+    def add(self, entry: "Hook | Hooks") -> None:
+        """Put a hook or a collection at the end."""
+        self._slots.append(_Slot(entry))
+        if isinstance(entry, Hooks):
+            entry.included_in.add(self)
+
+    def plan(self) -> Iterator[Hook]:
+        """The hooks in the order of their start; at the stop the order is reversed.
+
+        The ``on_shutdown`` functions of a collection have no start. They come last, and last first, so that they are
+        reached only when all else has started, and run in their own order before all else is stopped.
+        """
+        at_stop: list[Hook] = []
+        for slot in self._slots:
+            if isinstance(slot.entry, Hooks):
+                yield from slot.entry.plan()
+            elif slot.entry is not None and slot.entry.kind is Kind.SHUTDOWN:
+                at_stop.append(slot.entry)
+            elif slot.entry is not None:
+                yield slot.entry
+        yield from reversed(at_stop)
+
+    def excluded(self) -> Iterator[ASGIApp]:
+        """The apps that this collection, or one in it, wants to be left alone."""
+        for one in self.inside():
+            yield from one.exclude
+
+    def would_repeat(self, other: "Hooks") -> bool:
+        """Whether something in `other` would run twice if it were added."""
+        known = {id(one) for outermost in self._around() for one in outermost.inside()}
+        return any(id(one) in known for one in other.inside())
+
+    def inside(self) -> "Iterator[Hooks]":
+        """This collection, and all that are in it, however deep."""
+        yield self
+        for slot in self._slots:
+            if isinstance(slot.entry, Hooks):
+                yield from slot.entry.inside()
+
+    def _around(self) -> "Iterator[Hooks]":
+        """This collection, and all that it is included in."""
+        yield self
+        for outer in self.included_in:
+            yield from outer._around()  # noqa: SLF001 - another of this class
+
+    @contextmanager
+    def override(self, hook: object, replacement: HookFunction | None) -> Generator[None]:
+        """Replace a hook, or leave it out, for the time of a ``with``; see `HookRegistry.override`."""
+        matching = [(slot, known) for slot, known in self._placed() if hook in (known.name, known.function)]
+        if not matching:
+            names = ", ".join(repr(known.name) for known in self.plan()) or "none"
+            raise LookupError(f"override() got {hook!r}, which is not registered; registered are: {names}")
+        with ExitStack() as stack:
+            for slot, known in matching:
+                stack.callback(setattr, slot, "entry", slot.entry)
+                slot.entry = _replaced(known, replacement)
+            yield
+
+    def _placed(self) -> Iterator[tuple[_Slot, Hook]]:
+        """All hooks that were registered, however deep, with their places."""
+        for slot in self._slots:
+            if isinstance(slot.registered, Hooks):
+                yield from slot.registered._placed()  # noqa: SLF001 - another of this class
+            else:
+                yield slot, slot.registered
 
 
 class HookRegistry:
-    """Hooks, in the order in which they were registered, and other registries among them.
+    """The decorators that register hooks."""
 
-    A run takes the hooks as they stand when it begins; one that is registered later counts from the next run on.
-    """
+    _is_lifespan: ClassVar[bool] = False
 
-    is_lifespan: ClassVar[bool] = False
-    mounts: Mounts = "off"
-    exclude: tuple[ASGIApp, ...] = ()
-
-    def __init__(
-        self,
-        contexts: Iterable[ContextFunction] = (),
-        on_startup: Iterable[HookFunction] = (),
-        on_shutdown: Iterable[HookFunction] = (),
-    ) -> None:
-        self.slots: list[_Slot] = []
-        # Weak: hooks that a whole program shares must not keep every middleware that ever took them.
-        self.included_in: WeakSet[HookRegistry] = WeakSet()
-        self._register_all(Kind.CONTEXT, "contexts", contexts)
-        self._register_all(Kind.STARTUP, "on_startup", on_startup)
-        self._register_all(Kind.SHUTDOWN, "on_shutdown", on_shutdown)
+    def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...]) -> None:
+        self._hooks = Hooks(mounts, exclude)
 
     # Where no overload fits, pyright explains the last one: that is for a function.
     @overload
@@ -170,7 +236,7 @@ class HookRegistry:
         kind = _kind_of(event_type)
 
         def decorator(fn: F) -> F:
-            self._register(kind, fn)
+            self._register(kind, fn, where=f"on_event({event_type!r})")
             return fn
 
         return decorator
@@ -186,7 +252,7 @@ class HookRegistry:
             TypeError: `fn` can't be called so, or yields.
             ValueError: `event_type` is another one.
         """
-        self._register(_kind_of(event_type), fn)
+        self._register(_kind_of(event_type), fn, where="add_event_handler()")
 
     def include(self, other: C) -> C:
         """Put another `Lifespan`, or any lifespan, in this place of the order.
@@ -207,20 +273,19 @@ class HookRegistry:
 
     def _include(self, other: object, where: str) -> None:
         if not isinstance(other, HookRegistry):
-            self.slots.append(_Slot(make_hook(Kind.CONTEXT, other, where=where, expected=_LIFESPAN)))
+            self._hooks.add(make_hook(Kind.CONTEXT, other, where=where, expected=_LIFESPAN))
             return
-        if not other.is_lifespan:
+        if not other._is_lifespan:  # noqa: SLF001 - another of this class
             raise TypeError(f"{where} got {other!r}, an app, expected {_LIFESPAN}")
-        known = [registry for root in self.lineage() for registry in root.registries()]
-        if any(one is registry for one in other.registries() for registry in known):
+        theirs, mounts = hooks_of(other), self._hooks.mounts
+        if self._hooks.would_repeat(theirs):
             raise ValueError(f"{where} got {other!r}, which is included already and would run twice")
-        if other.mounts not in ("off", self.mounts):
+        if theirs.mounts not in ("off", mounts):
             raise ValueError(
-                f"{where} got a Lifespan with mounts={other.mounts!r} where mounts={self.mounts!r} counts: give "
+                f"{where} got a Lifespan with mounts={theirs.mounts!r} where mounts={mounts!r} counts: give "
                 "mounts= to the one that includes it, and leave it out in the other"
             )
-        self.slots.append(_Slot(other))
-        other.included_in.add(self)
+        self._hooks.add(theirs)
 
     @contextmanager
     def override(self, hook: HookFunction | str, replacement: HookFunction | None) -> Generator[None]:
@@ -234,37 +299,8 @@ class HookRegistry:
             LookupError: no such hook is registered.
             TypeError: `replacement` can't be a hook of that kind.
         """
-        hooks = [(slot, slot.registered) for slot in self.all_slots() if isinstance(slot.registered, Hook)]
-        matching = [(slot, known) for slot, known in hooks if hook in (known.name, known.function)]
-        if not matching:
-            names = ", ".join(repr(known.name) for known in self.plan()) or "none"
-            raise LookupError(f"override() got {hook!r}, which is not registered; registered are: {names}")
-        with ExitStack() as stack:
-            for slot, known in matching:
-                stack.callback(setattr, slot, "entry", slot.entry)
-                slot.entry = _replaced(known, replacement)
+        with self._hooks.override(hook, replacement):
             yield
-
-    def plan(self) -> Iterator[Hook]:
-        """The hooks in the order of their start; at the stop the order is reversed.
-
-        The ``on_shutdown`` functions of a registry have no start. They come last, and last first, so that they are
-        reached only when all else has started, and run in their own order before all else is stopped.
-        """
-        at_stop: list[Hook] = []
-        for slot in self.slots:
-            if isinstance(slot.entry, HookRegistry):
-                yield from slot.entry.plan()
-            elif slot.entry is not None and slot.entry.kind is Kind.SHUTDOWN:
-                at_stop.append(slot.entry)
-            elif slot.entry is not None:
-                yield slot.entry
-        yield from reversed(at_stop)
-
-    def excluded(self) -> Iterator[ASGIApp]:
-        """The apps that this registry, or one that it includes, wants to be left alone."""
-        for registry in self.registries():
-            yield from registry.exclude
 
     def _decorate(self, kind: Kind, fn: Any, name: str | None, timeout: float | None) -> Any:
         def decorator(function: Any) -> Any:
@@ -273,10 +309,13 @@ class HookRegistry:
 
         return decorator if fn is None else decorator(fn)
 
-    def _register(self, kind: Kind, function: object, name: str | None = None, timeout: float | None = None) -> None:
+    def _register(
+        self, kind: Kind, function: object, name: str | None = None, timeout: float | None = None, where: str = ""
+    ) -> None:
+        where = where or f"{kind.value}()"
         if isinstance(function, HookRegistry):
-            raise TypeError(f"{kind.value}() got {function!r}, expected a function; a Lifespan goes to include()")
-        self.slots.append(_Slot(make_hook(kind, function, name, timeout)))
+            raise TypeError(f"{where} got {function!r}, expected a function; a Lifespan goes to include()")
+        self._hooks.add(make_hook(kind, function, name, timeout, where=where))
 
     def _register_all(self, kind: Kind, argument: str, functions: object) -> None:
         if callable(functions) or isinstance(functions, str) or not isinstance(functions, Iterable):
@@ -284,26 +323,10 @@ class HookRegistry:
         for function in cast("Iterable[object]", functions):
             self._register(kind, function)
 
-    def lineage(self) -> "Iterator[HookRegistry]":
-        """This one, and all that it is included in."""
-        yield self
-        for outer in self.included_in:
-            yield from outer.lineage()
 
-    def all_slots(self) -> Iterator[_Slot]:
-        """All slots in the order of registration, those of what is included in its place."""
-        for slot in self.slots:
-            yield slot
-            if isinstance(slot.registered, HookRegistry):
-                yield from slot.registered.all_slots()
-
-    def registries(self) -> "list[HookRegistry]":
-        """This one, and all that are included in it, however deep."""
-        found: list[HookRegistry] = [self]
-        for slot in self.slots:
-            if isinstance(slot.entry, HookRegistry):
-                found += slot.entry.registries()
-        return found
+def hooks_of(registry: HookRegistry) -> Hooks:
+    """What is registered on a `Lifespan` or a `LifespanMiddleware`."""
+    return registry._hooks  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - no part of the public class
 
 
 def _replaced(entry: Hook, replacement: HookFunction | None) -> Hook | None:

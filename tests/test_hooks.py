@@ -15,6 +15,7 @@ import anyio.lowlevel
 import pytest
 
 from asgi_lifespan_mw import Lifespan, LifespanMiddleware
+from asgi_lifespan_mw._registry import hooks_of
 from tests.server import RecordingServer
 
 APP = object()
@@ -784,14 +785,14 @@ async def test_a_hook_is_named_by_its_function_and_place(given: Any, name: str, 
     """Messages show the function behind partials, decorators and methods, with its file and line."""
     hooks = Lifespan(on_startup=[given])
     assert repr(hooks) == f"<Lifespan of {name!r}>"
-    (hook,) = hooks.plan()
+    (hook,) = hooks_of(hooks).plan()
     assert hook.label.startswith(f"hook {name!r} (")
     assert place in hook.label
 
 
 async def test_the_place_of_a_hook_is_told_from_the_working_directory() -> None:
     """A file below the working directory is named as the user would name it."""
-    (hook,) = Lifespan(on_startup=[named]).plan()
+    (hook,) = hooks_of(Lifespan(on_startup=[named])).plan()
     assert re.fullmatch(r"hook 'named' \(tests[/\\]test_hooks\.py:\d+\)", hook.label)
 
 

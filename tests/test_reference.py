@@ -49,12 +49,7 @@ ERRORS: list[type] = [thing for thing in PUBLIC if isinstance(thing, type) and i
 DRIVES = ("__call__", "__aenter__", "__aexit__", "__enter__", "__exit__")
 """Special methods that are told of: an app's and a lifespan's call, and what `with` calls."""
 
-INNER = {
-    HookRegistry: {"all_slots", "excluded", "is_lifespan", "lineage", "plan", "registries"},
-    LifespanMiddleware: {"mounts", "exclude"},
-    Lifespan: {"mounts", "exclude"},
-    Isolated: {"app", "states"},
-}
+INNER: dict[type, set[str]] = {Isolated: {"app", "states"}}
 """What other modules of the package need of its classes; nothing is promised of it."""
 
 
