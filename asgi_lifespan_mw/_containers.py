@@ -143,7 +143,6 @@ ROWS = (
          _skips("next_app", when="_lifespan"), _passes_on("next_app")),
     _row("connexion.apps.flask.FlaskASGIApp", "its `.app` is a WSGI app"),
     _row("dash.dash.Dash", "hands all to FastAPI, Quart or Flask", _passes_on("server")),
-    _row("datasette.utils.asgi.AsgiRunOnFirstRequest", "a wrapper", _passes_on("asgi")),
     _row("datasette.utils.asgi.AsgiLifespan", "answers the lifespan for what is inside it"),
 
     # Dispatchers.
@@ -165,16 +164,16 @@ ROWS = (
          _part("_host_array[][1]", only=_FUNCTION), _skips("_host_array[][1]"), segment="_host_array[][0].pattern"),
 
     # Wrappers that keep their app elsewhere than in `.app`; several turn the lifespan away.
-    *(_row(name, "a wrapper", _passes_on("_app")) for name in (
-        "asgi_lifespan_middleware._middleware.LifespanMiddleware", "asgi_user_agents.middleware.UAMiddleware",
-        "elasticapm.contrib.asgi.ASGITracingMiddleware", "msgpack_asgi._middleware.MessagePackMiddleware")),
-    *(_row(name, "a wrapper", _passes_on("application")) for name in (
-        "channels.security.websocket.OriginValidator", "django.contrib.staticfiles.handlers.ASGIStaticFilesHandler",
-        "servestatic.base.ServeStaticBase")),
-    *(_row(name, "a wrapper", _passes_on("inner")) for name in (
-        "channels.middleware.BaseMiddleware", "channels.sessions.CookieMiddleware",
-        "channels.sessions.SessionMiddleware")),
-    _row("blacknoise._impl.BlackNoise", "a wrapper", _passes_on("_application")),
+    *(_row(name, "a wrapper", _passes_on(attribute)) for attribute, names in {
+        "_app": ("asgi_lifespan_middleware._middleware.LifespanMiddleware", "asgi_user_agents.middleware.UAMiddleware",
+                 "elasticapm.contrib.asgi.ASGITracingMiddleware", "msgpack_asgi._middleware.MessagePackMiddleware"),
+        "_application": ("blacknoise._impl.BlackNoise",),
+        "application": ("channels.security.websocket.OriginValidator", "servestatic.base.ServeStaticBase",
+                        "django.contrib.staticfiles.handlers.ASGIStaticFilesHandler"),
+        "asgi": ("datasette.utils.asgi.AsgiRunOnFirstRequest",),
+        "inner": ("channels.middleware.BaseMiddleware", "channels.sessions.CookieMiddleware",
+                  "channels.sessions.SessionMiddleware"),
+    }.items() for name in names),
     _row("asgi_lifespan_mw._middleware.LifespanMiddleware", "starts what is inside it", _forwards("app")),
 
     # What is no ASGI app.
