@@ -820,3 +820,14 @@ async def test_a_replacement_keeps_the_timeout() -> None:
     with hooks.override("load", hangs):
         with pytest.raises(LifespanTimeout, match=r"after 3 s in hook 'load'"):
             await lived(hooks)
+
+
+def test_what_registers_for_an_event_speaks_of_itself() -> None:
+    """Not of the decorator that it stands for."""
+    hooks: Any = Lifespan()
+    with pytest.raises(TypeError, match=r"^add_event_handler\(\) got 3, expected a function$"):
+        hooks.add_event_handler("startup", 3)
+    with pytest.raises(TypeError, match=r"^on_event\('shutdown'\) got 3, expected a function$"):
+        hooks.on_event("shutdown")(3)
+    with pytest.raises(TypeError, match=r"^add_event_handler\(\) got <Lifespan of no hooks>, expected a function; "):
+        hooks.add_event_handler("startup", Lifespan())
