@@ -1,5 +1,6 @@
 """Event loops for the asynchronous tests: each runs on all of them."""
 
+import sys
 from typing import Any
 
 import hypothesis
@@ -11,6 +12,16 @@ from tests.plans import Journal
 
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.load_profile("default")
+
+LOST_BEFORE_312 = 0.5
+"""Percent of the lines that Python 3.11 may fail to tell the coverage of: after an event loop it goes on in silence."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lower the gate of the coverage where the interpreter loses lines, other ones in each run."""
+    measure: Any = config.pluginmanager.getplugin("_cov")
+    if sys.version_info < (3, 12) and measure is not None:  # pragma: no cover from 3.12
+        measure.options.cov_fail_under = 100 - LOST_BEFORE_312
 
 
 def _asyncio_debug() -> tuple[str, dict[str, Any]]:
