@@ -58,7 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     finally:
         screen.live = None  # a handler of the app's log may keep the stream, and write to it until the process ends
-    _print(text)
+    try:
+        _print(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head`: who reads has read enough, and the interpreter is not to complain at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 
@@ -187,7 +191,10 @@ def _ours_in(app: Any) -> LifespanMiddleware:
             return thing
         for middleware in getattr(thing, "user_middleware", ()):
             if getattr(middleware, "cls", None) is LifespanMiddleware:
-                return LifespanMiddleware(app, *middleware.args, **middleware.kwargs)
+                try:
+                    return LifespanMiddleware(app, *middleware.args, **middleware.kwargs)
+                except (TypeError, ValueError) as error:
+                    raise BadUsage(f"LifespanMiddleware among the app's middleware: {error}") from None
     lifespan = next((function for function in identity.lifespans if isinstance(function, Lifespan)), None)
     return LifespanMiddleware(app, lifespan, mounts=hooks_of(lifespan).mounts if lifespan else "off")
 
@@ -235,10 +242,13 @@ def _check(app: Any, options: argparse.Namespace, screen: "_Screen") -> tuple[Re
 
 def _told(report: Report, raised: BaseException) -> str:
     """What failed, by name, then each error from where the user's code begins; or what Ctrl-C came upon."""
+    # What failed in the startup comes first; what failed in the clean-up may be told above it in the tree.
+    failed = [row.reason for row in report.units if row.outcome == "failed"]
+    parts = sorted(failed, key=lambda reason: reason.startswith("shutdown"))
     if isinstance(raised, KeyboardInterrupt):
         where = [f" while starting {row.unit} {row.reason}" for row in report.units if row.outcome == "cancelled"]
-        return f"interrupted{where[-1] if where else ', and stopped'}".rstrip()
-    parts = [row.reason for row in report.units if row.outcome == "failed"]
+        told = where[-1].rstrip() if where else "" if parts else ", and stopped"
+        return "\n\n".join([f"interrupted{told}", *parts])
     errors: Sequence[BaseException] = [raised]
     if isinstance(raised, BaseExceptionGroup) and raised.message.endswith(CAUSE_FIRST):
         errors = cast("BaseExceptionGroup[BaseException]", raised).exceptions

@@ -164,6 +164,10 @@ class Run:
         log_failures(self._units.failures)
         self._log("shutdown", "stop", "stopped")
 
+    def at_work(self) -> list[Unit]:
+        """The units that are starting or stopping now."""
+        return self._units.at_work()
+
     def report(self) -> Report:
         """What was done so far."""
         return report_of(self)

@@ -8,6 +8,7 @@ open in it. Nothing that it raises leaves the task: it is kept as the unit's err
 """
 
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -96,7 +97,7 @@ class Unit:
         self.runs: tuple[Run, ...] = ()
         self.left_at = ""
         self._over: anyio.Event | None = None
-        self._began = 0.0
+        self._began = math.inf
         self._is_told = False
 
     def __repr__(self) -> str:
@@ -210,7 +211,9 @@ class Unit:
         self._end()
 
     def place(self) -> str:
-        """Where the body stands in its code, for the log; empty where it can't be seen."""
+        """Where the body stands in its code, or which unit of a run in it is at work; empty where it can't be seen."""
+        for unit in (unit for run in self.runs for unit in run.at_work()):
+            return f"{unit.name}, at {unit.place()}"
         try:
             return where(self._task)
         except Exception:  # it looks into objects of the user's, and must not do harm

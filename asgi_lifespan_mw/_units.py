@@ -10,6 +10,7 @@ Rule 3: whoever drives the units may be cancelled at any await. Then `Units.stop
 
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import TYPE_CHECKING, final
@@ -26,6 +27,10 @@ logger = logging.getLogger("asgi_lifespan_mw")
 
 SLOW_AFTER = 10.0
 """Seconds after which a unit at work is named in the log; then after twice as long, and so on."""
+
+
+_BARELY = 1.0
+"""Seconds within which a unit may be done before it is named."""
 
 
 class UnitFailed(Exception):
@@ -73,8 +78,8 @@ class Units:
         for unit in batch:
             unit.start(self)
         await self._watch(batch, Stage.STARTING)
-        if self._is_time_up() and not self.failures:
-            batch[-1].time_out("startup", self._seconds)  # a `def` that blocks the event loop gets here
+        if not self.failures:
+            self._blame_for_blocking(batch, "startup")
         self.check()
         if ending := _at_work(batch, Stage.ENDING):
             await self._finish(ending)
@@ -95,7 +100,9 @@ class Units:
             batch = self._batches[-1]
             for unit in batch:
                 unit.ask_to_stop()
+            in_time = [unit for unit in _at_work(batch, Stage.STOPPING) if not self._is_late(unit)]
             await self._watch(batch, Stage.STOPPING)
+            self._blame_for_blocking(in_time, "shutdown")
             await self._finish(batch)
             self._batches.pop()
 
@@ -110,6 +117,15 @@ class Units:
                     return await self.stop()
             except asyncios_cancellation():
                 continue
+
+    def _blame_for_blocking(self, batch: Sequence[Unit], phase: str) -> None:
+        """Time out the last of the batch if it is done, but late: it blocked the event loop, and the driver with it."""
+        if batch and batch[-1].error is None and self._is_late(batch[-1]):
+            batch[-1].time_out(phase, self._seconds)
+
+    def _is_late(self, unit: Unit) -> bool:
+        due = unit.deadline(self._deadline)
+        return due < math.inf and due <= anyio.current_time()
 
     def _is_time_up(self) -> bool:
         return self._seconds < math.inf and self._deadline <= anyio.current_time()
@@ -131,6 +147,11 @@ class Units:
             self._driver = task
             self._before = 0 if task is None else task.cancelling()
 
+    def at_work(self) -> list[Unit]:
+        """The units that are starting or stopping now."""
+        last = self._batches[-1] if self._batches else ()
+        return [*_at_work(last, Stage.STARTING), *_at_work(last, Stage.STOPPING)]
+
     def wake(self) -> None:
         """Have the driver look again."""
         if self._wake is not None:
@@ -138,12 +159,12 @@ class Units:
 
     async def _watch(self, batch: Sequence[Unit], busy: Stage) -> None:
         """Wait until no unit of the batch is busy; one whose time runs out has failed."""
+        # A `def` may block the event loop, and this log with it: it is told of afterwards, by a clock that is cheap.
+        patience, entered = SLOW_AFTER, time.perf_counter()
+        phase = "startup" if busy is Stage.STARTING else "shutdown"
         if _at_work(batch, busy) and not self._is_time_up():
             await one_turn(self._driver)  # in which most units are done
-        if not _at_work(batch, busy):
-            return
-        phase = "startup" if busy is Stage.STARTING else "shutdown"
-        patience, began = SLOW_AFTER, anyio.current_time()
+        began = anyio.current_time() if _at_work(batch, busy) else 0.0
         while at_work := _at_work(batch, busy):
             if self.failures and busy is Stage.STARTING:
                 return
@@ -157,6 +178,9 @@ class Units:
             if not overdue:
                 due = min(unit.deadline(self._deadline) for unit in at_work)
                 await self._next_change(min(due, began + patience))
+        if time.perf_counter() - entered > patience + _BARELY:
+            who = batch[-1].name
+            logger.warning("%s of %s took more than %g s, in which the event loop was held up", phase, who, patience)
 
     async def _finish(self, batch: Sequence[Unit]) -> None:
         """End what has done its part, within a second or what is left of the time."""

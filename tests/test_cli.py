@@ -12,8 +12,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from asgi_lifespan_mw import Report, UnitReport
-from asgi_lifespan_mw._cli import _Screen, main
+from asgi_lifespan_mw import LifespanError, Report, UnitReport
+from asgi_lifespan_mw._cli import _Screen, _told, main
 from asgi_lifespan_mw._pictures import as_ascii, as_json, as_svg, as_trace, seconds, tree
 from tests.terminal import PATIENCE, Terminal
 
@@ -558,6 +558,50 @@ def test_a_pipe_gets_plain_lines(command: list[str]) -> None:
     lines = ran.stdout.decode("ascii").splitlines()
     assert max(map(len, lines[1:7])) <= 70
     assert any(line.startswith("+ `- mount '/admin'") for line in lines)
+
+
+def test_a_reader_that_has_read_enough_is_no_failure() -> None:
+    """What ``| head`` does."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-m", "asgi_lifespan_mw", "tree", f"{APPS}bare"],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=PATIENCE,
+        )
+    finally:
+        os.close(write)
+    assert ran.returncode == 0
+    assert b"Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "tree"])
+def test_a_middleware_with_a_wrong_argument_is_bad_usage(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """The framework makes it later, and would tell no better."""
+    ran = Ran(capsys, command, f"{APPS}misspelt")
+    assert ran.status == 2
+    assert "LifespanMiddleware among the app's middleware: " in ran.err
+    assert "unexpected keyword argument 'on_startp'" in ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (KeyboardInterrupt(), "interrupted\n\nstartup failed in b\n\nshutdown failed in a"),
+        (LifespanError("startup failed in b"), "startup failed in b\n\nshutdown failed in a"),
+    ],
+)
+def test_the_failure_of_the_startup_is_told_before_that_of_the_clean_up(raised: BaseException, told: str) -> None:
+    """Though what is cleaned up stands before it in the tree; and what was given up is not called stopped."""
+    units = (
+        UnitReport("a", "hook", outcome="failed", reason="shutdown failed in a"),
+        UnitReport("b", "mount", outcome="failed", reason="startup failed in b"),
+    )
+    assert _told(Report(units=units), raised) == told
 
 
 # --- the pictures ---

@@ -5,7 +5,8 @@ import contextlib
 import functools
 import logging
 import re
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -327,17 +328,28 @@ async def test_an_app_that_turns_the_lifespan_away_and_stays_does_not_hold_the_s
     await anyio.sleep(100)
 
 
+@pytest.fixture
+def block(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Holds the event loop up for so many seconds, which are over at once."""
+    jumped = 0.0
+    now, counted = anyio.current_time, time.perf_counter
+
+    def jump(seconds: float) -> None:
+        nonlocal jumped
+        jumped += seconds
+
+    monkeypatch.setattr(anyio, "current_time", lambda: now() + jumped)
+    monkeypatch.setattr(time, "perf_counter", lambda: counted() + jumped)
+    return jump
+
+
 async def test_a_function_that_blocks_the_event_loop_beyond_the_time_limit_is_blamed_itself(
-    monkeypatch: pytest.MonkeyPatch,
+    block: Callable[[float], None],
 ) -> None:
     """Not the innocent one that starts next, and also where it is the last."""
-    jumped = 0.0
-    real = anyio.current_time
-    monkeypatch.setattr(anyio, "current_time", lambda: real() + jumped)
 
     def blocks() -> None:
-        nonlocal jumped
-        jumped += 31
+        block(31)
 
     def innocent() -> None:
         raise AssertionError
@@ -345,6 +357,72 @@ async def test_a_function_that_blocks_the_event_loop_beyond_the_time_limit_is_bl
     app = LifespanMiddleware(Journal().app(), on_startup=[blocks, innocent], startup_timeout=30)
     _, error = await failing(app, LifespanTimeout)
     assert str(error).startswith("startup timed out after 30 s in hook 'blocks'")
+
+
+async def test_a_context_that_blocks_the_event_loop_at_its_stop_is_blamed_itself(
+    block: Callable[[float], None],
+) -> None:
+    """And first; what is left is named after it, for there is no time for it any more."""
+
+    def innocent() -> Iterator[None]:
+        yield
+
+    def blocks() -> Iterator[None]:
+        yield
+        block(31)
+
+    app = LifespanMiddleware(Journal().app(), shutdown_timeout=30)
+    app.context(innocent)
+    app.context(blocks)
+    _, error = await failing(app, BaseExceptionGroup)
+    assert [str(one).split(" (")[0] for one in error.exceptions] == [
+        "shutdown timed out after 30 s in hook 'blocks'",
+        "shutdown timed out after 30 s in hook 'innocent'",
+    ]
+
+
+@pytest.mark.parametrize("blocks_at", ["start", "stop"])
+async def test_the_timeout_of_one_hook_holds_for_one_that_blocks(
+    blocks_at: str, block: Callable[[float], None]
+) -> None:
+    """It can't be interrupted, and is failed when it is done."""
+
+    def blocks() -> Iterator[None]:
+        block(2 if blocks_at == "start" else 0)
+        yield
+        block(2 if blocks_at == "stop" else 0)
+
+    app = LifespanMiddleware(Journal().app())
+    app.context(blocks, timeout=1)
+    app.on_shutdown(lambda: None, timeout=1)
+    server, error = await failing(app, LifespanTimeout)
+    phase = "startup" if blocks_at == "start" else "shutdown"
+    assert str(error).startswith(f"{phase} timed out after 1 s in hook 'blocks'")
+    assert server.answers[-1] == f"{phase}.failed"
+
+
+async def test_a_unit_that_blocked_the_event_loop_is_named_in_the_log(
+    block: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """When it is done: before, nobody could say anything."""
+
+    def blocks() -> None:
+        block(12)
+
+    await run(LifespanMiddleware(Journal().app(), on_startup=[blocks]))
+    (text,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert re.fullmatch(
+        r"startup of hook 'blocks' \(.*\) took more than 10 s, in which the event loop was held up", text
+    )
+
+
+async def test_a_time_limit_around_a_middleware_names_the_unit_inside_it() -> None:
+    """A test that drives a wrapped app learns which hook hangs."""
+    manager = LifespanManager(LifespanMiddleware(Journal().app(), hangs_at_start), startup_timeout=3)
+    with pytest.raises(LifespanTimeout) as raised:
+        await manager.__aenter__()
+    (note,) = raised.value.__notes__
+    assert re.fullmatch(r"it was at hook 'hangs_at_start' \(.*\), at .*plans\.py:\d+ in hangs_at_start", note)
 
 
 async def test_apps_that_stay_busy_side_by_side_share_one_second() -> None:

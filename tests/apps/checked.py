@@ -120,6 +120,8 @@ colliding_and_failing = LifespanMiddleware(create(), [pool, breaks_at_stop, othe
 inside = create()
 inside.add_middleware(LifespanMiddleware, lifespan=pool, shutdown_timeout=1)
 inside.add_middleware(GZipMiddleware)
+misspelt = create()
+misspelt.add_middleware(LifespanMiddleware, on_startp=[])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 own = create(Lifespan(contexts=[pool], mounts="auto"))
 bare = create()
 bare_failing = create(breaks)
