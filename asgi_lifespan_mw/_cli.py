@@ -27,7 +27,7 @@ from ._app import checked_app
 from ._errors import LifespanError
 from ._lifespan import Lifespan
 from ._middleware import LifespanMiddleware, new_run
-from ._mounts import Identity
+from ._mounts import Identity, attributes_of
 from ._pictures import as_ascii, as_json, as_svg, as_trace, in_colors, name, seconds, tree
 from ._registry import hooks_of
 from ._report import Report
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"asgi-lifespan-mw: {error}", file=sys.stderr)
         return BAD_USAGE
     except KeyboardInterrupt:
-        print("interrupted while importing the app", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return INTERRUPTED
     finally:
         screen.live = None  # a handler of the app's log may keep the stream, and write to it until the process ends
@@ -132,8 +132,10 @@ def _summary(report: Report, options: argparse.Namespace) -> str:
     start, stop = seconds(report.start_seconds), seconds(report.stop_seconds)
     if not start and not stop:
         return "nothing was started"
-    slowest = max(report.units, key=lambda row: row.start_seconds or 0)
     told = f"started in {start}, stopped in {stop}" if start else f"did not start, cleaned up in {stop}"
+    slowest = max(report.units, key=lambda row: row.start_seconds or 0, default=None)
+    if slowest is None or slowest.start_seconds is None:
+        return told
     return f"{told}, slowest to start: {name(slowest)}, {seconds(slowest.start_seconds)}"
 
 
@@ -177,7 +179,8 @@ def load(target: str, directory: str, *, is_factory: bool) -> Any:
 
 def _instead(error: BaseException, directory: str) -> str:
     """What may have been meant by the name that an error tells of."""
-    *parents, wrong = (getattr(error, "name", None) or "").split(".")
+    named = getattr(error, "name", None)
+    *parents, wrong = (named if isinstance(named, str) else "").split(".")
     known = {path.stem for path in Path(directory, *parents).glob("*")} | {*dir(getattr(error, "obj", None))}
     near = [] if wrong in known else get_close_matches(wrong, known)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
@@ -189,7 +192,7 @@ def _ours_in(app: Any) -> LifespanMiddleware:
     for thing in identity.aliases:
         if isinstance(thing, LifespanMiddleware):
             return thing
-        for middleware in getattr(thing, "user_middleware", ()):
+        for middleware in attributes_of(thing).get("user_middleware", ()):
             if getattr(middleware, "cls", None) is LifespanMiddleware:
                 try:
                     return LifespanMiddleware(app, *middleware.args, **middleware.kwargs)

@@ -1,6 +1,6 @@
 """The errors of the package: each says who, in which phase, what would have been right and what to do.
 
-Their arguments are kept as attributes, and the text is made of them, so that an error can be pickled, compared and
+Their arguments are kept as attributes, and the text is made of them, so that an error can be pickled, copied and
 read by a program as well as by a person.
 """
 

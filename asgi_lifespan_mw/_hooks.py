@@ -1,4 +1,4 @@
-"""Hooks: what the user registers, in which order, and how each is opened or called.
+"""Hooks: what the user registers, and how each is opened or called.
 
 A hook is read once, when it is registered: what cannot work is refused there, with the line that registers it in the
 traceback. Nothing here knows how hooks are run.

@@ -19,6 +19,8 @@ _ASCII = str.maketrans("✓✗○█▒│├└─…·", "+xo#=||`-.~")
 _COLORS = r"(?P<green>█+ *)|(?P<cyan>▒+ *)", r"(?m)^(?:(?P<green>✓ )|(?P<red>✗.*)|(?P<dim>○.*| +█ start .*))"
 """What is painted in a tree, each group in the colour that it is named after. Not all pictures of text keep a space at
 the beginning of one, so that a space is painted with what is before it."""
+_LONG = 100
+"""Seconds from which there is no need for a decimal."""
 _NARROWEST_AXIS, _WIDEST_AXIS, _SVG_WIDTH = 10, 60, 100
 
 
@@ -26,7 +28,9 @@ def seconds(value: float | None) -> str:
     """A time for people; empty for none."""
     if value is None:
         return ""
-    return f"{value:.3g} s" if round(value, 3) >= 1 else f"{round(value * 1000, 2):.3g} ms"
+    if round(value, 3) >= 1:
+        return f"{value:.3g} s" if value < _LONG else f"{value:.0f} s"
+    return f"{round(value * 1000, 2):.3g} ms"
 
 
 def name(row: UnitReport) -> str:

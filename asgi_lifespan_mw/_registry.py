@@ -1,4 +1,4 @@
-"""The decorators: a collection of hooks in the order of their registration."""
+"""What is registered: `Hooks`, a collection in its order, and `HookRegistry`, the decorators that fill it."""
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager

@@ -40,7 +40,7 @@ class Run:
         reason_against_root: why the app is sent no lifespan; empty if it is.
         is_refused: whether the app turned the lifespan away, and nothing else was to be run.
         refusal: the exception with which it did; None if it just returned.
-        times: when the start and the stop of the whole began and ended.
+        times: when the whole came to "start", "started", "stop" and "stopped"; what it did not come to is not there.
     """
 
     def __init__(

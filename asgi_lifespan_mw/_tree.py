@@ -7,7 +7,7 @@ add mounts.
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
-from typing import Any, cast, final
+from typing import Any, TypeAlias, cast, final
 
 from ._app import is_a
 from ._claims import Claim, Reading
@@ -20,8 +20,10 @@ from ._state import Isolated, Realm
 from ._types import ASGIApp, Scope, State
 from ._unit import Unit
 
-_running: ContextVar[dict[int, tuple[object, "Tree"]] | None] = ContextVar("asgi_lifespan_mw_running", default=None)
-"""The apps that run already, or are to be left alone, and whose doing it is.
+_Known: TypeAlias = dict[int, tuple[object, "Tree", object]]
+
+_running: ContextVar[_Known | None] = ContextVar("asgi_lifespan_mw_running", default=None)
+"""The apps that run already, or are to be left alone, by whose doing, and a mark of what was taken up with each.
 
 A `LifespanMiddleware` may be mounted in another one, and a ``Lifespan(mounts="auto")`` may be the lifespan of an app
 inside: each finds mounts. They know of each other by this, which runs hand on as they nest.
@@ -38,7 +40,6 @@ class Node:
         realm: what the requests to it see.
         given: the state that it was given.
         state: the dict in which it was given. It may be the realm's own.
-        noted: which of the aliases were not known to run before.
         readings: what was read of the lifespans around it.
         found: what is nested in it, in the order in which it was found.
         around: the apps that it is nested in, from the inside out.
@@ -51,7 +52,6 @@ class Node:
     realm: Realm
     given: State
     state: State
-    noted: list[object]
     readings: list[Reading]
     found: "list[Node | LeftOut]"
     around: "tuple[Node, ...]" = ()
@@ -94,10 +94,11 @@ class Tree:
         self._isolated: list[tuple[Isolated, State, State, State]] = []
         self._excluded = {id(thing): thing for app in settings.exclude for thing in Identity(app).aliases}
         around = _running.get()
-        self._running: dict[int, tuple[object, Tree]] = {} if around is None else around
+        self._running: _Known = {} if around is None else around
         self._note(self._excluded.values())
         root = Identity(app)
-        self.root = Node(root, realm, dict(realm.state), realm.state, self._note(root.aliases), [], [])
+        self._note(root.aliases)
+        self.root = Node(root, realm, dict(realm.state), realm.state, [], [])
         self._started: set[int] = set()
 
     def share(self, context: Context) -> None:
@@ -106,7 +107,7 @@ class Tree:
 
     def leave(self) -> None:
         """Forget the run: its apps may be run again, and requests see nothing more of it."""
-        for key, (_, tree) in list(self._running.items()):
+        for key, (_, tree, _) in list(self._running.items()):
             if tree is self:
                 del self._running[key]
         for isolated, _, _, own in self._isolated:
@@ -118,12 +119,12 @@ class Tree:
             own.update((key, value) for key, value in state.items() if given.get(key) is not value)
             isolated.states.append(own)
 
-    def _note(self, apps: Iterable[object]) -> list[object]:
-        """Take up apps; return those that were not known."""
-        new = [app for app in apps if id(app) not in self._running]
-        for app in new:
-            self._running[id(app)] = (app, self)  # held, so that no other object gets its identity
-        return new
+    def _note(self, apps: Iterable[object]) -> None:
+        """Take up the apps that are not known yet, which run together."""
+        together = object()
+        for app in apps:
+            # Held, so that no other object gets its identity.
+            self._running.setdefault(id(app), (app, self, together))
 
     def read(self, lifespans: Iterable[object]) -> None:
         """Take hooks into account, which may run an app by hand."""
@@ -153,9 +154,12 @@ class Tree:
             self._started.update(map(id, node.nested.aliases))
             node.added = node.realm.add(node.nested.label, node.given, node.state, is_mount=node is not self.root)
             return
-        # What is inside never got the lifespan, and may be asked itself.
-        for thing in node.noted:
-            if thing is not node.nested.app:
+        # What is inside never got the lifespan, and may be asked itself, though a run around this one took it up. What
+        # runs in another way, or is to be left alone, was not taken up together with the app.
+        unknown = (None, None, None)
+        _, _, together = self._running.get(id(node.nested.app), unknown)
+        for thing in node.nested.aliases:
+            if thing is not node.nested.app and self._running.get(id(thing), unknown)[2] is together:
                 self._running.pop(id(thing), None)
                 self._started.discard(id(thing))
         if node is not self.root:
@@ -234,7 +238,8 @@ class Tree:
             realm = Realm(state)
             self._isolated.append((isolated, given, state, {}))
         self._started.update(map(id, nested.aliases))
-        return Node(nested, realm, given, state, self._note(nested.aliases), readings, [], (parent, *parent.around))
+        self._note(nested.aliases)
+        return Node(nested, realm, given, state, readings, [], (parent, *parent.around))
 
     def _scope_of(self, node: Node) -> Scope:
         scope: Scope = {"asgi": {"version": "3.0", "spec_version": "2.0"}, **self._scope, "state": node.state}

@@ -1,3 +1,4 @@
+import argparse
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from asgi_lifespan_mw import LifespanError, Report, UnitReport
-from asgi_lifespan_mw._cli import _Screen, _told, main
+from asgi_lifespan_mw._cli import _Screen, _summary, _told, main
 from asgi_lifespan_mw._pictures import as_ascii, as_json, as_svg, as_trace, seconds, tree
 from tests.terminal import PATIENCE, Terminal
 
@@ -509,7 +510,7 @@ def test_ctrl_c_during_the_import_ends_it(tmp_path: Path) -> None:
         terminal.until(lambda: "importing" in terminal.text)
         terminal.press("\x03")
         assert terminal.ended() == 130
-        assert "interrupted while importing the app" in terminal.text
+        assert "interrupted" in terminal.text
         assert "Traceback" not in terminal.text
 
 
@@ -602,6 +603,26 @@ def test_the_failure_of_the_startup_is_told_before_that_of_the_clean_up(raised: 
         UnitReport("b", "mount", outcome="failed", reason="startup failed in b"),
     )
     assert _told(Report(units=units), raised) == told
+
+
+def test_a_report_without_a_start_has_no_slowest() -> None:
+    """What is excluded, or can't be looked at, took no time to start."""
+    options = argparse.Namespace(command="check")
+    units = (UnitReport("app", "app", outcome="left out"),)
+    assert _summary(Report(units=units, start_seconds=0.1, stop_seconds=0.2), options) == (
+        "started in 100 ms, stopped in 200 ms"
+    )
+    assert _summary(Report(stop_seconds=0.2), options) == "did not start, cleaned up in 200 ms"
+
+
+def test_an_import_error_whose_name_is_no_text_is_told_as_it_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Any exception may have a `name`."""
+    (tmp_path / "oddly.py").write_text("class Odd(Exception):\n    name = 5\n\nraise Odd('as it is')\n")
+    ran = Ran(capsys, "check", "oddly:app", "--app-dir", str(tmp_path))
+    assert ran.status == 2
+    assert "Odd: as it is" in ran.err
 
 
 # --- the pictures ---

@@ -25,7 +25,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
-from asgi_lifespan_mw import Isolated, Lifespan, LifespanMiddleware, LifespanTimeout
+from asgi_lifespan_mw import Isolated, Lifespan, LifespanManager, LifespanMiddleware, LifespanTimeout
 from asgi_lifespan_mw._containers import Sent
 from asgi_lifespan_mw._mounts import Identity, look_inside
 from asgi_lifespan_mw._types import ASGIApp
@@ -1283,3 +1283,27 @@ async def test_a_wrapped_app_that_cannot_be_looked_at_is_answered_for() -> None:
         await server.run(LifespanMiddleware(Interrupted()))
     assert server.answers == ["startup.failed"]
     assert "KeyboardInterrupt" in server.sent[0]["message"]
+
+
+def mounted(app: ASGIApp) -> Starlette:
+    """An app that has it mounted."""
+    return Starlette(routes=[Mount("/x", app)])
+
+
+NESTED: dict[str, Callable[[ASGIApp], LifespanMiddleware]] = {
+    "once": LifespanMiddleware,
+    "twice": lambda inner: LifespanMiddleware(LifespanMiddleware(inner)),
+    "mounted": lambda inner: LifespanMiddleware(mounted(LifespanMiddleware(inner))),
+    "mounted, twice": lambda inner: LifespanMiddleware(mounted(LifespanMiddleware(LifespanMiddleware(inner)))),
+}
+
+
+@pytest.mark.parametrize("nest", [*NESTED])
+async def test_what_is_behind_a_refusal_is_started_in_nested_runs_too(nest: str) -> None:
+    """The run around took up what the refusing wrapper holds; when that refuses, it is started, and once."""
+    log: list[str] = []
+    app = NESTED[nest](TurnsLifespanAway(recorded(log, "sub")))
+    await lived(app)
+    async with LifespanManager(app):
+        pass
+    assert log == ["start sub", "stop sub"] * 2
