@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._check import Finding, check_lifespan
-    from ._containers import register_container
-    from ._errors import (
+    from ._conformance import Finding, check_lifespan
+    from ._apps.containers import register_container
+    from ._exceptions import (
         LifespanError,
         LifespanNotSupported,
         LifespanTimeout,
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from ._lifespan import Lifespan
     from ._manager import LifespanManager
     from ._middleware import LifespanMiddleware
-    from ._report import Report, UnitReport
-    from ._state import Isolated
-    from ._threaded import threaded
+    from ._reporting.report import Report, UnitReport
+    from ._apps.state import Isolated
+    from ._hooks.threaded import threaded
 
 __version__ = "0.1.0"
 
@@ -54,23 +54,23 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "_check": ["check_lifespan", "Finding"],
-    "_containers": ["register_container"],
+    "_apps.containers": ["register_container"],
+    "_apps.state": ["Isolated"],
+    "_conformance": ["check_lifespan", "Finding"],
+    "_hooks.threaded": ["threaded"],
     "_lifespan": ["Lifespan"],
     "_manager": ["LifespanManager"],
     "_middleware": ["LifespanMiddleware"],
-    "_report": ["Report", "UnitReport"],
-    "_state": ["Isolated"],
-    "_threaded": ["threaded"],
+    "_reporting.report": ["Report", "UnitReport"],
 }
-"""Where the public names are; all others are in `_errors`."""
+"""Where the public names are; all others are in `_exceptions`."""
 
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for: an app needs no `check_lifespan`, and a test suite no server."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room = next((room for room, names in _ROOMS.items() if name in names), "_errors")
+    room = next((room for room, names in _ROOMS.items() if name in names), "_exceptions")
     return globals().setdefault(name, getattr(import_module(f"{__name__}.{room}"), name))
 
 

@@ -10,13 +10,13 @@ from typing import Any, TypeVar, TypeVarTuple, final
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from ._app import checked_app, is_a, straight_through
-from ._errors import LifespanNotSupported
+from ._asgi import checked_app, is_a, straight_through
+from ._exceptions import LifespanNotSupported
 from ._lifespan import Lifespan
-from ._registry import hooks_of
+from ._hooks.decorators import hooks_of
 from ._run import Run
-from ._settings import Settings, checked_seconds
-from ._tasks import is_loop_gone
+from ._config import Settings, checked_seconds
+from ._units.backend import is_loop_gone
 from ._types import ASGIApp, Receive, Send, State
 
 T = TypeVar("T")

@@ -5,17 +5,17 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, final
 
-from ._account import account, combined, log_failure, log_failures
-from ._app import name_of
-from ._containers import Sent
-from ._hooks import Hook, Kind
-from ._report import Report, report_of
-from ._settings import Settings
-from ._state import Realm
-from ._tasks import is_cancellation, is_gone
-from ._tree import Node, Tree
-from ._unit import AROUND, Stage, Unit
-from ._units import UnitFailed, Units
+from ._reporting.failures import account, combined, log_failure, log_failures
+from ._asgi import name_of
+from ._apps.containers import Sent
+from ._hooks.hook import Hook, Kind
+from ._reporting.report import Report, report_of
+from ._config import Settings
+from ._apps.state import Realm
+from ._units.backend import is_cancellation, is_gone
+from ._apps.tree import Node, Tree
+from ._units.unit import AROUND, Stage, Unit
+from ._units.supervisor import UnitFailed, Units
 
 logger = logging.getLogger("asgi_lifespan_mw")
 

@@ -26,7 +26,7 @@ def seconds(make: Callable[[int], Any], mounts: int) -> float:
 
 def discovery(routes: int) -> float:
     """How long it takes to find the mounts among so many routes, with nothing started."""
-    from asgi_lifespan_mw._mounts import look_inside
+    from asgi_lifespan_mw._apps.discovery import look_inside
 
     app = subjects.with_mounts(routes).app
     began = time.perf_counter()

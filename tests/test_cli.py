@@ -14,8 +14,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from asgi_lifespan_mw import LifespanError, Report, UnitReport
-from asgi_lifespan_mw._cli import _Screen, _summary, _told, main
-from asgi_lifespan_mw._pictures import as_ascii, as_json, as_svg, as_trace, seconds, tree
+from asgi_lifespan_mw._cli.main import _Screen, _summary, _told, main
+from asgi_lifespan_mw._cli.render import as_ascii, as_json, as_svg, as_trace, seconds, tree
 from tests.terminal import PATIENCE, Terminal
 
 BACKENDS = ["asyncio", "trio", "uvloop"]
@@ -206,7 +206,7 @@ def test_a_slow_unit_is_named_with_its_place(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The warning of the log comes as it is given: what hangs may never end."""
-    from asgi_lifespan_mw import _units
+    from asgi_lifespan_mw._units import supervisor as _units
 
     monkeypatch.setattr(_units, "SLOW_AFTER", 0.02)
     ran = Ran(capsys, "check", f"{APPS}hanging", "--startup-timeout", "0.1")
@@ -337,7 +337,7 @@ def test_what_is_no_app_is_refused_with_what_to_do(
     assert ran.status == 2
     assert told in ran.err
     assert ran.out == ""
-    assert "_cli.py" not in ran.err
+    assert "_cli" not in ran.err
 
 
 @pytest.mark.parametrize(

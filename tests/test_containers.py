@@ -16,9 +16,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Host, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
-from asgi_lifespan_mw import Isolated, LifespanMiddleware, _containers, register_container
-from asgi_lifespan_mw._containers import Sent, full_name, row_of
-from asgi_lifespan_mw._mounts import Identity, look_inside
+from asgi_lifespan_mw import Isolated, LifespanMiddleware, register_container
+from asgi_lifespan_mw._apps import containers as _containers
+from asgi_lifespan_mw._apps.containers import Sent, full_name, row_of
+from asgi_lifespan_mw._apps.discovery import Identity, look_inside
 from asgi_lifespan_mw._types import ASGIApp
 from tests.usages import Records, lived, recorded, started_and_stopped
 

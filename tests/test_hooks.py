@@ -15,7 +15,7 @@ import anyio.lowlevel
 import pytest
 
 from asgi_lifespan_mw import Lifespan, LifespanMiddleware
-from asgi_lifespan_mw._registry import hooks_of
+from asgi_lifespan_mw._hooks.decorators import hooks_of
 from tests.server import RecordingServer
 
 APP = object()

@@ -26,7 +26,7 @@ from asgi_lifespan_mw import (
     ShutdownFailed,
     StartupFailed,
 )
-from asgi_lifespan_mw._protocol import EXPECTED, TABLE, Phase, Severity, Step
+from asgi_lifespan_mw._protocol.table import EXPECTED, TABLE, Phase, Severity, Step
 from asgi_lifespan_mw._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import VIRTUAL
 from tests.plans import Boom, CrashesOnDemand, Journal, fails_to_start, fails_to_stop, hangs_at_start, hangs_at_stop

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from asgi_lifespan_mw import LifespanMiddleware
 from asgi_lifespan_mw._run import Run
-from asgi_lifespan_mw._unit import Unit
-from asgi_lifespan_mw._units import Units
+from asgi_lifespan_mw._units.unit import Unit
+from asgi_lifespan_mw._units.supervisor import Units
 from tests.conftest import VIRTUAL
 from tests.model import __main__ as command
 from tests.model.behaviours import APPS, Behaviour

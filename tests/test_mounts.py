@@ -26,8 +26,8 @@ from starlette.routing import Host, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Isolated, Lifespan, LifespanManager, LifespanMiddleware, LifespanTimeout
-from asgi_lifespan_mw._containers import Sent
-from asgi_lifespan_mw._mounts import Identity, look_inside
+from asgi_lifespan_mw._apps.containers import Sent
+from asgi_lifespan_mw._apps.discovery import Identity, look_inside
 from asgi_lifespan_mw._types import ASGIApp
 from tests.conftest import VIRTUAL
 from tests.plans import Boom, fails_to_start, hangs_at_start

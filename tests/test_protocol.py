@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from asgi_lifespan_mw._protocol import EXPECTED, TABLE, Outcome, Phase, Rule, Severity, Step, advance, step_of
+from asgi_lifespan_mw._protocol.table import EXPECTED, TABLE, Outcome, Phase, Rule, Severity, Step, advance, step_of
 
 SENDS = {
     Step.COMPLETES_STARTUP,

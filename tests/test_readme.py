@@ -14,7 +14,7 @@ import pytest
 
 import asgi_lifespan_mw
 from asgi_lifespan_mw import LifespanManager
-from asgi_lifespan_mw._protocol import TABLE, Outcome, Phase, Rule, Severity, Step
+from asgi_lifespan_mw._protocol.table import TABLE, Outcome, Phase, Rule, Severity, Step
 from tests.servers import harness
 from tests.servers.units import UNITS
 

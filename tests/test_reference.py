@@ -33,7 +33,7 @@ from asgi_lifespan_mw import (
     register_container,
     threaded,
 )
-from asgi_lifespan_mw._registry import HookRegistry
+from asgi_lifespan_mw._hooks.decorators import HookRegistry
 from asgi_lifespan_mw._types import ASGIApp, Receive, Scope, Send
 from tests.plans import Boom, fails_to_start, fails_to_stop, hangs_at_start, hangs_at_stop
 from tests.server import RecordingServer

@@ -26,10 +26,10 @@ from asgi_lifespan_mw import (
     ShutdownFailed,
     StartupFailed,
 )
-from asgi_lifespan_mw._tasks import spawn
+from asgi_lifespan_mw._units.backend import spawn
 from asgi_lifespan_mw._types import Receive, Scope, Send
-from asgi_lifespan_mw._unit import Unit
-from asgi_lifespan_mw._units import UnitFailed, Units
+from asgi_lifespan_mw._units.unit import Unit
+from asgi_lifespan_mw._units.supervisor import UnitFailed, Units
 from tests.conftest import VIRTUAL
 from tests.plans import (
     Boom,
@@ -510,7 +510,7 @@ async def test_a_diagnosis_that_fails_does_no_harm(
     def fails(task: object) -> str:
         raise RuntimeError("working outside of request context")
 
-    monkeypatch.setattr("asgi_lifespan_mw._unit.where", fails)
+    monkeypatch.setattr("asgi_lifespan_mw._units.unit.where", fails)
     await run(LifespanMiddleware(Journal().app(), on_startup=[functools.partial(anyio.sleep, 15)]))
     assert "takes more than 10 s" in caplog.text
 
@@ -834,7 +834,7 @@ class TestNativeCancellation:
         def never_runs() -> None:
             raise AssertionError
 
-        monkeypatch.setattr("asgi_lifespan_mw._unit.spawn", spawn_cancelled)
+        monkeypatch.setattr("asgi_lifespan_mw._units.unit.spawn", spawn_cancelled)
         app = LifespanMiddleware(journal.app(), on_startup=[never_runs])
         _, error = await failing(app, StartupFailed)
         assert "hook 'never_runs'" in str(error)

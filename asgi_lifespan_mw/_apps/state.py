@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Mapping
 from typing import Any, final
 
-from ._app import checked_app, straight_through
-from ._errors import StateCollision
-from ._types import ASGIApp, Receive, Send, State
+from .._asgi import checked_app, straight_through
+from .._exceptions import StateCollision
+from .._types import ASGIApp, Receive, Send, State
 
 _ISOLATE = "rename it, or wrap the mounted app in Isolated(app), so that only its own requests see its {!r}"
 

@@ -12,9 +12,9 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any, cast, final
 
-from ._app import is_a
-from ._mounts import attributes_of
-from ._registry import HookRegistry, hooks_of
+from .._asgi import is_a
+from .discovery import attributes_of
+from .._hooks.decorators import HookRegistry, hooks_of
 
 RUNS_IT = frozenset({"lifespan_context", "lifespan"})
 """The attributes by which code runs an app's lifespan; code that names none of them only mounts the app."""

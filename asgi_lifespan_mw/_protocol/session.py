@@ -10,10 +10,10 @@ from typing import assert_never, final
 
 import anyio
 
-from ._errors import ProtocolViolation, ShutdownFailed, StartupFailed
-from ._protocol import EXPECTED, Outcome, Phase, Rule, Severity, Step, advance, entry_of, step_of
-from ._types import SHUTDOWN, STARTUP, ASGIApp, Scope
-from ._unit import Unit
+from .._exceptions import ProtocolViolation, ShutdownFailed, StartupFailed
+from .table import EXPECTED, Outcome, Phase, Rule, Severity, Step, advance, entry_of, step_of
+from .._types import SHUTDOWN, STARTUP, ASGIApp, Scope
+from .._units.unit import Unit
 
 logger = logging.getLogger("asgi_lifespan_mw")
 

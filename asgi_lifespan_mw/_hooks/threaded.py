@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import anyio
 from anyio import to_thread
 
-from ._hooks import bare, described
+from .hook import bare, described
 
 P = ParamSpec("P")
 T = TypeVar("T")

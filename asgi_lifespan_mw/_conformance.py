@@ -9,16 +9,16 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast, final
 import anyio
 import anyio.lowlevel
 
-from ._account import deed
-from ._app import checked_app, name_of
-from ._errors import LifespanError, LifespanTimeout, ProtocolViolation
-from ._protocol import Phase, Severity
-from ._session import Session, on_departure
-from ._settings import checked_seconds
-from ._tasks import CANCELLED_GRACE, current_asyncio_task, is_gone
+from ._reporting.failures import deed
+from ._asgi import checked_app, name_of
+from ._exceptions import LifespanError, LifespanTimeout, ProtocolViolation
+from ._protocol.table import Phase, Severity
+from ._protocol.session import Session, on_departure
+from ._config import checked_seconds
+from ._units.backend import CANCELLED_GRACE, current_asyncio_task, is_gone
 from ._types import ASGIApp, Receive, Scope, Send, State
-from ._unit import Unit
-from ._units import UnitFailed, Units
+from ._units.unit import Unit
+from ._units.supervisor import UnitFailed, Units
 
 _Word: TypeAlias = Literal["note", "warning", "violation"]
 

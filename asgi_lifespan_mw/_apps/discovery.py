@@ -14,8 +14,8 @@ from operator import attrgetter
 from types import MethodType
 from typing import Any, cast, final
 
-from ._app import is_a, name_of
-from ._containers import NO_APP, UNASKED, UNKNOWN, Kind, Row, Sent, Way, full_name, logger, row_of
+from .._asgi import is_a, name_of
+from .containers import NO_APP, UNASKED, UNKNOWN, Kind, Row, Sent, Way, full_name, logger, row_of
 
 MOST_WRAPPERS = 100
 """An app that is wrapped more often makes its ``.app`` anew whenever it is looked at."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, final
 
 import anyio
 
-from ._tasks import CANCELLED_GRACE, asyncios_cancellation, current_asyncio_task, one_turn, was_spared
-from ._unit import Stage, Unit, finish
+from .backend import CANCELLED_GRACE, asyncios_cancellation, current_asyncio_task, one_turn, was_spared
+from .unit import Stage, Unit, finish
 
 if TYPE_CHECKING:
     import asyncio

@@ -22,17 +22,17 @@ from typing import Any, TextIO, cast, final
 
 import anyio
 
-from ._account import CAUSE_FIRST, users_traceback
-from ._app import checked_app
-from ._errors import LifespanError
-from ._lifespan import Lifespan
-from ._middleware import LifespanMiddleware, new_run
-from ._mounts import Identity, attributes_of
-from ._pictures import as_ascii, as_json, as_svg, as_trace, in_colors, name, seconds, tree
-from ._registry import hooks_of
-from ._report import Report
-from ._run import Run
-from ._settings import checked_seconds
+from .._reporting.failures import CAUSE_FIRST, users_traceback
+from .._asgi import checked_app
+from .._exceptions import LifespanError
+from .._lifespan import Lifespan
+from .._middleware import LifespanMiddleware, new_run
+from .._apps.discovery import Identity, attributes_of
+from .render import as_ascii, as_json, as_svg, as_trace, in_colors, name, seconds, tree
+from .._hooks.decorators import hooks_of
+from .._reporting.report import Report
+from .._run import Run
+from .._config import checked_seconds
 
 OK, FAILED, BAD_USAGE, FINDINGS, INTERRUPTED = 0, 1, 2, 3, 130
 NEVER_STARTED = "never started: its parent keeps the lifespan to itself"
@@ -270,7 +270,7 @@ def _listen(*, is_live: bool) -> list[str]:
     def gather(record: logging.LogRecord) -> bool:
         if record.levelno == logging.WARNING:
             warnings.append(record.getMessage())
-        if record.module in (["_units"] if is_live else ["_unit", "_units"]):
+        if record.module in (["supervisor"] if is_live else ["unit", "supervisor"]):
             print(record.getMessage(), file=sys.stderr)
         return False  # it goes nowhere else, and what fails is told at the end
 

@@ -9,16 +9,16 @@ from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast, final
 
-from ._app import is_a
-from ._claims import Claim, Reading
-from ._containers import ROUTER, STARLETTE, Sent, logger
-from ._mounts import MOST_WRAPPERS, Identity, Nested, all_nested, look_inside
-from ._protocol import Phase
-from ._session import Session
-from ._settings import Settings
-from ._state import Isolated, Realm
-from ._types import ASGIApp, Scope, State
-from ._unit import Unit
+from .._asgi import is_a
+from .references import Claim, Reading
+from .containers import ROUTER, STARLETTE, Sent, logger
+from .discovery import MOST_WRAPPERS, Identity, Nested, all_nested, look_inside
+from .._protocol.table import Phase
+from .._protocol.session import Session
+from .._config import Settings
+from .state import Isolated, Realm
+from .._types import ASGIApp, Scope, State
+from .._units.unit import Unit
 
 _Known: TypeAlias = dict[int, tuple[object, "Tree", object]]
 

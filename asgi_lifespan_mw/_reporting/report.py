@@ -4,12 +4,12 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
-from ._account import headline
-from ._tree import LeftOut, Node
-from ._unit import Stage, Unit
+from .failures import headline
+from .._apps.tree import LeftOut, Node
+from .._units.unit import Stage, Unit
 
 if TYPE_CHECKING:
-    from ._run import Run
+    from .._run import Run
 
 Kind: TypeAlias = Literal["hook", "app", "mount"]
 Outcome: TypeAlias = Literal[

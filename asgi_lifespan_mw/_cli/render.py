@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from ._report import Report, UnitReport
+from .._reporting.report import Report, UnitReport
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,15 +7,15 @@ import traceback
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
-from ._errors import LifespanError, LifespanTimeout, ProtocolViolation, ShutdownFailed, StartupFailed
-from ._unit import Stage, Unit
+from .._exceptions import LifespanError, LifespanTimeout, ProtocolViolation, ShutdownFailed, StartupFailed
+from .._units.unit import Stage, Unit
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
 CAUSE_FIRST = "the cause first"
 """What the message of a group of ours ends with."""
 
-_NOT_THE_USERS = (os.path.dirname(__file__) + os.sep, os.sep + "contextlib.py")  # noqa: PTH120 - parts of file names
+_NOT_THE_USERS = (os.path.dirname(os.path.dirname(__file__)) + os.sep, os.sep + "contextlib.py")  # noqa: PTH120 - parts of file names
 _IMPORTING = (*_NOT_THE_USERS, "<frozen importlib", os.sep + "importlib" + os.sep)
 _INSTALLED = (*_IMPORTING, "site-packages", "dist-packages", os.path.dirname(os.__file__) + os.sep)  # noqa: PTH120
 _DEEDS = {Stage.STARTING: "startup failed", Stage.STARTED: "crash"}

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Final, final
 
 import anyio
 
-from ._errors import LifespanTimeout, ShutdownFailed, StartupFailed
-from ._tasks import CANCELLED_GRACE, asyncios_cancellation, is_cancellation, is_loop_gone, spare_current_task, spawn
-from ._types import State
-from ._where import where
+from .._exceptions import LifespanTimeout, ShutdownFailed, StartupFailed
+from .backend import CANCELLED_GRACE, asyncios_cancellation, is_cancellation, is_loop_gone, spare_current_task, spawn
+from .._types import State
+from .location import where
 
 if TYPE_CHECKING:
-    from ._run import Run
-    from ._units import Units
+    from .._run import Run
+    from .supervisor import Units
 
 logger = logging.getLogger("asgi_lifespan_mw")
 

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, cast, final
 
 import anyio
 
-from ._unit import Unit
+from .._units.unit import Unit
 
 logger = logging.getLogger("asgi_lifespan_mw")
 

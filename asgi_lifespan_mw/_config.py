@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast, final
 
-from ._app import checked_app
+from ._asgi import checked_app
 from ._types import ASGIApp
 
 Mounts: TypeAlias = Literal["auto", "off"] | tuple[ASGIApp, ...]

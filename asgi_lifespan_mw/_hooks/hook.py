@@ -21,9 +21,9 @@ from enum import Enum
 from types import CodeType, FunctionType, MethodType, TracebackType
 from typing import Any, TypeAlias, cast, final
 
-from ._settings import checked_seconds
-from ._types import State
-from ._where import short
+from .._config import checked_seconds
+from .._types import State
+from .._units.location import short
 
 HookFunction: TypeAlias = Callable[[], Any] | Callable[[Any], Any]
 """What is registered: it takes the app or nothing."""

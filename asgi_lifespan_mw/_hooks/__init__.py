@@ -1,0 +1,1 @@
+"""What the user registers, and how each hook is called. Nothing here runs a task."""

@@ -1,0 +1,1 @@
+"""The lifespan conversation with one app: the table that decides, and the session that follows it."""
