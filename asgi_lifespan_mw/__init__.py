@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._conformance import Finding, check_lifespan
     from ._apps.containers import register_container
+    from ._apps.state import Isolated
+    from ._conformance import Finding, check_lifespan
     from ._exceptions import (
         LifespanError,
         LifespanNotSupported,
@@ -20,12 +21,11 @@ if TYPE_CHECKING:
         StartupFailed,
         StateCollision,
     )
+    from ._hooks.threaded import threaded
     from ._lifespan import Lifespan
     from ._manager import LifespanManager
     from ._middleware import LifespanMiddleware
     from ._reporting.report import Report, UnitReport
-    from ._apps.state import Isolated
-    from ._hooks.threaded import threaded
 
 __version__ = "0.1.0"
 

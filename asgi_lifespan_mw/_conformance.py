@@ -9,16 +9,16 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast, final
 import anyio
 import anyio.lowlevel
 
-from ._reporting.failures import deed
 from ._asgi import checked_app, name_of
-from ._exceptions import LifespanError, LifespanTimeout, ProtocolViolation
-from ._protocol.table import Phase, Severity
-from ._protocol.session import Session, on_departure
 from ._config import checked_seconds
-from ._units.backend import CANCELLED_GRACE, current_asyncio_task, is_gone
+from ._exceptions import LifespanError, LifespanTimeout, ProtocolViolation
+from ._protocol.session import Session, on_departure
+from ._protocol.table import Phase, Severity
+from ._reporting.failures import deed
 from ._types import ASGIApp, Receive, Scope, Send, State
-from ._units.unit import Unit
+from ._units.backend import CANCELLED_GRACE, current_asyncio_task, is_gone
 from ._units.supervisor import UnitFailed, Units
+from ._units.unit import Unit
 
 _Word: TypeAlias = Literal["note", "warning", "violation"]
 

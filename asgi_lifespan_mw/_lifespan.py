@@ -4,12 +4,12 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, final
 
-from ._hooks.hook import HookFunction, Kind
-from ._hooks.decorators import ContextFunction, HookRegistry
-from ._run import Run
 from ._config import Settings, checked_apps, checked_mounts
-from ._units.backend import is_gone
+from ._hooks.decorators import ContextFunction, HookRegistry
+from ._hooks.hook import HookFunction, Kind
+from ._run import Run
 from ._types import ASGIApp, State
+from ._units.backend import is_gone
 
 
 @final

@@ -5,19 +5,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, cast, final
 
+from ._apps.discovery import is_nested
 from ._asgi import checked_app, straight_through
-from ._reporting.crash import CrashPolicy, OnCrash, checked_on_crash, terminate
+from ._config import Settings, checked_apps, checked_mounts, checked_seconds
 from ._exceptions import ProtocolViolation
+from ._hooks.decorators import ContextFunction, HookRegistry
 from ._hooks.hook import HookFunction, Kind
 from ._lifespan import Lifespan
-from ._apps.discovery import is_nested
 from ._protocol.table import Phase
-from ._hooks.decorators import ContextFunction, HookRegistry
+from ._reporting.crash import CrashPolicy, OnCrash, checked_on_crash, terminate
 from ._reporting.report import Report
 from ._run import Run
-from ._config import Settings, checked_apps, checked_mounts, checked_seconds
-from ._units.backend import is_cancellation, is_gone
 from ._types import ASGIApp, Receive, Scope, Send, State
+from ._units.backend import is_cancellation, is_gone
 from ._units.unit import Unit
 
 LifespanArgument: TypeAlias = Lifespan | ContextFunction

@@ -5,17 +5,17 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, final
 
-from ._reporting.failures import account, combined, log_failure, log_failures
-from ._asgi import name_of
 from ._apps.containers import Sent
-from ._hooks.hook import Hook, Kind
-from ._reporting.report import Report, report_of
-from ._config import Settings
 from ._apps.state import Realm
-from ._units.backend import is_cancellation, is_gone
 from ._apps.tree import Node, Tree
-from ._units.unit import AROUND, Stage, Unit
+from ._asgi import name_of
+from ._config import Settings
+from ._hooks.hook import Hook, Kind
+from ._reporting.failures import account, combined, log_failure, log_failures
+from ._reporting.report import Report, report_of
+from ._units.backend import is_cancellation, is_gone
 from ._units.supervisor import UnitFailed, Units
+from ._units.unit import AROUND, Stage, Unit
 
 logger = logging.getLogger("asgi_lifespan_mw")
 

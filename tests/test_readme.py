@@ -103,8 +103,6 @@ BLOCKS = [
     ("What it is for", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
     ("Know what failed", "text", "test_log.py::test_the_failure_in_the_readme_is_that_of_a_run"),
     ("The log", "text", "test_log.py::test_the_lines_in_the_readme_are_those_of_a_run"),
-    ("The modules", "text", "test_reference.py::test_the_diagram_has_every_module_and_arrows_run_one_way"),
-    ("The life of a run", "text", "test_reference.py::test_the_picture_of_a_run_names_what_is_there"),
     ("Contributing", "sh", "../.ci/run::setup"),
     ("The loop of tests", "sh", "../.ci/run::loop"),
     ("Make a release", "sh", "../.ci/run::build"),
@@ -254,7 +252,7 @@ def test_the_chapters_are_in_the_order_of_a_manual() -> None:
     """From what is promised to how it is made."""
     prose = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
     chapters = ["What it is for", "Guarantees", "Tasks", "Moving here", "Reference", "The log", "Limits"]
-    chapters += ["Performance", "FAQ", "How it works inside", "Contributing", "License"]
+    chapters += ["Performance", "FAQ", "Contributing", "License"]
     assert re.findall(r"^## (.*)$", prose, re.MULTILINE) == chapters
 
 
@@ -277,28 +275,34 @@ def test_each_extra_that_is_installed_exists() -> None:
 SHOWN_BY = {
     "Whole": [
         "servers/test_inside.py::test_everything_is_started_and_stopped_once_in_order",
-        "test_mounts.py::test_an_app_mounted_under_several_names_is_started_once",
-        "test_exactly_once.py::test_an_app_whose_own_lifespan_its_parent_runs_is_not_started_again",
+        "discovery/test_discovery.py::test_an_app_mounted_under_several_names_is_started_once",
+        "discovery/test_exactly_once.py::test_an_app_whose_own_lifespan_its_parent_runs_is_not_started_again",
     ],
     "In order": [
         "servers/test_signals.py::test_a_signal_stops_everything_once_in_reverse_order",
-        "test_mounts.py::test_mounts_start_in_route_order_each_parent_before_its_children",
-        "test_units.py::test_units_start_in_order_and_stop_in_reverse",
+        "discovery/test_discovery.py::test_mounts_start_in_route_order_each_parent_before_its_children",
+        "units/test_supervisor.py::test_units_start_in_order_and_stop_in_reverse",
     ],
-    "One answer": ["test_model.py::test_every_plan", "test_units.py::test_a_failure_is_announced_after_the_clean_up"],
+    "One answer": [
+        "model/test_model.py::test_every_plan",
+        "units/test_supervisor.py::test_a_failure_is_announced_after_the_clean_up",
+    ],
+        "model/test_model.py::test_every_plan",
+        "units/test_supervisor.py::test_a_failure_is_announced_after_the_clean_up",
+    ],
     "Plain failure": [
         "servers/test_faults.py::test_a_part_that_does_not_start_keeps_the_server_from_serving",
         "test_middleware.py::test_a_failed_hook_is_named_with_file_line_and_traceback",
-        "test_units.py::test_errors_of_the_clean_up_come_after_the_cause",
+        "units/test_supervisor.py::test_errors_of_the_clean_up_come_after_the_cause",
     ],
     "No hang in silence": [
-        "test_units.py::test_a_slow_unit_is_named_in_the_log",
-        "test_units.py::test_the_startup_timeout_names_the_unit",
-        "test_units.py::test_the_timeout_of_one_hook_is_its_own",
+        "units/test_supervisor.py::test_a_slow_unit_is_named_in_the_log",
+        "units/test_supervisor.py::test_the_startup_timeout_names_the_unit",
+        "units/test_supervisor.py::test_the_timeout_of_one_hook_is_its_own",
     ],
     "Cancellation": [
         "servers/test_signals.py::test_a_cancellation_in_place_of_a_shutdown_stops_all_in_order",
-        "test_units.py::test_a_cancellation_is_followed_by_a_bounded_stop",
+        "units/test_supervisor.py::test_a_cancellation_is_followed_by_a_bounded_stop",
     ],
     "Straight through": [
         "test_middleware.py::test_a_request_gets_the_apps_own_awaitable",
@@ -306,8 +310,8 @@ SHOWN_BY = {
     ],
     "Never worse": [
         "servers/test_without_lifespan.py::test_a_server_without_lifespan_serves_all_the_same",
-        "test_session.py::test_an_app_that_raises_before_it_receives_is_unsupported",
-        "test_state.py::test_a_scope_may_lack_state_and_asgi",
+        "protocol/test_session.py::test_an_app_that_raises_before_it_receives_is_unsupported",
+        "discovery/test_state.py::test_a_scope_may_lack_state_and_asgi",
     ],
 }
 """Where to look for a proof of each guarantee, among others."""

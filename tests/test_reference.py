@@ -1,6 +1,5 @@
 """The README's reference and picture of the modules, which are the code's; docstrings, with examples that run."""
 
-import ast
 import builtins
 import doctest
 import functools
@@ -11,7 +10,6 @@ import pydoc
 import re
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -28,7 +26,6 @@ from asgi_lifespan_mw import (
     LifespanMiddleware,
     Report,
     UnitReport,
-    _run,
     check_lifespan,
     register_container,
     threaded,
@@ -344,55 +341,3 @@ def test_help_begins_with_what_the_package_is() -> None:
 
 
 # --- how it works inside ---
-
-
-def test_the_diagram_has_every_module_and_arrows_run_one_way() -> None:
-    """A module imports what is below it in its column, right of it, or in a lower box; types alone are no matter."""
-    text = README.partition("<!-- diagram: modules -->")[2].partition("<!-- end -->")[0].splitlines()
-    (columns,) = [at for at, line in enumerate(text) if "which apps" in line]
-    (end,) = [at for at, line in enumerate(text) if "└" in line]
-    starts = [word.start() for word in re.finditer(r"\S+( \S+)*", text[columns])]
-    places: dict[str, tuple[int, int, int, int]] = {}
-    for at, line in enumerate(text):
-        for word in re.finditer(r"(?<!\S)_\w+", line):
-            box = (at > columns) + (at > end)
-            column = sum(start <= word.start() for start in starts) if box == 1 else 0
-            assert word[0] not in places
-            places[word[0]] = (box, column, at, word.start())
-    files = {file.stem: file for file in Path(asgi_lifespan_mw.__path__[0]).glob("*.py")}
-    assert set(places) == set(files)
-    for name, file in files.items():
-        for imported in imports(ast.parse(file.read_text(encoding="utf-8"))):
-            assert places[name] < places[imported], f"{name} imports {imported}"
-
-
-def test_the_picture_of_a_run_names_what_is_there() -> None:
-    """The modules above its lines, the messages without their prefix, and the methods that one calls of another."""
-    _, _, chapter = README.partition("\n### The life of a run\n")
-    picture = chapter.split("```")[1]
-    package = Path(asgi_lifespan_mw.__path__[0])
-    assert re.findall(r"\b_\w+", picture) == ["_middleware", "_run", "_session"]
-    assert all((package / f"{name}.py").exists() for name in re.findall(r"\b_\w+", picture))
-    assert re.findall(r"\b(\w+)\(\)", picture) == ["start", "stop"]
-    assert all(hasattr(_run.Run, name) for name in ("start", "stop"))
-    assert "`Run`" in chapter
-
-
-def test_each_module_that_the_chapter_speaks_of_is_there() -> None:
-    """One that is merged with another takes its sentences along."""
-    (chapter,) = re.findall(r"^## How it works inside\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
-    told = set(re.findall(r"`(_\w+)`", chapter))
-    assert told
-    assert told <= {file.stem for file in Path(asgi_lifespan_mw.__path__[0]).glob("*.py")}
-
-
-def imports(module: ast.Module) -> set[str]:
-    """The modules of the package that one imports when it runs."""
-    for_types = {
-        id(inner)
-        for node in ast.walk(module)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    froms = [node for node in ast.walk(module) if isinstance(node, ast.ImportFrom) and id(node) not in for_types]
-    return {node.module for node in froms if node.level == 1 and node.module}

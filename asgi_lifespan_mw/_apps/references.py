@@ -13,8 +13,8 @@ from enum import Enum
 from typing import Any, cast, final
 
 from .._asgi import is_a
-from .discovery import attributes_of
 from .._hooks.decorators import HookRegistry, hooks_of
+from .discovery import attributes_of
 
 RUNS_IT = frozenset({"lifespan_context", "lifespan"})
 """The attributes by which code runs an app's lifespan; code that names none of them only mounts the app."""

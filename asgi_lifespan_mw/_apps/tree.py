@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast, final
 
 from .._asgi import is_a
-from .references import Claim, Reading
-from .containers import ROUTER, STARLETTE, Sent, logger
-from .discovery import MOST_WRAPPERS, Identity, Nested, all_nested, look_inside
-from .._protocol.table import Phase
-from .._protocol.session import Session
 from .._config import Settings
-from .state import Isolated, Realm
+from .._protocol.session import Session
+from .._protocol.table import Phase
 from .._types import ASGIApp, Scope, State
 from .._units.unit import Unit
+from .containers import ROUTER, STARLETTE, Sent, logger
+from .discovery import MOST_WRAPPERS, Identity, Nested, all_nested, look_inside
+from .references import Claim, Reading
+from .state import Isolated, Realm
 
 _Known: TypeAlias = dict[int, tuple[object, "Tree", object]]
 

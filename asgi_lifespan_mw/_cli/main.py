@@ -22,17 +22,17 @@ from typing import Any, TextIO, cast, final
 
 import anyio
 
-from .._reporting.failures import CAUSE_FIRST, users_traceback
+from .._apps.discovery import Identity, attributes_of
 from .._asgi import checked_app
+from .._config import checked_seconds
 from .._exceptions import LifespanError
+from .._hooks.decorators import hooks_of
 from .._lifespan import Lifespan
 from .._middleware import LifespanMiddleware, new_run
-from .._apps.discovery import Identity, attributes_of
-from .render import as_ascii, as_json, as_svg, as_trace, in_colors, name, seconds, tree
-from .._hooks.decorators import hooks_of
+from .._reporting.failures import CAUSE_FIRST, users_traceback
 from .._reporting.report import Report
 from .._run import Run
-from .._config import checked_seconds
+from .render import as_ascii, as_json, as_svg, as_trace, in_colors, name, seconds, tree
 
 OK, FAILED, BAD_USAGE, FINDINGS, INTERRUPTED = 0, 1, 2, 3, 130
 NEVER_STARTED = "never started: its parent keeps the lifespan to itself"

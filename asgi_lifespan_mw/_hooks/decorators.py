@@ -5,9 +5,9 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, Exit
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, cast, final, overload
 from weakref import WeakSet
 
-from .hook import Hook, HookFunction, Kind, make_hook
 from .._config import Mounts
 from .._types import ASGIApp
+from .hook import Hook, HookFunction, Kind, make_hook
 
 Yielded: TypeAlias = Mapping[str, Any] | None
 """What a context gives: lifespan state, or nothing."""

@@ -11,9 +11,9 @@ from typing import assert_never, final
 import anyio
 
 from .._exceptions import ProtocolViolation, ShutdownFailed, StartupFailed
-from .table import EXPECTED, Outcome, Phase, Rule, Severity, Step, advance, entry_of, step_of
 from .._types import SHUTDOWN, STARTUP, ASGIApp, Scope
 from .._units.unit import Unit
+from .table import EXPECTED, Outcome, Phase, Rule, Severity, Step, advance, entry_of, step_of
 
 logger = logging.getLogger("asgi_lifespan_mw")
 

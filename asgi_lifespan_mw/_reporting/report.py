@@ -4,9 +4,9 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
-from .failures import headline
 from .._apps.tree import LeftOut, Node
 from .._units.unit import Stage, Unit
+from .failures import headline
 
 if TYPE_CHECKING:
     from .._run import Run

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final, final
 import anyio
 
 from .._exceptions import LifespanTimeout, ShutdownFailed, StartupFailed
-from .backend import CANCELLED_GRACE, asyncios_cancellation, is_cancellation, is_loop_gone, spare_current_task, spawn
 from .._types import State
+from .backend import CANCELLED_GRACE, asyncios_cancellation, is_cancellation, is_loop_gone, spare_current_task, spawn
 from .location import where
 
 if TYPE_CHECKING:

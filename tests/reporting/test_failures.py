@@ -85,10 +85,10 @@ async def test_a_failure_is_told_with_unit_error_and_traceback() -> None:
     error, message = await told(LifespanMiddleware(TakesLifespan(), on_startup=[fails]))
     assert type(error) is OSError
     first, empty, traceback, *frames, last = message.splitlines()
-    assert re.fullmatch(r"startup failed in hook 'fails' \(tests.test_account\.py:\d+\): OSError: no such host", first)
+    assert re.fullmatch(r"startup failed in hook 'fails' \(tests.reporting.test_failures\.py:\d+\): OSError: no such host", first)
     assert empty == ""
     assert traceback == "Traceback (most recent call last):"
-    assert re.search(r'test_account\.py", line \d+, in fails$', frames[0])
+    assert re.search(r'test_failures\.py", line \d+, in fails$', frames[0])
     assert last == "OSError: no such host"
 
 
@@ -99,7 +99,7 @@ async def test_a_traceback_leaves_the_machinery_out(kind: Any) -> None:
     assert message.startswith("shutdown failed in hook 'fails_at_stop' (")
     files = re.findall(r'File "(.*?)"', message)
     assert len(files) == 2
-    assert {file.rpartition("/")[2] for file in files} == {"test_account.py"}
+    assert {file.rpartition("/")[2] for file in files} == {"test_failures.py"}
 
 
 async def test_an_error_of_ours_keeps_its_traceback() -> None:
@@ -213,7 +213,7 @@ async def test_a_package_error_that_a_hook_raises_is_told_by_the_hook() -> None:
     error, message = await told(LifespanMiddleware(TakesLifespan(), on_startup=[drives]))
     assert type(error) is StartupFailed
     assert error.unit == "app SendsFailed"
-    assert re.match(r"startup failed in hook 'drives' \(tests.test_account\.py:\d+\): ", message)
+    assert re.match(r"startup failed in hook 'drives' \(tests.reporting.test_failures\.py:\d+\): ", message)
     assert "no such host" in message.splitlines()[0]
 
 

@@ -26,10 +26,10 @@ from asgi_lifespan_mw import (
     ShutdownFailed,
     StartupFailed,
 )
-from asgi_lifespan_mw._units.backend import spawn
 from asgi_lifespan_mw._types import Receive, Scope, Send
-from asgi_lifespan_mw._units.unit import Unit
+from asgi_lifespan_mw._units.backend import spawn
 from asgi_lifespan_mw._units.supervisor import UnitFailed, Units
+from asgi_lifespan_mw._units.unit import Unit
 from tests.conftest import VIRTUAL
 from tests.plans import (
     Boom,
@@ -547,8 +547,8 @@ async def test_a_slow_unit_is_named_in_the_log(
     await run(LifespanMiddleware(Journal().app(), slow))
     texts = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [text.split(" takes more than ")[1].split(" s")[0] for text in texts] == ["10", "20", "40"]
-    assert all(text.startswith("startup of hook 'slow' (test_units.py:") for text in texts)
-    assert all(text.split(", at ")[1].startswith("test_units.py:") for text in texts)
+    assert all(text.startswith("startup of hook 'slow' (test_supervisor.py:") for text in texts)
+    assert all(text.split(", at ")[1].startswith("test_supervisor.py:") for text in texts)
 
 
 async def test_context_variables_are_seen_by_all_that_start_after() -> None:

@@ -16,7 +16,7 @@ import pytest
 from asgi_lifespan_mw import LifespanError, Report, UnitReport
 from asgi_lifespan_mw._cli.main import _Screen, _summary, _told, main
 from asgi_lifespan_mw._cli.render import as_ascii, as_json, as_svg, as_trace, seconds, tree
-from tests.terminal import PATIENCE, Terminal
+from tests.cli.terminal import PATIENCE, Terminal
 
 BACKENDS = ["asyncio", "trio", "uvloop"]
 APPS = "tests.apps.checked:"
@@ -252,7 +252,7 @@ def test_json_has_the_fields_that_the_readme_names(capsys: pytest.CaptureFixture
     """No more and no less; a field that is taken away makes a new version."""
     ran = Ran(capsys, "check", f"{APPS}wrapped", "--json")
     assert (ran.json["version"], ran.json["status"], ran.json["error"], ran.json["findings"]) == (1, 0, "", [])
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
     (table,) = re.findall(r"<!-- table: json -->\n(.*?)<!-- end -->", readme, re.DOTALL)
     fields = re.findall(r"^\| `([a-z_.\[\]]+)`", table, re.MULTILINE)
     assert fields == [*ran.json, *(f"units[].{field}" for field in ran.json["units"][0])]

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from asgi_lifespan_mw import LifespanMiddleware
 from asgi_lifespan_mw._run import Run
-from asgi_lifespan_mw._units.unit import Unit
 from asgi_lifespan_mw._units.supervisor import Units
+from asgi_lifespan_mw._units.unit import Unit
 from tests.conftest import VIRTUAL
 from tests.model import __main__ as command
 from tests.model.behaviours import APPS, Behaviour
@@ -25,7 +25,7 @@ from tests.model.check import check_every_plan, complaints
 from tests.model.plan import KINDS, SERVERS, Plan, plans
 from tests.model.world import perform
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 #: The check of every plan takes minutes of a core, and is done in parts, by processes of their own.
 PARTS = [(backend, part) for part in range(8) for backend in ("asyncio", "trio")]

@@ -13,8 +13,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Router
 
 from asgi_lifespan_mw import Lifespan, LifespanMiddleware
-from asgi_lifespan_mw._apps.references import MOST_ITEMS, Claim, Reading
 from asgi_lifespan_mw._apps.discovery import Identity
+from asgi_lifespan_mw._apps.references import MOST_ITEMS, Claim, Reading
 
 LifespanFunction = Callable[[Any], AbstractAsyncContextManager[Any]]
 

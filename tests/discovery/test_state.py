@@ -195,7 +195,7 @@ async def collision_of(app: LifespanMiddleware) -> str:
 def colliding() -> dict[str, tuple[LifespanMiddleware, str]]:
     """Each pair of units that can set the same key."""
     one, other = sets(db=ONE), sets(db=OTHER)
-    hook = r"hook 'lifespan' \(tests.test_state\.py:\d+\)"
+    hook = r"hook 'lifespan' \(tests.discovery.test_state\.py:\d+\)"
     rename, isolate = "rename one of them", r"rename it, or wrap the mounted app in Isolated\(app\)"
     app = Keeps(db=OTHER)
     return {

@@ -486,7 +486,7 @@ def test_what_cannot_be_called_is_refused(register: str, given: Any) -> None:
 @pytest.mark.parametrize("given", [needs_two, needs_keyword])
 def test_a_hook_that_needs_more_than_the_app_is_refused(register: str, given: Callable[..., Any]) -> None:
     """The refusal names the function with its place, shows its signature, and says what is called."""
-    place = rf"'{given.__name__}' \(.*test_hooks\.py:\d+\)"
+    place = rf"'{given.__name__}' \(.*test_hook\.py:\d+\)"
     asks = re.escape(str(inspect.signature(given)))
     with pytest.raises(
         TypeError, match=rf"{register}\(\) got {place}.* {asks} .*expected no parameter or one, the app"
@@ -604,7 +604,7 @@ async def test_a_context_function_that_gives_none_fails() -> None:
         return 5
 
     with pytest.raises(
-        TypeError, match=r"hook 'returns_five' \(.*test_hooks.py:\d+\) returned 5, expected .*on_startup"
+        TypeError, match=r"hook 'returns_five' \(.*test_hook.py:\d+\) returned 5, expected .*on_startup"
     ):
         await lived(Lifespan(contexts=[returns_five]))
 
@@ -770,13 +770,13 @@ def named() -> None:
 
 
 NAMES = {
-    "function": (named, "named", "test_hooks.py:"),
-    "partial": (functools.partial(needs_two, 1, 2), "needs_two", "test_hooks.py:"),
-    "decorated": (decorated(named), "named", "test_hooks.py:"),
-    "bound method": (HasFunctions([]).called, "called", "test_hooks.py:"),
-    "callable object": (HasFunctions([]), "HasFunctions", "test_hooks.py:"),
+    "function": (named, "named", "test_hook.py:"),
+    "partial": (functools.partial(needs_two, 1, 2), "needs_two", "test_hook.py:"),
+    "decorated": (decorated(named), "named", "test_hook.py:"),
+    "bound method": (HasFunctions([]).called, "called", "test_hook.py:"),
+    "callable object": (HasFunctions([]), "HasFunctions", "test_hook.py:"),
     "builtin": (print, "print", "builtins"),
-    "lambda": (lambda: None, "<lambda>", "test_hooks.py:"),
+    "lambda": (lambda: None, "<lambda>", "test_hook.py:"),
 }
 
 
@@ -793,7 +793,7 @@ async def test_a_hook_is_named_by_its_function_and_place(given: Any, name: str, 
 async def test_the_place_of_a_hook_is_told_from_the_working_directory() -> None:
     """A file below the working directory is named as the user would name it."""
     (hook,) = hooks_of(Lifespan(on_startup=[named])).plan()
-    assert re.fullmatch(r"hook 'named' \(tests[/\\]test_hooks\.py:\d+\)", hook.label)
+    assert re.fullmatch(r"hook 'named' \(tests[/\\]hooks[/\\]test_hook\.py:\d+\)", hook.label)
 
 
 async def test_a_failure_names_the_hook_with_file_and_line() -> None:
@@ -808,4 +808,4 @@ async def test_a_failure_names_the_hook_with_file_and_line() -> None:
     (answer,) = server.sent
     line = opens.__code__.co_firstlineno
     assert answer["type"] == "lifespan.startup.failed"
-    assert re.search(rf"hook 'opens' \(tests[/\\]test_hooks\.py:{line}\): ValueError: no such table", answer["message"])
+    assert re.search(rf"hook 'opens' \(tests[/\\]hooks[/\\]test_hook\.py:{line}\): ValueError: no such table", answer["message"])
