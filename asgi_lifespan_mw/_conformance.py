@@ -14,10 +14,10 @@ from ._config import checked_seconds
 from ._exceptions import LifespanError, LifespanTimeout, ProtocolViolation
 from ._protocol.session import Session, on_departure
 from ._protocol.table import Phase, Severity
-from ._reporting.failures import deed
+from ._reporting.failures import failed_phase
 from ._types import ASGIApp, Receive, Scope, Send, State
-from ._units.backend import CANCELLED_GRACE, current_asyncio_task, is_gone
-from ._units.supervisor import UnitFailed, Units
+from ._units.backend import CANCELLED_GRACE, current_asyncio_task, is_closing
+from ._units.supervisor import Supervisor, UnitFailed
 from ._units.unit import Unit
 
 _Word: TypeAlias = Literal["note", "warning", "violation"]
@@ -40,7 +40,7 @@ class Finding:
     text: str
 
 
-class _Way(NamedTuple):
+class _Scenario(NamedTuple):
     """A way of running an app: what it is called, how serious a failure in it is, and what the server does."""
 
     name: str
@@ -53,14 +53,14 @@ class _Way(NamedTuple):
     """The phase in which it cancels."""
 
 
-_WAYS = (
-    _Way("normal", "violation"),
-    _Way("a second time"),
-    _Way("without state", "note", lacks="state"),
-    _Way("without asgi", "note", lacks="asgi"),
-    _Way("state emptied before the shutdown", empties_state=True),  # granian does that
-    _Way("cancelled while serving", cancels=Phase.STARTED),
-    _Way("cancelled while starting", cancels=Phase.STARTING),
+_SCENARIOS = (
+    _Scenario("normal", "violation"),
+    _Scenario("a second time"),
+    _Scenario("without state", "note", lacks="state"),
+    _Scenario("without asgi", "note", lacks="asgi"),
+    _Scenario("state emptied before the shutdown", empties_state=True),  # granian does that
+    _Scenario("cancelled while serving", cancels=Phase.STARTED),
+    _Scenario("cancelled while starting", cancels=Phase.STARTING),
 )
 
 
@@ -90,20 +90,22 @@ async def check_lifespan(app: ASGIApp, *, timeout: float = 5) -> list[Finding]:
     checked_app(app, "check_lifespan()")
     seconds = checked_seconds(timeout, "check_lifespan(timeout=...)")
     found: dict[tuple[str, str], Finding] = {}
-    for way in _WAYS:
-        is_well = await copy_context().run(_Look, app, way, seconds, found).live()
-        if not is_well and way in _WAYS[:2]:  # it would fail in the others for the same reason
+    for way in _SCENARIOS:
+        is_well = await copy_context().run(_Probe, app, way, seconds, found).live()
+        if not is_well and way in _SCENARIOS[:2]:  # it would fail in the others for the same reason
             break
     return list(found.values())
 
 
-class _Look:
+class _Probe:
     """A look at one run of an app, from the server's side. It is to begin in a context of its own."""
 
-    def __init__(self, app: ASGIApp, way: _Way, seconds: float | None, found: dict[tuple[str, str], Finding]) -> None:
+    def __init__(
+        self, app: ASGIApp, way: _Scenario, seconds: float | None, found: dict[tuple[str, str], Finding]
+    ) -> None:
         self._app, self._way, self._seconds, self._found = app, way, seconds, found
         self._state: State = {}
-        self._answered = self._state  # a copy of it, once the startup was answered
+        self._answered = self._state  # a copy of it, once the startup was stopped
         self._scope: dict[str, Any] = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}}
         self._scope["state"] = self._state
         self._scope.pop(way.lacks, None)
@@ -112,7 +114,7 @@ class _Look:
         # Sessions take it when they are made: ours, and those of middlewares in the app, whose tasks have this context.
         on_departure.set(self._departed)
         self._session = Session(self._watched, self._scope)
-        self._units = Units(lambda _: None)
+        self._units = Supervisor(lambda _: None)
         self._unit = Unit(f"app {name_of(app)}", self._session.live)
 
     async def live(self) -> bool:
@@ -121,7 +123,7 @@ class _Look:
         try:
             await self._start_and_stop()
         except BaseException as error:
-            if not is_gone(error):
+            if not is_closing(error):
                 await self._units.stop_shielded()
             raise
         if self._way.cancels is None:
@@ -131,7 +133,7 @@ class _Look:
         return self._unit.error is None and self._session.phase is not Phase.UNSUPPORTED
 
     async def _start_and_stop(self) -> None:
-        self._units.allow(self._seconds)
+        self._units.set_deadline(self._seconds)
         with suppress(UnitFailed):
             await self._units.start(self._unit)
         late = [key for key, value in self._state.items() if self._answered.get(key, self) is not value]
@@ -144,7 +146,7 @@ class _Look:
         if self._way.cancels is Phase.STARTED:
             self._server.cancel()
         await anyio.lowlevel.checkpoint()  # a cancellation arrives before the stop does
-        self._units.allow(self._seconds)
+        self._units.set_deadline(self._seconds)
         await self._units.stop()
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -182,11 +184,11 @@ class _Look:
         if phase is Phase.UNSUPPORTED:
             refusal = f"{name} does not support the lifespan protocol: {self._session.refusal!r}"
             # It may always do so; not where it took the lifespan before.
-            self._find(refusal, "note" if self._way is _WAYS[0] else failure)
+            self._find(refusal, "note" if self._way is _SCENARIOS[0] else failure)
         if isinstance(error, LifespanError):
             self._find(str(error), failure)
         elif error is not None:
-            self._find(f"{deed(self._unit)} in {name}: {error!r}", failure)
+            self._find(f"{failed_phase(self._unit)} in {name}: {error!r}", failure)
         if self._unit.is_cancelled() and phase is Phase.STOPPED and not self._is_told_to_return:
             self._find(f"{name} was still busy {CANCELLED_GRACE:g} s after its last answer")
         if self._way.lacks != "state" and self._scope.get("state") is not self._state:

@@ -5,15 +5,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, final
 
 from ._config import Settings, checked_apps, checked_mounts
-from ._hooks.decorators import ContextFunction, HookRegistry
-from ._hooks.hook import HookFunction, Kind
+from ._hooks.decorators import ContextFunction, HookDecorators
+from ._hooks.hook import HookFunction, HookKind
 from ._run import Run
 from ._types import ASGIApp, State
-from ._units.backend import is_gone
+from ._units.backend import is_closing
 
 
 @final
-class Lifespan(HookRegistry):
+class Lifespan(HookDecorators):
     """A collection of hooks, to be given to `LifespanMiddleware`, or to a framework as its lifespan.
 
     ``FastAPI(lifespan=hooks)`` with ``hooks = Lifespan(mounts="auto")`` starts the mounted apps too, with nothing at
@@ -45,9 +45,9 @@ class Lifespan(HookRegistry):
             ValueError: `mounts` is another text.
         """
         super().__init__(checked_mounts(mounts, "Lifespan"), checked_apps(exclude, "Lifespan(exclude=...)"))
-        self._register_all(Kind.CONTEXT, "contexts", contexts)
-        self._register_all(Kind.STARTUP, "on_startup", on_startup)
-        self._register_all(Kind.SHUTDOWN, "on_shutdown", on_shutdown)
+        self._register_all(HookKind.CONTEXT, "contexts", contexts)
+        self._register_all(HookKind.STARTUP, "on_startup", on_startup)
+        self._register_all(HookKind.SHUTDOWN, "on_shutdown", on_shutdown)
 
     def __call__(self, app: Any) -> AbstractAsyncContextManager[Any]:
         """Make a lifespan of the hooks: what frameworks call with their app.
@@ -71,17 +71,19 @@ class Lifespan(HookRegistry):
         state: State = {}
         hooks = self._hooks
         settings = Settings(mounts=hooks.mounts, exclude=tuple(hooks.excluded()))
-        run = Run(app, hooks.plan(), settings, {"type": "lifespan", "app": app, "state": state}, sends_to_app=False)
+        run = Run(
+            app, hooks.in_start_order(), settings, {"type": "lifespan", "app": app, "state": state}, sends_to_app=False
+        )
         await run.start()
         run.serve()
         try:
             yield state or None
         except BaseException as error:
-            if is_gone(error):
+            if is_closing(error):
                 raise
             await run.stop_after(error)
             raise
         await run.stop()
 
     def __repr__(self) -> str:
-        return f"<Lifespan of {', '.join(repr(hook.name) for hook in self._hooks.plan()) or 'no hooks'}>"
+        return f"<Lifespan of {', '.join(repr(hook.name) for hook in self._hooks.in_start_order()) or 'no hooks'}>"

@@ -105,7 +105,9 @@ class LifespanManager:
         self.state.clear()
         scope = {"type": "lifespan", "state": self.state}
         has_app = self._app is not None
-        self._run = run = Run(self._app, hooks_of(self._lifespan).plan(), self._settings, scope, sends_to_app=has_app)
+        self._run = run = Run(
+            self._app, hooks_of(self._lifespan).in_start_order(), self._settings, scope, sends_to_app=has_app
+        )
         try:
             await run.start()
             if run.is_refused:

@@ -9,22 +9,22 @@ from ._apps.discovery import is_nested
 from ._asgi import checked_app, straight_through
 from ._config import Settings, checked_apps, checked_mounts, checked_seconds
 from ._exceptions import ProtocolViolation
-from ._hooks.decorators import ContextFunction, HookRegistry
-from ._hooks.hook import HookFunction, Kind
+from ._hooks.decorators import ContextFunction, HookDecorators
+from ._hooks.hook import HookFunction, HookKind
 from ._lifespan import Lifespan
 from ._protocol.table import Phase
 from ._reporting.crash import CrashPolicy, OnCrash, checked_on_crash, terminate
 from ._reporting.report import Report
 from ._run import Run
 from ._types import ASGIApp, Receive, Scope, Send, State
-from ._units.backend import is_cancellation, is_gone
+from ._units.backend import is_cancellation, is_closing
 from ._units.unit import Unit
 
 LifespanArgument: TypeAlias = Lifespan | ContextFunction
 
 
 @final
-class LifespanMiddleware(HookRegistry):
+class LifespanMiddleware(HookDecorators):
     """Gives an app a lifespan that starts everything: ``app = LifespanMiddleware(app)``.
 
     It answers the server's lifespan messages, runs hooks, the wrapped app's own lifespan, and that of the apps which
@@ -77,8 +77,8 @@ class LifespanMiddleware(HookRegistry):
             checked_mounts(mounts, "LifespanMiddleware"), checked_apps(exclude, "LifespanMiddleware(exclude=...)")
         )
         self._include_all(lifespan)
-        self._register_all(Kind.STARTUP, "on_startup", on_startup)
-        self._register_all(Kind.SHUTDOWN, "on_shutdown", on_shutdown)
+        self._register_all(HookKind.STARTUP, "on_startup", on_startup)
+        self._register_all(HookKind.SHUTDOWN, "on_shutdown", on_shutdown)
         self._settings = Settings(
             mounts=self._hooks.mounts,
             concurrent=concurrent,
@@ -156,7 +156,7 @@ class LifespanMiddleware(HookRegistry):
     ) -> Run:
         """Prepare a run, which `report` is of from now on; `changes` are settings that differ in it."""
         settings = replace(self._settings, exclude=tuple(self._hooks.excluded()), **changes)
-        run = Run(self.app, self._hooks.plan(), settings, scope, on_crash=on_crash)
+        run = Run(self.app, self._hooks.in_start_order(), settings, scope, on_crash=on_crash)
         self._report = run.report
         return run
 
@@ -167,7 +167,7 @@ class LifespanMiddleware(HookRegistry):
         try:
             await self._serve(run, state, policy, receive, send)
         except BaseException as error:
-            if not is_gone(error):
+            if not is_closing(error):
                 await run.abandon()
             raise
         finally:
@@ -219,6 +219,6 @@ async def _or_tell(work: Awaitable[None], phase: str, run: Run, send: Send) -> N
     try:
         await work
     except BaseException as error:
-        if not is_gone(error) and not is_cancellation(error):
-            await send({"type": f"lifespan.{phase}.failed", "message": run.account()})
+        if not is_closing(error) and not is_cancellation(error):
+            await send({"type": f"lifespan.{phase}.failed", "message": run.format_failures()})
         raise

@@ -5,17 +5,17 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, final
 
-from ._apps.containers import Sent
-from ._apps.state import Realm
+from ._apps.containers import LifespanPolicy
+from ._apps.state import SharedState
 from ._apps.tree import Node, Tree
 from ._asgi import name_of
 from ._config import Settings
-from ._hooks.hook import Hook, Kind
-from ._reporting.failures import account, combined, log_failure, log_failures
+from ._hooks.hook import Hook, HookKind
+from ._reporting.failures import format_failures, log_failure, log_failures, merge
 from ._reporting.report import Report, report_of
-from ._units.backend import is_cancellation, is_gone
-from ._units.supervisor import UnitFailed, Units
-from ._units.unit import AROUND, Stage, Unit
+from ._units.backend import is_cancellation, is_closing
+from ._units.supervisor import Supervisor, UnitFailed
+from ._units.unit import Unit, UnitState, current_unit
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
@@ -66,8 +66,8 @@ class Run:
         self.label = f"app {name_of(app)}"
         self.is_refused = False
         self.refusal: Exception | None = None
-        self._units = Units(self._crashed)
-        self._realm = Realm(scope["state"])
+        self._units = Supervisor(self._crashed)
+        self._realm = SharedState(scope["state"])
         self._app = app
         self._scope = scope
         self._tree: Tree | None = None
@@ -83,9 +83,9 @@ class Run:
         self._is_serving = False
         self._mounts = 0
         self._error_of_ours: BaseException | None = None
-        around = AROUND.get(None)
+        around = current_unit.get(None)
         # Later ones are not kept: a unit that runs apps for days would gather them.
-        if around is not None and around.stage is Stage.STARTING:
+        if around is not None and around.stage is UnitState.STARTING:
             around.runs += (self,)
 
     async def start(self) -> None:
@@ -98,14 +98,14 @@ class Run:
         *Cancellation:* everything is stopped, shielded; then it is raised again.
         """
         self._note("start")
-        self._units.allow(self._settings.startup_timeout)
+        self._units.set_deadline(self._settings.startup_timeout)
         try:
             await self._start_all()
             self._units.check()
         except UnitFailed:
             pass
         except BaseException as error:
-            if is_gone(error):
+            if is_closing(error):
                 raise
             if is_cancellation(error):
                 await self.abandon()
@@ -150,23 +150,23 @@ class Run:
         except BaseException as another:
             if is_cancellation(another):
                 return
-            raise combined("shutdown", [error, another]) from None
+            raise merge("shutdown", [error, another]) from None
 
     async def abandon(self) -> None:
         """Stop everything within the time for that, whatever comes between; errors are logged."""
         self._note("stop")
         self._is_serving = False
         limit = self._settings.shutdown_timeout
-        self._units.allow(CANCELLED_LIMIT if limit is None else limit)
+        self._units.set_deadline(CANCELLED_LIMIT if limit is None else limit)
         await self._units.stop_shielded()
         self._note("stopped")
         self._leave()
         log_failures(self._units.failures)
         self._log("shutdown", "stop", "stopped")
 
-    def at_work(self) -> list[Unit]:
+    def in_progress(self) -> list[Unit]:
         """The units that are starting or stopping now."""
-        return self._units.at_work()
+        return self._units.in_progress()
 
     def report(self) -> Report:
         """What was done so far."""
@@ -182,9 +182,9 @@ class Run:
         self._is_serving = True
         self._tree.serve()
 
-    def account(self) -> str:
+    def format_failures(self) -> str:
         """What failed, as the message of a ``lifespan.*.failed``."""
-        return account(self._units.failures, self._error_of_ours)
+        return format_failures(self._units.failures, self._error_of_ours)
 
     def survey(self) -> Report:
         """What would be started, as far as can be seen without starting anything. Such a run is not started."""
@@ -213,7 +213,7 @@ class Run:
         rule = tree.root.nested.rule
         if tree.is_excluded(tree.root.nested):
             self.reason_against_root = "is excluded"
-        elif rule.sent is Sent.NEVER:
+        elif rule.sent is LifespanPolicy.NEVER:
             self.reason_against_root = f"is sent no lifespan: {rule.why}"
         self.root = tree.root
         return tree
@@ -245,11 +245,11 @@ class Run:
 
     async def _stop_units(self) -> None:
         self._note("stop")
-        self._units.allow(self._settings.shutdown_timeout)
+        self._units.set_deadline(self._settings.shutdown_timeout)
         try:
             await self._units.stop()
         except BaseException as error:
-            if not is_gone(error):
+            if not is_closing(error):
                 await self.abandon()
             raise
         self._note("stopped")
@@ -269,7 +269,7 @@ class Run:
             logger.error("%s failed: %s", phase, self._error_of_ours, exc_info=self._error_of_ours)
         log_failures(self._units.failures)
         errors += [unit.error for unit in self._units.failures if unit.error is not None]
-        raise combined(phase, errors)
+        raise merge(phase, errors)
 
     def _crashed(self, unit: Unit) -> None:
         log_failure(unit)
@@ -305,13 +305,13 @@ def _unit_of(hook: Hook, app: object) -> Unit:
     async def live_context(unit: Unit) -> None:
         async with hook.open(app) as state:
             unit.started(state)
-            await unit.until_stop()
+            await unit.wait_for_stop()
 
     async def live_function(unit: Unit) -> None:
         await hook.call(app)
         unit.started()
-        unit.answered()
+        unit.stopped()
 
-    live = live_context if hook.kind is Kind.CONTEXT else live_function
-    runs_at_stop = hook.kind is Kind.SHUTDOWN
-    return Unit(hook.label, live, timeout=hook.timeout, is_hook=True, runs_at_stop=runs_at_stop)
+    live = live_context if hook.kind is HookKind.CONTEXT else live_function
+    is_shutdown_function = hook.kind is HookKind.SHUTDOWN
+    return Unit(hook.label, live, timeout=hook.timeout, is_hook=True, is_shutdown_function=is_shutdown_function)

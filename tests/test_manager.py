@@ -26,7 +26,7 @@ from asgi_lifespan_mw import (
     ShutdownFailed,
     StartupFailed,
 )
-from asgi_lifespan_mw._protocol.table import EXPECTED, TABLE, Phase, Severity, Step
+from asgi_lifespan_mw._protocol.table import EXPECTED, TABLE, Event, Phase, Severity
 from asgi_lifespan_mw._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import VIRTUAL
 from tests.plans import Boom, CrashesOnDemand, Journal, fails_to_start, fails_to_stop, hangs_at_start, hangs_at_stop
@@ -223,32 +223,32 @@ async def test_it_is_not_entered_twice_at_once(journal: Journal) -> None:
 DEPARTURES = [
     pytest.param(phase, step, id=f"{step.value}, {phase.value}")
     for phase, rules in TABLE.items()
-    for step, rule in rules.items()
-    if rule.severity is not Severity.FINE
+    for step, transition in rules.items()
+    if transition.severity is not Severity.FINE
 ]
 """Each that is tolerated otherwise, and each that never is."""
 LEADS_TO = {
     Phase.IDLE: [],
-    Phase.STARTING: [Step.RECEIVES],
-    Phase.STARTED: [Step.RECEIVES, Step.COMPLETES_STARTUP],
-    Phase.STOPPING: [Step.RECEIVES, Step.COMPLETES_STARTUP, Step.RECEIVES],
-    Phase.STOPPED: [Step.RECEIVES, Step.COMPLETES_STARTUP, Step.RECEIVES, Step.COMPLETES_SHUTDOWN],
+    Phase.STARTING: [Event.RECEIVES],
+    Phase.STARTED: [Event.RECEIVES, Event.COMPLETES_STARTUP],
+    Phase.STOPPING: [Event.RECEIVES, Event.COMPLETES_STARTUP, Event.RECEIVES],
+    Phase.STOPPED: [Event.RECEIVES, Event.COMPLETES_STARTUP, Event.RECEIVES, Event.COMPLETES_SHUTDOWN],
 }
 
 
 @pytest.mark.parametrize(("phase", "step"), DEPARTURES)
-async def test_strict_makes_departures_errors(phase: Phase, step: Step) -> None:
+async def test_strict_makes_departures_errors(phase: Phase, step: Event) -> None:
     """A checker of one's own app: each comes out, with who did what, when, and what would have been right."""
     steps = [*LEADS_TO[phase], step]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for one in steps:
-            if one is Step.RECEIVES:
+            if one is Event.RECEIVES:
                 await receive()
-            elif one is not Step.RETURNS:
+            elif one is not Event.RETURNS:
                 await send({"type": (re.findall("'(.*)'", one.value) or ["nonsense"])[0]})
 
-    deed = "sent 'nonsense'" if step is Step.SENDS_OTHER else step.value
+    deed = "sent 'nonsense'" if step is Event.SENDS_OTHER else step.value
     said = f"app {app.__qualname__}() {deed} while {phase.value}; expected {EXPECTED[phase]}"
     with pytest.raises(ProtocolViolation, match=re.escape(said)):
         async with LifespanManager(app, strict=True):

@@ -30,7 +30,7 @@ from asgi_lifespan_mw import (
     register_container,
     threaded,
 )
-from asgi_lifespan_mw._hooks.decorators import HookRegistry
+from asgi_lifespan_mw._hooks.decorators import HookDecorators
 from asgi_lifespan_mw._types import ASGIApp, Receive, Scope, Send
 from tests.plans import Boom, fails_to_start, fails_to_stop, hangs_at_start, hangs_at_stop
 from tests.server import RecordingServer
@@ -90,7 +90,7 @@ def calls() -> Iterator[tuple[str, str]]:
     for cls in CLASSES:
         yield entry(cls.__name__, cls, vars(cls)["__init__"])
         for name, member in members(cls):
-            if member is not vars(HookRegistry).get(name) or cls is Lifespan:
+            if member is not vars(HookDecorators).get(name) or cls is Lifespan:
                 yield entry(f"{cls.__name__}.{name}", member, member)
     for function in FUNCTIONS:
         yield entry(function.__name__, function, function)

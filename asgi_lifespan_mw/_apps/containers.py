@@ -23,7 +23,7 @@ ENTRY_POINTS = "asgi_lifespan_mw.containers"
 """The group in which a package names functions that register its containers."""
 
 
-class Kind(Enum):
+class EdgeKind(Enum):
     """What a way inside means for the lifespan."""
 
     SELF = "is the same app under another name"
@@ -34,7 +34,7 @@ class Kind(Enum):
     SKIPS = "gets no lifespan from its container"
 
 
-class Sent(Enum):
+class LifespanPolicy(Enum):
     """Whether an app is sent a lifespan by us."""
 
     ALWAYS = "wherever it is found"
@@ -45,7 +45,7 @@ class Sent(Enum):
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Way:
+class Edge:
     """A way inside a container.
 
     Attributes:
@@ -56,7 +56,7 @@ class Way:
         only: the full name of a class; the way leads to its instances alone.
     """
 
-    kind: Kind
+    kind: EdgeKind
     path: str
     when: str | None = None
     only: str | None = None
@@ -64,7 +64,7 @@ class Way:
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Row:
+class ContainerSpec:
     """What is known of one class.
 
     Attributes:
@@ -79,22 +79,22 @@ class Row:
 
     name: str
     why: str
-    ways: tuple[Way, ...] = ()
+    ways: tuple[Edge, ...] = ()
     segment: str | None = None
     lifespan: str | None = None
-    sent: Sent = Sent.ALWAYS
+    sent: LifespanPolicy = LifespanPolicy.ALWAYS
 
 
-_self = functools.partial(Way, Kind.SELF)
-_part = functools.partial(Way, Kind.PART)
-_merged = functools.partial(Way, Kind.MERGED)
-_passes_on = functools.partial(Way, Kind.PASSES_ON)
-_forwards = functools.partial(Way, Kind.FORWARDS)
-_skips = functools.partial(Way, Kind.SKIPS)
+_self = functools.partial(Edge, EdgeKind.SELF)
+_part = functools.partial(Edge, EdgeKind.PART)
+_merged = functools.partial(Edge, EdgeKind.MERGED)
+_passes_on = functools.partial(Edge, EdgeKind.PASSES_ON)
+_forwards = functools.partial(Edge, EdgeKind.FORWARDS)
+_skips = functools.partial(Edge, EdgeKind.SKIPS)
 
 
-def _row(name: str, why: str, *ways: Way, **known: Any) -> Row:
-    return Row(name, why, ways, **known)
+def _row(name: str, why: str, *ways: Edge, **known: Any) -> ContainerSpec:
+    return ContainerSpec(name, why, ways, **known)
 
 
 STARLETTE, ROUTER = "starlette.applications.Starlette", "starlette.routing.Router"
@@ -109,15 +109,16 @@ ROWS = (
          _skips("default"), lifespan="lifespan_context"),
     _row("starlette.routing.Mount", "a route to an app", _skips("app"), segment="path"),
     _row("starlette.routing.Host", "a route to an app", _skips("app"), segment="host"),
-    _row("starlette.staticfiles.StaticFiles", "serves files and fails at any other scope", sent=Sent.NEVER),
-    _row("starlette.responses.Response", "answers any scope with a response", sent=Sent.NEVER),
+    _row("starlette.staticfiles.StaticFiles", "serves files and fails at any other scope", sent=LifespanPolicy.NEVER),
+    _row("starlette.responses.Response", "answers any scope with a response", sent=LifespanPolicy.NEVER),
     _row("fastapi.routing._IncludedRouter", "include_router() merges the router's lifespan into the app's",
          _merged("original_router"), segment="include_context.prefix"),
     _row("gradio.routes.App", "mount_gradio_app() puts its lifespan around the parent's", _self("router"),
-         sent=Sent.AS_ROOT),
+         sent=LifespanPolicy.AS_ROOT),
     _row("nicegui.app.app.App", "ui.run_with() puts its lifespan around the parent's", _self("router"),
-         sent=Sent.AS_ROOT),
-    _row(_NOTEBOOK, "the lifespan by which a notebook is known, fails in any server but marimo's own", sent=Sent.NEVER),
+         sent=LifespanPolicy.AS_ROOT),
+    _row(_NOTEBOOK, "the lifespan by which a notebook is known, fails in any server but marimo's own",
+         sent=LifespanPolicy.NEVER),
     _row("shiny._app.App", "hands all to a Starlette", _passes_on("starlette_app")),
 
     # Other frameworks.
@@ -148,7 +149,7 @@ ROWS = (
     # Dispatchers.
     *(_row(f"{server}.middleware.dispatcher._DispatcherMiddleware",
            "hangs or falls if one of its apps takes no lifespan",
-           _skips("mounts[]"), segment="mounts[]", sent=Sent.NEVER) for server in ("anycorn", "hypercorn")),
+           _skips("mounts[]"), segment="mounts[]", sent=LifespanPolicy.NEVER) for server in ("anycorn", "hypercorn")),
     _row("channels.routing.ProtocolTypeRouter", "has an app for each type of scope",
          _passes_on("application_mapping[lifespan]"), _skips("application_mapping[]")),
     _row("channels.routing.URLRouter", "turns the lifespan away", _part("routes[]")),
@@ -177,22 +178,23 @@ ROWS = (
     _row("asgi_lifespan_mw._middleware.LifespanMiddleware", "starts what is inside it", _forwards("app")),
 
     # What is no ASGI app.
-    *(_row(name, "is a WSGI app, or adapts one", sent=Sent.NEVER) for name in (
+    *(_row(name, "is a WSGI app, or adapts one", sent=LifespanPolicy.NEVER) for name in (
         "a2wsgi.wsgi.WSGIMiddleware", "anycorn.middleware.wsgi._WSGIMiddleware", "asgiref.wsgi.WsgiToAsgi",
         "django.core.handlers.wsgi.WSGIHandler", "flask.app.Flask", "hypercorn.middleware.wsgi._WSGIMiddleware",
         "starlette.middleware.wsgi.WSGIMiddleware")),
-    _row("builtins.type", "a class is no app; a consumer of Channels is a function that wraps one", sent=Sent.NEVER),
+    _row("builtins.type", "a class is no app; a consumer of Channels is a function that wraps one",
+         sent=LifespanPolicy.NEVER),
 )
 
 UNASKED = [_row("chainlit.server.app", "its shutdown ends the process at once, and its startup may open a browser",
-                sent=Sent.IF_NAMED)]
+                sent=LifespanPolicy.IF_NAMED)]
 """Rows of apps, each by the module and the name in it."""
 # fmt: on
 
 UNKNOWN = _row("", "is taken for a middleware or a decorated function", _passes_on("app"), _passes_on("__wrapped__"))
 """The row of what nobody knows, which has these ways if it has the attributes."""
 
-NO_APP = _row("", "it can't be called", sent=Sent.NEVER)
+NO_APP = _row("", "it can't be called", sent=LifespanPolicy.NEVER)
 
 _table = {row.name: row for row in ROWS}
 
@@ -233,13 +235,18 @@ def register_container(
     for argument, text in (("inside", inside), ("segment", "" if segment is None else segment), ("why", why)):
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
             raise TypeError(f"register_container() got {argument}={text!r}, expected a text")
-    kinds = {"passes_on": Kind.PASSES_ON, "forwards": Kind.FORWARDS, "skips": Kind.SKIPS, "taken_over": Kind.SKIPS}
+    kinds = {
+        "passes_on": EdgeKind.PASSES_ON,
+        "forwards": EdgeKind.FORWARDS,
+        "skips": EdgeKind.SKIPS,
+        "taken_over": EdgeKind.SKIPS,
+    }
     if kind not in kinds:
         raise ValueError(f"register_container() got kind={kind!r}, expected one of {', '.join(map(repr, kinds))}")
     if not inside:
         raise ValueError("register_container() got an empty attribute, expected one such as 'app' or 'apps[]'")
-    sent = Sent.NEVER if kind == "taken_over" else Sent.ALWAYS
-    _table[name] = Row(name, why, (Way(kinds[kind], inside),), segment, sent=sent)
+    sent = LifespanPolicy.NEVER if kind == "taken_over" else LifespanPolicy.ALWAYS
+    _table[name] = ContainerSpec(name, why, (Edge(kinds[kind], inside),), segment, sent=sent)
     _row_of_class.cache_clear()
 
 
@@ -248,13 +255,13 @@ def full_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def row_of(thing: object) -> Row:
+def spec_of(thing: object) -> ContainerSpec:
     """What the table knows of an object's class, or of the nearest class that it inherits from; else `UNKNOWN`."""
     return _row_of_class(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
 
 
 @functools.lru_cache(maxsize=1000)  # bounded: it keeps the classes, and some programs make them by the thousand
-def _row_of_class(cls: type) -> Row:
+def _row_of_class(cls: type) -> ContainerSpec:
     _load_entry_points()
     return next((row for base in cls.__mro__ if (row := _table.get(full_name(base)))), UNKNOWN)
 

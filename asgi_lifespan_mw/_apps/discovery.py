@@ -15,7 +15,18 @@ from types import MethodType
 from typing import Any, cast, final
 
 from .._asgi import is_a, name_of
-from .containers import NO_APP, UNASKED, UNKNOWN, Kind, Row, Sent, Way, full_name, logger, row_of
+from .containers import (
+    NO_APP,
+    UNASKED,
+    UNKNOWN,
+    ContainerSpec,
+    Edge,
+    EdgeKind,
+    LifespanPolicy,
+    full_name,
+    logger,
+    spec_of,
+)
 
 MOST_WRAPPERS = 100
 """An app that is wrapped more often makes its ``.app`` anew whenever it is looked at."""
@@ -55,7 +66,7 @@ class Identity:
         while forwarded:
             forwarded = _gather(forwarded, found)
         self.aliases = list(found.values())
-        self._known = [(thing, row) for thing in self.aliases if (row := row_of(thing)) is not UNKNOWN]
+        self._known = [(thing, row) for thing in self.aliases if (row := spec_of(thing)) is not UNKNOWN]
 
     def is_one_of(self, known: Collection[int]) -> bool:
         """Whether one of its objects is known, by identity."""
@@ -66,7 +77,7 @@ class Identity:
         return next((thing for thing, row in self._known if row.name == name), None)
 
     @property
-    def rule(self) -> Row:
+    def rule(self) -> ContainerSpec:
         """The row that says whether it is sent a lifespan: classes, static files, responses and WSGI apps get none."""
         if not callable(self.app):
             return NO_APP
@@ -74,7 +85,7 @@ class Identity:
             module, _, name = row.name.rpartition(".")
             if module in sys.modules and any(thing is getattr(sys.modules[module], name, None) for thing in self._own):
                 return row
-        return next((row for thing in self._own if (row := row_of(thing)).sent is not Sent.ALWAYS), UNKNOWN)
+        return next((row for thing in self._own if (row := spec_of(thing)).sent is not LifespanPolicy.ALWAYS), UNKNOWN)
 
     @property
     def lifespans(self) -> list[Any]:
@@ -91,9 +102,9 @@ def _gather(todo: list[Any], found: dict[int, Any]) -> list[Any]:
             continue
         found[id(thing)] = thing
         for inner, kind, _ in _edges(thing):
-            if kind is Kind.SELF or kind is Kind.PASSES_ON:
+            if kind is EdgeKind.SELF or kind is EdgeKind.PASSES_ON:
                 todo.append(inner)
-            elif kind is Kind.FORWARDS:
+            elif kind is EdgeKind.FORWARDS:
                 forwarded.append(inner)
     return forwarded
 
@@ -124,25 +135,25 @@ def look_inside(app: object, path: str, *, delivered: bool, excluded: Container[
     seen = {id(app)}
 
     def look(container: object, path: str, depth: int, *, delivered: bool) -> None:
-        deeper = depth + (row_of(container) is UNKNOWN)
+        deeper = depth + (spec_of(container) is UNKNOWN)
         for inner, kind, segment in _edges(container):
             if id(inner) in seen:
                 continue
             seen.add(id(inner))
             part = segment or ""
             behind = path + part if part.startswith("/") else part + path  # the name of a host comes first
-            if kind is Kind.SKIPS or (kind is Kind.PASSES_ON and not delivered):
-                is_mount = kind is Kind.SKIPS and (segment is not None or behind != "")
+            if kind is EdgeKind.SKIPS or (kind is EdgeKind.PASSES_ON and not delivered):
+                is_mount = kind is EdgeKind.SKIPS and (segment is not None or behind != "")
                 inside.nested.append(Nested(inner, behind, _label(inner, behind, is_mount=is_mount)))
-            elif id(inner) in excluded or (kind is Kind.PART and row_of(inner) is UNKNOWN):
+            elif id(inner) in excluded or (kind is EdgeKind.PART and spec_of(inner) is UNKNOWN):
                 continue  # a route that nobody knows leads nowhere, even if it has an `.app`
             else:
-                if kind is not Kind.PART:
+                if kind is not EdgeKind.PART:
                     inside.reached.append(inner)
-                if kind is Kind.FORWARDS:
+                if kind is EdgeKind.FORWARDS:
                     inside.forwarded.append(Nested(inner, behind, _label(inner, behind, is_mount=bool(segment))))
                 if depth < MOST_WRAPPERS:
-                    look(inner, behind, deeper, delivered=delivered or kind is Kind.FORWARDS)
+                    look(inner, behind, deeper, delivered=delivered or kind is EdgeKind.FORWARDS)
 
     look(app, path, 0, delivered=delivered)
     return inside
@@ -170,16 +181,16 @@ def _label(app: object, path: str, *, is_mount: bool) -> str:
     return f"mount {path or '/'!r}" if is_mount else f"app {name_of(app)}"
 
 
-def _edges(app: object) -> list[tuple[Any, Kind, str | None]]:
+def _edges(app: object) -> list[tuple[Any, EdgeKind, str | None]]:
     """What is inside an app, with the part of the URL that leads there; the first way to an object counts."""
-    row = row_of(app)
+    row = spec_of(app)
     by_path = _by_path(row)
     if row is UNKNOWN:
         own = attributes_of(app)
         by_path = [(path, ways) for path, ways in by_path if path in own or _has(type(app), path)]
     if not by_path:
         return []
-    found: dict[int, tuple[Any, Kind, str | None]] = {}
+    found: dict[int, tuple[Any, EdgeKind, str | None]] = {}
     for path, ways in by_path:
         inside = follow(app, path)
         for inner, segment in zip(inside, _segments(app, row, len(inside)), strict=True):
@@ -190,7 +201,7 @@ def _edges(app: object) -> list[tuple[Any, Kind, str | None]]:
 
 
 @functools.cache
-def _by_path(row: Row) -> list[tuple[str, list[Way]]]:
+def _by_path(row: ContainerSpec) -> list[tuple[str, list[Edge]]]:
     return [(path, list(ways)) for path, ways in groupby(row.ways, attrgetter("path"))]
 
 
@@ -216,7 +227,7 @@ _steps = functools.cache(re.compile(r"\w+|\[\w*\]").findall)
 def follow(thing: Any, path: str, *, keys: bool = False) -> list[Any]:
     """What a path leads to; nothing where a framework's version lacks an attribute.
 
-    The path is one as `Way.path` is; with `keys`, ``[]`` stands for the keys of a mapping, in place of its values.
+    The path is one as `Edge.path` is; with `keys`, ``[]`` stands for the keys of a mapping, in place of its values.
     """
     found = [thing]
     try:
@@ -226,7 +237,7 @@ def follow(thing: Any, path: str, *, keys: bool = False) -> list[Any]:
             else:
                 found = [getattr(one, step) for one in found]
     except Exception as error:  # a property may do anything
-        if row_of(thing) is not UNKNOWN:
+        if spec_of(thing) is not UNKNOWN:
             logger.debug("no way inside %s: it has no %r", type(thing).__qualname__, path, exc_info=error)
         return []
     return found
@@ -241,7 +252,7 @@ def _items(thing: Any, key: str, *, keys: bool) -> list[Any]:
     return [thing[key]] if key in thing else []
 
 
-def _segments(app: object, row: Row, count: int) -> Sequence[str | None]:
+def _segments(app: object, row: ContainerSpec, count: int) -> Sequence[str | None]:
     """The parts of the URL that lead to so many apps; None where there is no such part."""
     if row.segment is None:
         return [None] * count
@@ -251,13 +262,13 @@ def _segments(app: object, row: Row, count: int) -> Sequence[str | None]:
     return segments if len(segments) == count else (segments[:1] or [""]) * count
 
 
-def _leads(way: Way, container: object, inner: Any) -> bool:
+def _leads(way: Edge, container: object, inner: Any) -> bool:
     """Whether it is by this way that an object is inside a container."""
     if way.only is not None and way.only not in map(full_name, type(inner).__mro__):
         return False
     if way.when is not None and not any(follow(container, way.when)):
         return False
-    if way.kind is Kind.PART:
+    if way.kind is EdgeKind.PART:
         return True
     # `Router.default` is a method of the router itself, unless the user gives an app.
     return callable(inner) and not (is_a(inner, MethodType) and cast("MethodType", inner).__self__ is container)

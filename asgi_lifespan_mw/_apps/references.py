@@ -1,7 +1,7 @@
 """Which apps a lifespan runs by itself, as far as its code can be read.
 
 Parents run the lifespans of their sub-apps in many ways: ``lifespan=sub.router.lifespan_context``, by hand in an
-``async with``, merged by ``include_router()``, combined by FastMCP. A second run would start everything twice, and
+``async with``, merged by ``include_router()``, merge by FastMCP. A second run would start everything twice, and
 breaks some apps for good. Nothing is called and nothing is changed here: functions are read.
 """
 
@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, cast, final
 
 from .._asgi import is_a
-from .._hooks.decorators import HookRegistry, hooks_of
+from .._hooks.decorators import HookDecorators, hooks_of
 from .discovery import attributes_of
 
 RUNS_IT = frozenset({"lifespan_context", "lifespan"})
@@ -86,7 +86,7 @@ def _parts(lifespan: Any) -> Iterator[object]:
         yield from (method for method in attributes_of(lifespan).values() if is_a(method, types.FunctionType))
     elif not is_a(lifespan, types.FunctionType, types.MethodType):
         yield getattr(cast("type[object]", type(lifespan)), "__call__", None)  # noqa: B004 - the method itself is wanted
-        if not is_a(lifespan, HookRegistry):
+        if not is_a(lifespan, HookDecorators):
             # FastHTML: `app.lifespan.ls` is the user's.
             yield from attributes_of(lifespan).values()
 
@@ -102,8 +102,8 @@ def _held_by(thing: Any) -> Iterator[object]:
                 yield cell.cell_contents
         yield from (*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values())
         yield attributes_of(thing).get("__wrapped__")
-    elif is_a(thing, HookRegistry):
-        yield from (hook.function for hook in hooks_of(thing).plan())
+    elif is_a(thing, HookDecorators):
+        yield from (hook.function for hook in hooks_of(thing).in_start_order())
     elif is_a(thing, dict, list, tuple, set, frozenset) and len(thing) <= MOST_ITEMS:
         yield from thing.values() if is_a(thing, dict) else thing
 
@@ -139,7 +139,7 @@ def _belongs_to_one_app(lifespan: object, seen: set[int]) -> bool:
     A plain function, one that holds mere values, and a `Lifespan` may serve several apps, each with a run of its own.
     """
     if not is_a(lifespan, types.FunctionType):
-        return not is_a(lifespan, type, types.BuiltinFunctionType, HookRegistry, *_VALUES)
+        return not is_a(lifespan, type, types.BuiltinFunctionType, HookDecorators, *_VALUES)
     if id(lifespan) in seen:
         return False
     seen.add(id(lifespan))

@@ -11,7 +11,7 @@ _ISOLATE = "rename it, or wrap the mounted app in Isolated(app), so that only it
 
 
 @final
-class Realm:
+class SharedState:
     """The state that the same requests see, filled by one unit after the other.
 
     Attributes:

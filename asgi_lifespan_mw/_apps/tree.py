@@ -15,10 +15,10 @@ from .._protocol.session import Session
 from .._protocol.table import Phase
 from .._types import ASGIApp, Scope, State
 from .._units.unit import Unit
-from .containers import ROUTER, STARLETTE, Sent, logger
+from .containers import ROUTER, STARLETTE, LifespanPolicy, logger
 from .discovery import MOST_WRAPPERS, Identity, Nested, all_nested, look_inside
 from .references import Claim, Reading
-from .state import Isolated, Realm
+from .state import Isolated, SharedState
 
 _Known: TypeAlias = dict[int, tuple[object, "Tree", object]]
 
@@ -49,7 +49,7 @@ class Node:
     """
 
     nested: Identity
-    realm: Realm
+    realm: SharedState
     given: State
     state: State
     readings: list[Reading]
@@ -87,7 +87,7 @@ class Tree:
         root: the wrapped app.
     """
 
-    def __init__(self, app: Any, scope: Scope, realm: Realm, settings: Settings) -> None:
+    def __init__(self, app: Any, scope: Scope, realm: SharedState, settings: Settings) -> None:
         """Plant the tree; `scope` is the server's, and `realm` what its requests see."""
         self._scope = scope
         self._settings = settings
@@ -235,7 +235,7 @@ class Tree:
         state, realm = dict(given), parent.realm
         isolated = next((thing for thing in nested.aliases if is_a(thing, Isolated)), None)
         if isolated is not None:
-            realm = Realm(state)
+            realm = SharedState(state)
             self._isolated.append((isolated, given, state, {}))
         self._started.update(map(id, nested.aliases))
         self._note(nested.aliases)
@@ -258,7 +258,7 @@ class Tree:
 def _claim(nested: Identity, readings: Iterable[Reading]) -> tuple[Claim, str]:
     """Whether a lifespan around the app seems to run it, and why; then it is left alone, as it would be without us."""
     rule = nested.rule
-    if rule.sent is Sent.IF_NAMED:
+    if rule.sent is LifespanPolicy.IF_NAMED:
         logger.warning(
             "%s is not started: %s. To start it all the same, name the app in mounts=[...]; to leave it alone without "
             "this warning, in exclude=[...]",
@@ -266,7 +266,7 @@ def _claim(nested: Identity, readings: Iterable[Reading]) -> tuple[Claim, str]:
             rule.why,
         )
         return Claim.DOUBT, rule.why
-    if rule.sent is not Sent.ALWAYS:
+    if rule.sent is not LifespanPolicy.ALWAYS:
         logger.debug("%s is sent no lifespan, as what is known of it says", nested.label)
         return Claim.CERTAIN, f"is sent no lifespan: {rule.why}"
     lifespans = nested.lifespans

@@ -1,4 +1,4 @@
-"""What is registered: `Hooks`, a collection in its order, and `HookRegistry`, the decorators that fill it."""
+"""What is registered: a collection in its order, and the decorators that fill it."""
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager
@@ -7,7 +7,7 @@ from weakref import WeakSet
 
 from .._config import Mounts
 from .._types import ASGIApp
-from .hook import Hook, HookFunction, Kind, make_hook
+from .hook import Hook, HookFunction, HookKind, make_hook
 
 Yielded: TypeAlias = Mapping[str, Any] | None
 """What a context gives: lifespan state, or nothing."""
@@ -34,37 +34,37 @@ class _Slot:
 
     __slots__ = ("entry", "registered")
 
-    def __init__(self, registered: "Hook | Hooks") -> None:
+    def __init__(self, registered: "Hook | HookCollection") -> None:
         self.registered = registered
-        self.entry: Hook | Hooks | None = registered
+        self.entry: Hook | HookCollection | None = registered
 
 
 @final
-class Hooks:
-    """Hooks in the order in which they were registered, and other collections among them.
+class HookCollection:
+    """HookCollection in the order in which they were registered, and other collections among them.
 
     A run takes the hooks as they stand when it begins; one that is registered later counts from the next run on.
 
     Attributes:
         mounts: which mounts are to be started.
         exclude: the apps that are to be left alone.
-        included_in: the collections that this one is among. Hooks that a whole program shares must not keep every
-            middleware that ever took them: it is weak.
+        included_in: the collections that include this one, weakly: a collection that a whole program shares must not
+            keep every middleware alive that ever included it.
     """
 
     def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...]) -> None:
         self.mounts: Mounts = mounts
         self.exclude: tuple[ASGIApp, ...] = exclude
-        self.included_in: WeakSet[Hooks] = WeakSet()
+        self.included_in: WeakSet[HookCollection] = WeakSet()
         self._slots: list[_Slot] = []
 
-    def add(self, entry: "Hook | Hooks") -> None:
+    def add(self, entry: "Hook | HookCollection") -> None:
         """Put a hook or a collection at the end."""
         self._slots.append(_Slot(entry))
-        if isinstance(entry, Hooks):
+        if isinstance(entry, HookCollection):
             entry.included_in.add(self)
 
-    def plan(self) -> Iterator[Hook]:
+    def in_start_order(self) -> Iterator[Hook]:
         """The hooks in the order of their start; at the stop the order is reversed.
 
         The ``on_shutdown`` functions of a collection have no start. They come last, and last first, so that they are
@@ -72,9 +72,9 @@ class Hooks:
         """
         at_stop: list[Hook] = []
         for slot in self._slots:
-            if isinstance(slot.entry, Hooks):
-                yield from slot.entry.plan()
-            elif slot.entry is not None and slot.entry.kind is Kind.SHUTDOWN:
+            if isinstance(slot.entry, HookCollection):
+                yield from slot.entry.in_start_order()
+            elif slot.entry is not None and slot.entry.kind is HookKind.SHUTDOWN:
                 at_stop.append(slot.entry)
             elif slot.entry is not None:
                 yield slot.entry
@@ -85,19 +85,19 @@ class Hooks:
         for one in self.inside():
             yield from one.exclude
 
-    def would_repeat(self, other: "Hooks") -> bool:
+    def would_repeat(self, other: "HookCollection") -> bool:
         """Whether something in `other` would run twice if it were added."""
         known = {id(one) for outermost in self._around() for one in outermost.inside()}
         return any(id(one) in known for one in other.inside())
 
-    def inside(self) -> "Iterator[Hooks]":
+    def inside(self) -> "Iterator[HookCollection]":
         """This collection, and all that are in it, however deep."""
         yield self
         for slot in self._slots:
-            if isinstance(slot.entry, Hooks):
+            if isinstance(slot.entry, HookCollection):
                 yield from slot.entry.inside()
 
-    def _around(self) -> "Iterator[Hooks]":
+    def _around(self) -> "Iterator[HookCollection]":
         """This collection, and all that it is included in."""
         yield self
         for outer in self.included_in:
@@ -105,10 +105,10 @@ class Hooks:
 
     @contextmanager
     def override(self, hook: object, replacement: HookFunction | None) -> Generator[None]:
-        """Replace a hook, or leave it out, for the time of a ``with``; see `HookRegistry.override`."""
+        """Replace a hook, or leave it out, for the time of a ``with``; see `HookDecorators.override`."""
         matching = [(slot, known) for slot, known in self._placed() if hook in (known.name, known.function)]
         if not matching:
-            names = ", ".join(repr(known.name) for known in self.plan()) or "none"
+            names = ", ".join(repr(known.name) for known in self.in_start_order()) or "none"
             raise LookupError(f"override() got {hook!r}, which is not registered; registered are: {names}")
         with ExitStack() as stack:
             for slot, known in matching:
@@ -119,19 +119,19 @@ class Hooks:
     def _placed(self) -> Iterator[tuple[_Slot, Hook]]:
         """All hooks that were registered, however deep, with their places."""
         for slot in self._slots:
-            if isinstance(slot.registered, Hooks):
+            if isinstance(slot.registered, HookCollection):
                 yield from slot.registered._placed()  # noqa: SLF001 - another of this class
             else:
                 yield slot, slot.registered
 
 
-class HookRegistry:
+class HookDecorators:
     """The decorators that register hooks."""
 
     _is_lifespan: ClassVar[bool] = False
 
     def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...]) -> None:
-        self._hooks = Hooks(mounts, exclude)
+        self._hooks = HookCollection(mounts, exclude)
 
     # Where no overload fits, pyright explains the last one: that is for a function.
     @overload
@@ -162,7 +162,7 @@ class HookRegistry:
         *Cancellation:* if the startup is cancelled, or its time is up, the cancellation is raised where the context
         waits; what has started is left in reverse order, as at shutdown.
         """
-        return self._decorate(Kind.CONTEXT, fn, name, timeout)
+        return self._decorate(HookKind.CONTEXT, fn, name, timeout)
 
     @overload
     def on_startup(
@@ -190,7 +190,7 @@ class HookRegistry:
 
         *Cancellation:* raised where the function waits.
         """
-        return self._decorate(Kind.STARTUP, fn, name, timeout)
+        return self._decorate(HookKind.STARTUP, fn, name, timeout)
 
     @overload
     def on_shutdown(
@@ -218,7 +218,7 @@ class HookRegistry:
 
         *Cancellation:* raised where the function waits, when its time is up.
         """
-        return self._decorate(Kind.SHUTDOWN, fn, name, timeout)
+        return self._decorate(HookKind.SHUTDOWN, fn, name, timeout)
 
     def on_event(self, event_type: EventType) -> Callable[[F], F]:
         """Register a function with the decorator that Starlette 1.0 took away: ``@hooks.on_event("startup")``.
@@ -272,8 +272,8 @@ class HookRegistry:
         return other
 
     def _include(self, other: object, where: str) -> None:
-        if not isinstance(other, HookRegistry):
-            self._hooks.add(make_hook(Kind.CONTEXT, other, where=where, expected=_LIFESPAN))
+        if not isinstance(other, HookDecorators):
+            self._hooks.add(make_hook(HookKind.CONTEXT, other, where=where, expected=_LIFESPAN))
             return
         if not other._is_lifespan:  # noqa: SLF001 - another of this class
             raise TypeError(f"{where} got {other!r}, an app, expected {_LIFESPAN}")
@@ -302,7 +302,7 @@ class HookRegistry:
         with self._hooks.override(hook, replacement):
             yield
 
-    def _decorate(self, kind: Kind, fn: Any, name: str | None, timeout: float | None) -> Any:
+    def _decorate(self, kind: HookKind, fn: Any, name: str | None, timeout: float | None) -> Any:
         def decorator(function: Any) -> Any:
             self._register(kind, function, name, timeout)
             return function
@@ -310,21 +310,21 @@ class HookRegistry:
         return decorator if fn is None else decorator(fn)
 
     def _register(
-        self, kind: Kind, function: object, name: str | None = None, timeout: float | None = None, where: str = ""
+        self, kind: HookKind, function: object, name: str | None = None, timeout: float | None = None, where: str = ""
     ) -> None:
         where = where or f"{kind.value}()"
-        if isinstance(function, HookRegistry):
+        if isinstance(function, HookDecorators):
             raise TypeError(f"{where} got {function!r}, expected a function; a Lifespan goes to include()")
         self._hooks.add(make_hook(kind, function, name, timeout, where=where))
 
-    def _register_all(self, kind: Kind, argument: str, functions: object) -> None:
+    def _register_all(self, kind: HookKind, argument: str, functions: object) -> None:
         if callable(functions) or isinstance(functions, str) or not isinstance(functions, Iterable):
             raise TypeError(f"{argument}= got {functions!r}, expected a sequence of functions, such as [open_pool]")
         for function in cast("Iterable[object]", functions):
             self._register(kind, function)
 
 
-def hooks_of(registry: HookRegistry) -> Hooks:
+def hooks_of(registry: HookDecorators) -> HookCollection:
     """What is registered on a `Lifespan` or a `LifespanMiddleware`."""
     return registry._hooks  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - no part of the public class
 
@@ -335,9 +335,9 @@ def _replaced(entry: Hook, replacement: HookFunction | None) -> Hook | None:
     return make_hook(entry.kind, replacement, entry.name, entry.timeout, where="override()")
 
 
-def _kind_of(event_type: object) -> Kind:
+def _kind_of(event_type: object) -> HookKind:
     if event_type == "startup":
-        return Kind.STARTUP
+        return HookKind.STARTUP
     if event_type == "shutdown":
-        return Kind.SHUTDOWN
+        return HookKind.SHUTDOWN
     raise ValueError(f"unknown event type {event_type!r}; expected 'startup' or 'shutdown'")

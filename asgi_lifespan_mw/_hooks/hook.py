@@ -1,4 +1,4 @@
-"""Hooks: what the user registers, and how each is opened or called.
+"""HookCollection: what the user registers, and how each is opened or called.
 
 A hook is read once, when it is registered: what cannot work is refused there, with the line that registers it in the
 traceback. Nothing here knows how hooks are run.
@@ -29,7 +29,7 @@ HookFunction: TypeAlias = Callable[[], Any] | Callable[[Any], Any]
 """What is registered: it takes the app or nothing."""
 
 
-class Kind(Enum):
+class HookKind(Enum):
     """The three kinds of hooks; the values are the decorators' names."""
 
     CONTEXT = "context"
@@ -50,7 +50,7 @@ class Hook:
         takes_app: whether it is called with the app.
     """
 
-    kind: Kind
+    kind: HookKind
     function: Callable[..., Any]
     name: str
     timeout: float | None
@@ -78,17 +78,17 @@ class Hook:
             TypeError: the function gave no context manager.
         """
         result = self._called(app)
-        return _Opened(self._entered(result), self)
+        return _StateContext(self._entered(result), self)
 
     def _entered(self, result: object) -> AbstractAsyncContextManager[object]:
         if isinstance(result, AsyncGenerator):
             return _of_async_generator(cast("AsyncGenerator[object]", result))
         if isinstance(result, Generator):
-            return _Lifted(_of_generator(cast("Generator[object]", result)))
+            return _SyncContextAdapter(_of_generator(cast("Generator[object]", result)))
         if isinstance(result, AbstractAsyncContextManager):
             return cast("AbstractAsyncContextManager[object]", result)
         if isinstance(result, AbstractContextManager):
-            return _Lifted(cast("AbstractContextManager[object]", result))
+            return _SyncContextAdapter(cast("AbstractContextManager[object]", result))
         if inspect.iscoroutine(result):
             result.close()
         raise TypeError(
@@ -120,7 +120,7 @@ class Hook:
 
 
 def make_hook(
-    kind: Kind,
+    kind: HookKind,
     function: object,
     name: object = None,
     timeout: float | None = None,
@@ -170,8 +170,8 @@ def _is_unentered(thing: object) -> bool:
     return isinstance(thing, (AsyncGenerator, Generator, AsyncContextDecorator, ContextDecorator))
 
 
-def _check_kind(kind: Kind, function: HookFunction, given: str) -> None:
-    if kind is Kind.CONTEXT:
+def _check_kind(kind: HookKind, function: HookFunction, given: str) -> None:
+    if kind is HookKind.CONTEXT:
         if inspect.iscoroutinefunction(function):
             raise TypeError(f"{given}, a coroutine function without a yield; add the yield, or use on_startup()")
         return
@@ -181,7 +181,7 @@ def _check_kind(kind: Kind, function: HookFunction, given: str) -> None:
         raise TypeError(f"{given}, which makes a context and would never be entered; register it with context()")
 
 
-def _takes_app(kind: Kind, function: HookFunction, given: str) -> bool:
+def _takes_app(kind: HookKind, function: HookFunction, given: str) -> bool:
     """Whether to call a hook with the app: a context that can take it, a function that needs it."""
     try:
         signature = inspect.signature(function)
@@ -192,7 +192,7 @@ def _takes_app(kind: Kind, function: HookFunction, given: str) -> bool:
     with_app, without = _binds(signature, "app"), _binds(signature)
     if not with_app and not without:
         raise TypeError(f"{given}, which can't be called as {signature} asks; expected no parameter or one, the app")
-    return with_app if kind is Kind.CONTEXT else not without
+    return with_app if kind is HookKind.CONTEXT else not without
 
 
 def _has_signature(function: HookFunction) -> bool:
@@ -255,7 +255,7 @@ def _of_generator(generator: Generator[object]) -> AbstractContextManager[object
 
 
 @final
-class _Lifted(AbstractAsyncContextManager[object]):
+class _SyncContextAdapter(AbstractAsyncContextManager[object]):
     """A plain context manager, entered and left on the event loop."""
 
     def __init__(self, context: AbstractContextManager[object]) -> None:
@@ -271,7 +271,7 @@ class _Lifted(AbstractAsyncContextManager[object]):
 
 
 @final
-class _Opened(AbstractAsyncContextManager[State]):
+class _StateContext(AbstractAsyncContextManager[State]):
     """A hook's context: it gives state, and its errors about yields name the hook."""
 
     def __init__(self, context: AbstractAsyncContextManager[object], hook: Hook) -> None:

@@ -17,7 +17,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _InThread(AbstractAsyncContextManager[Any], Awaitable[Any]):
+class _ThreadedCall(AbstractAsyncContextManager[Any], Awaitable[Any]):
     """A call that is made in a worker thread: when it is awaited, or entered as a context."""
 
     def __init__(self, call: Callable[[], object], hook: str) -> None:
@@ -70,7 +70,7 @@ def _check(function: object) -> None:
         )
 
 
-def threaded(function: Callable[P, T]) -> Callable[P, _InThread]:
+def threaded(function: Callable[P, T]) -> Callable[P, _ThreadedCall]:
     """Have a ``def`` hook run in a worker thread, so that it does not hold the event loop up.
 
     For a hook that reads a large file or loads a model. What it opens belongs to that thread: no running event loop,
@@ -93,7 +93,7 @@ def threaded(function: Callable[P, T]) -> Callable[P, _InThread]:
     call = contextmanager(function) if inspect.isgeneratorfunction(function) else function
 
     @functools.wraps(function)
-    def in_thread(*args: P.args, **kwargs: P.kwargs) -> _InThread:
-        return _InThread(functools.partial(call, *args, **kwargs), described(function))
+    def in_thread(*args: P.args, **kwargs: P.kwargs) -> _ThreadedCall:
+        return _ThreadedCall(functools.partial(call, *args, **kwargs), described(function))
 
     return in_thread

@@ -13,7 +13,7 @@ import anyio
 from .._exceptions import ProtocolViolation, ShutdownFailed, StartupFailed
 from .._types import SHUTDOWN, STARTUP, ASGIApp, Scope
 from .._units.unit import Unit
-from .table import EXPECTED, Outcome, Phase, Rule, Severity, Step, advance, entry_of, step_of
+from .table import EXPECTED, Action, Event, Phase, Severity, Transition, advance, entry_of, event_of
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
@@ -64,73 +64,73 @@ class Session:
         try:
             await self._app(self._scope, self._receive, self._send)
         except Exception as error:
-            self._take(Step.RAISES)
+            self._take(Event.RAISES)
             if self.phase is not Phase.UNSUPPORTED:
                 raise
             self.refusal = error
         else:
-            self._take(Step.RETURNS)
+            self._take(Event.RETURNS)
 
     async def _receive(self) -> object:
         while True:
             if self.phase is Phase.STARTED:
-                await self._unit.until_stop()
-            outcome = self._take(Step.RECEIVES).outcome
-            match outcome:
-                case Outcome.GIVES_STARTUP:
+                await self._unit.wait_for_stop()
+            action = self._take(Event.RECEIVES).action
+            match action:
+                case Action.GIVES_STARTUP:
                     return STARTUP.copy()
-                case Outcome.GIVES_SHUTDOWN:
+                case Action.GIVES_SHUTDOWN:
                     return SHUTDOWN.copy()
-                case Outcome.CANCELS:
+                case Action.CANCELS:
                     self._unit.cancel()
                     await anyio.sleep_forever()
-                case Outcome.WAITS | Outcome.NOTHING:
+                case Action.WAITS | Action.NOTHING:
                     self._moved = self._moved or anyio.Event()
                     await self._moved.wait()
                 case _:  # pragma: no cover
-                    assert_never(outcome)
+                    assert_never(action)
 
     async def _send(self, message: object) -> None:
-        step = step_of(message)
+        step = event_of(message)
         before = self.phase
-        rule = self._take(step, message)
-        if rule.outcome is Outcome.CANCELS:
-            self._unit.answered()
+        transition = self._take(step, message)
+        if transition.action is Action.CANCELS:
+            self._unit.stopped()
             self._unit.cancel()
         elif self.phase is before:
             return
         elif self.phase is Phase.STARTED:
             self._unit.started()
         elif self.phase is Phase.STOPPED:
-            self._unit.answered()
+            self._unit.stopped()
         else:
             self._fail(step, message)
 
-    def _fail(self, step: Step, message: object) -> None:
-        failed = StartupFailed if step is Step.FAILS_STARTUP else ShutdownFailed
-        self._unit.said = _reason(message)
-        self._unit.fail(failed(self._unit.name, self._unit.said))
+    def _fail(self, step: Event, message: object) -> None:
+        failed = StartupFailed if step is Event.FAILS_STARTUP else ShutdownFailed
+        self._unit.app_message = _reason(message)
+        self._unit.fail(failed(self._unit.name, self._unit.app_message))
 
-    def _take(self, step: Step, message: object = None) -> Rule:
+    def _take(self, step: Event, message: object = None) -> Transition:
         """Take one step: log it, or raise, as serious as it is, and go on to the next phase."""
         before = self.phase
-        rule = advance(before, step, strict=self._strict)
-        if rule.then is not before:
-            self.phase = rule.then
+        transition = advance(before, step, strict=self._strict)
+        if transition.next_phase is not before:
+            self.phase = transition.next_phase
             if self._moved is not None:
                 self._moved.set()
                 self._moved = None
-        if rule.severity is not Severity.FINE:
+        if transition.severity is not Severity.FINE:
             departure = ProtocolViolation(self._unit.name, _deed(step, message), before.value, EXPECTED[before])
-            if rule.severity is Severity.VIOLATION:
+            if transition.severity is Severity.VIOLATION:
                 self._unit.fail(departure)
                 raise departure
-            self._on_departure(rule.severity, departure)
-        return rule
+            self._on_departure(transition.severity, departure)
+        return transition
 
 
-def _deed(step: Step, message: object) -> str:
-    return step.value if step is not Step.SENDS_OTHER else f"sent {entry_of(message, 'type') or message!r}"
+def _deed(step: Event, message: object) -> str:
+    return step.value if step is not Event.SENDS_OTHER else f"sent {entry_of(message, 'type') or message!r}"
 
 
 def _reason(message: object) -> str:

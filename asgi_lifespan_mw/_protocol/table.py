@@ -50,7 +50,7 @@ class Phase(Enum):
     """It said that it failed, or raised."""
 
 
-class Step(Enum):
+class Event(Enum):
     """What an app can do; the values read after its name."""
 
     __hash__ = object.__hash__
@@ -78,7 +78,7 @@ class Severity(Enum):
     """A departure that ends the lifespan of the app, as failed."""
 
 
-class Outcome(Enum):
+class Action(Enum):
     """What comes of a step, beside the new phase."""
 
     NOTHING = "nothing"
@@ -89,81 +89,81 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class Transition:
     """One row of the table: the phase that follows, how serious the step is, and what comes of it."""
 
-    then: Phase
+    next_phase: Phase
     severity: Severity = Severity.FINE
-    outcome: Outcome = Outcome.NOTHING
+    action: Action = Action.NOTHING
 
 
 _IDLE, _STARTING, _STARTED, _STOPPING = Phase.IDLE, Phase.STARTING, Phase.STARTED, Phase.STOPPING
 _STOPPED, _UNSUPPORTED, _FAILED = Phase.STOPPED, Phase.UNSUPPORTED, Phase.FAILED
 _NOTE, _WARNING, _VIOLATION = Severity.NOTE, Severity.WARNING, Severity.VIOLATION
 
-TABLE: Final[Mapping[Phase, Mapping[Step, Rule]]] = {
+TABLE: Final[Mapping[Phase, Mapping[Event, Transition]]] = {
     Phase.IDLE: {
-        Step.RECEIVES: Rule(_STARTING, outcome=Outcome.GIVES_STARTUP),
-        Step.COMPLETES_STARTUP: Rule(_STARTED, _WARNING),
-        Step.FAILS_STARTUP: Rule(_FAILED),
-        Step.COMPLETES_SHUTDOWN: Rule(_FAILED, _VIOLATION),
-        Step.FAILS_SHUTDOWN: Rule(_FAILED, _VIOLATION),
-        Step.SENDS_OTHER: Rule(_UNSUPPORTED, _WARNING, Outcome.CANCELS),
-        Step.RETURNS: Rule(_UNSUPPORTED),
-        Step.RAISES: Rule(_UNSUPPORTED),
+        Event.RECEIVES: Transition(_STARTING, action=Action.GIVES_STARTUP),
+        Event.COMPLETES_STARTUP: Transition(_STARTED, _WARNING),
+        Event.FAILS_STARTUP: Transition(_FAILED),
+        Event.COMPLETES_SHUTDOWN: Transition(_FAILED, _VIOLATION),
+        Event.FAILS_SHUTDOWN: Transition(_FAILED, _VIOLATION),
+        Event.SENDS_OTHER: Transition(_UNSUPPORTED, _WARNING, Action.CANCELS),
+        Event.RETURNS: Transition(_UNSUPPORTED),
+        Event.RAISES: Transition(_UNSUPPORTED),
     },
     Phase.STARTING: {
         # Another task of the app may be about to answer.
-        Step.RECEIVES: Rule(_STARTING, _NOTE, Outcome.WAITS),
-        Step.COMPLETES_STARTUP: Rule(_STARTED),
-        Step.FAILS_STARTUP: Rule(_FAILED),
-        Step.COMPLETES_SHUTDOWN: Rule(_FAILED, _VIOLATION),
-        Step.FAILS_SHUTDOWN: Rule(_FAILED, _VIOLATION),
-        Step.SENDS_OTHER: Rule(_UNSUPPORTED, _WARNING, Outcome.CANCELS),
-        Step.RETURNS: Rule(_UNSUPPORTED, _WARNING),
-        Step.RAISES: Rule(_FAILED),
+        Event.RECEIVES: Transition(_STARTING, _NOTE, Action.WAITS),
+        Event.COMPLETES_STARTUP: Transition(_STARTED),
+        Event.FAILS_STARTUP: Transition(_FAILED),
+        Event.COMPLETES_SHUTDOWN: Transition(_FAILED, _VIOLATION),
+        Event.FAILS_SHUTDOWN: Transition(_FAILED, _VIOLATION),
+        Event.SENDS_OTHER: Transition(_UNSUPPORTED, _WARNING, Action.CANCELS),
+        Event.RETURNS: Transition(_UNSUPPORTED, _WARNING),
+        Event.RAISES: Transition(_FAILED),
     },
     Phase.STARTED: {
-        Step.RECEIVES: Rule(_STOPPING, outcome=Outcome.GIVES_SHUTDOWN),
-        Step.COMPLETES_STARTUP: Rule(_STARTED, _WARNING),
-        Step.FAILS_STARTUP: Rule(_FAILED),
-        Step.COMPLETES_SHUTDOWN: Rule(_STARTED, _WARNING),
-        Step.FAILS_SHUTDOWN: Rule(_FAILED),
-        Step.SENDS_OTHER: Rule(_STARTED, _WARNING),
-        Step.RETURNS: Rule(_STOPPED, _NOTE),
-        Step.RAISES: Rule(_FAILED),
+        Event.RECEIVES: Transition(_STOPPING, action=Action.GIVES_SHUTDOWN),
+        Event.COMPLETES_STARTUP: Transition(_STARTED, _WARNING),
+        Event.FAILS_STARTUP: Transition(_FAILED),
+        Event.COMPLETES_SHUTDOWN: Transition(_STARTED, _WARNING),
+        Event.FAILS_SHUTDOWN: Transition(_FAILED),
+        Event.SENDS_OTHER: Transition(_STARTED, _WARNING),
+        Event.RETURNS: Transition(_STOPPED, _NOTE),
+        Event.RAISES: Transition(_FAILED),
     },
     Phase.STOPPING: {
-        Step.RECEIVES: Rule(_STOPPING, _NOTE, Outcome.WAITS),
-        Step.COMPLETES_STARTUP: Rule(_STOPPING, _WARNING),
-        Step.FAILS_STARTUP: Rule(_STOPPING, _WARNING),
-        Step.COMPLETES_SHUTDOWN: Rule(_STOPPED),
-        Step.FAILS_SHUTDOWN: Rule(_FAILED),
-        Step.SENDS_OTHER: Rule(_STOPPING, _WARNING),
-        Step.RETURNS: Rule(_STOPPED, _NOTE),
-        Step.RAISES: Rule(_FAILED),
+        Event.RECEIVES: Transition(_STOPPING, _NOTE, Action.WAITS),
+        Event.COMPLETES_STARTUP: Transition(_STOPPING, _WARNING),
+        Event.FAILS_STARTUP: Transition(_STOPPING, _WARNING),
+        Event.COMPLETES_SHUTDOWN: Transition(_STOPPED),
+        Event.FAILS_SHUTDOWN: Transition(_FAILED),
+        Event.SENDS_OTHER: Transition(_STOPPING, _WARNING),
+        Event.RETURNS: Transition(_STOPPED, _NOTE),
+        Event.RAISES: Transition(_FAILED),
     },
     Phase.STOPPED: {
-        Step.RECEIVES: Rule(_STOPPED, _NOTE, Outcome.CANCELS),
-        Step.COMPLETES_STARTUP: Rule(_STOPPED, _WARNING),
-        Step.FAILS_STARTUP: Rule(_STOPPED, _WARNING),
-        Step.COMPLETES_SHUTDOWN: Rule(_STOPPED, _WARNING),
-        Step.FAILS_SHUTDOWN: Rule(_STOPPED, _WARNING),
-        Step.SENDS_OTHER: Rule(_STOPPED, _WARNING),
-        Step.RETURNS: Rule(_STOPPED),
-        Step.RAISES: Rule(_FAILED),
+        Event.RECEIVES: Transition(_STOPPED, _NOTE, Action.CANCELS),
+        Event.COMPLETES_STARTUP: Transition(_STOPPED, _WARNING),
+        Event.FAILS_STARTUP: Transition(_STOPPED, _WARNING),
+        Event.COMPLETES_SHUTDOWN: Transition(_STOPPED, _WARNING),
+        Event.FAILS_SHUTDOWN: Transition(_STOPPED, _WARNING),
+        Event.SENDS_OTHER: Transition(_STOPPED, _WARNING),
+        Event.RETURNS: Transition(_STOPPED),
+        Event.RAISES: Transition(_FAILED),
     },
     # Nothing comes of what an app does after it turned the lifespan away or failed: it only has to end.
     **{
         over: {
-            Step.RECEIVES: Rule(over, outcome=Outcome.CANCELS),
-            Step.COMPLETES_STARTUP: Rule(over),
-            Step.FAILS_STARTUP: Rule(over),
-            Step.COMPLETES_SHUTDOWN: Rule(over),
-            Step.FAILS_SHUTDOWN: Rule(over),
-            Step.SENDS_OTHER: Rule(over),
-            Step.RETURNS: Rule(over),
-            Step.RAISES: Rule(over),
+            Event.RECEIVES: Transition(over, action=Action.CANCELS),
+            Event.COMPLETES_STARTUP: Transition(over),
+            Event.FAILS_STARTUP: Transition(over),
+            Event.COMPLETES_SHUTDOWN: Transition(over),
+            Event.FAILS_SHUTDOWN: Transition(over),
+            Event.SENDS_OTHER: Transition(over),
+            Event.RETURNS: Transition(over),
+            Event.RAISES: Transition(over),
         }
         for over in (_UNSUPPORTED, _FAILED)
     },
@@ -180,18 +180,18 @@ EXPECTED: Final[Mapping[Phase, str]] = {
 }
 """What would have been right, by phase; for messages."""
 
-_MESSAGES: Final[Mapping[object, Step]] = {
-    "lifespan.startup.complete": Step.COMPLETES_STARTUP,
-    "lifespan.startup.failed": Step.FAILS_STARTUP,
-    "lifespan.shutdown.complete": Step.COMPLETES_SHUTDOWN,
-    "lifespan.shutdown.failed": Step.FAILS_SHUTDOWN,
+_MESSAGES: Final[Mapping[object, Event]] = {
+    "lifespan.startup.complete": Event.COMPLETES_STARTUP,
+    "lifespan.startup.failed": Event.FAILS_STARTUP,
+    "lifespan.shutdown.complete": Event.COMPLETES_SHUTDOWN,
+    "lifespan.shutdown.failed": Event.FAILS_SHUTDOWN,
 }
 
 
-def step_of(message: object) -> Step:
+def event_of(message: object) -> Event:
     """The step that an app takes by sending `message`, which may be anything at all."""
     kind = entry_of(message, "type")
-    return _MESSAGES.get(kind, Step.SENDS_OTHER) if isinstance(kind, str) else Step.SENDS_OTHER
+    return _MESSAGES.get(kind, Event.SENDS_OTHER) if isinstance(kind, str) else Event.SENDS_OTHER
 
 
 def entry_of(message: object, key: str) -> object:
@@ -199,7 +199,7 @@ def entry_of(message: object, key: str) -> object:
     return cast("Mapping[object, object]", message).get(key) if isinstance(message, Mapping) else None
 
 
-def advance(phase: Phase, step: Step, *, strict: bool = False) -> Rule:
+def advance(phase: Phase, step: Event, *, strict: bool = False) -> Transition:
     """What `step` means in `phase`.
 
     Args:
@@ -210,7 +210,7 @@ def advance(phase: Phase, step: Step, *, strict: bool = False) -> Rule:
     Returns:
         The row of the table; a violation always leads to `Phase.FAILED`.
     """
-    rule = TABLE[phase][step]
-    if strict and rule.severity is not Severity.FINE:
-        return Rule(Phase.FAILED, Severity.VIOLATION)
-    return rule
+    transition = TABLE[phase][step]
+    if strict and transition.severity is not Severity.FINE:
+        return Transition(Phase.FAILED, Severity.VIOLATION)
+    return transition

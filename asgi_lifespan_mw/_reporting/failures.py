@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from .._exceptions import LifespanError, LifespanTimeout, ProtocolViolation, ShutdownFailed, StartupFailed
-from .._units.unit import Stage, Unit
+from .._units.unit import Unit, UnitState
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
@@ -18,14 +18,14 @@ CAUSE_FIRST = "the cause first"
 _NOT_THE_USERS = (os.path.dirname(os.path.dirname(__file__)) + os.sep, os.sep + "contextlib.py")  # noqa: PTH120 - parts of file names
 _IMPORTING = (*_NOT_THE_USERS, "<frozen importlib", os.sep + "importlib" + os.sep)
 _INSTALLED = (*_IMPORTING, "site-packages", "dist-packages", os.path.dirname(os.__file__) + os.sep)  # noqa: PTH120
-_DEEDS = {Stage.STARTING: "startup failed", Stage.STARTED: "crash"}
+_DEEDS = {UnitState.STARTING: "startup failed", UnitState.STARTED: "crash"}
 _RUNS_ALREADY = re.compile(r"\b(already|only be called once|once per)\b")
 
 
-def headline(unit: Unit) -> str:
+def summarize(unit: Unit) -> str:
     """One line on a failed unit: in which phase, who, the error's own text, and advice where there is some."""
     error = unit.error
-    told = f"{deed(unit)} in {unit.name}: "
+    told = f"{failed_phase(unit)} in {unit.name}: "
     if isinstance(error, (StartupFailed, ShutdownFailed)) and error.unit == unit.name:
         told += error.reason or "it gave no reason"
     elif isinstance(error, (LifespanTimeout, ProtocolViolation)) and error.args[0] == unit.name:
@@ -33,8 +33,8 @@ def headline(unit: Unit) -> str:
     else:
         told += _text(error)
     # What helps an app that was started twice: the MCP SDK's session manager, run by hand in its parent's lifespan.
-    may_run = unit.failed_in is Stage.STARTING and not unit.is_hook and not isinstance(error, OSError)
-    if may_run and _RUNS_ALREADY.search(f"{_text(error)} {unit.said}"):
+    may_run = unit.failed_in is UnitState.STARTING and not unit.is_hook and not isinstance(error, OSError)
+    if may_run and _RUNS_ALREADY.search(f"{_text(error)} {unit.app_message}"):
         told += (
             f" ({unit.name} seems to run already: if something else starts it, such as the lifespan of its parent, "
             "leave it out with exclude=[the app])"
@@ -42,25 +42,25 @@ def headline(unit: Unit) -> str:
     return told
 
 
-def deed(unit: Unit) -> str:
+def failed_phase(unit: Unit) -> str:
     """What became of a failed unit."""
-    return _DEEDS.get(unit.failed_in or Stage.OVER, "shutdown failed")
+    return _DEEDS.get(unit.failed_in or UnitState.OVER, "shutdown failed")
 
 
 def log_failures(units: Iterable[Unit]) -> None:
     """Log each failure at ERROR, with its traceback, but for the crashes, which were logged when they came."""
     for unit in units:
-        if unit.failed_in is not Stage.STARTED:
+        if unit.failed_in is not UnitState.STARTED:
             log_failure(unit)
 
 
 def log_failure(unit: Unit) -> None:
     """Log one failure at ERROR, with its traceback."""
     error = unit.error
-    logger.error("%s", headline(unit), exc_info=error and (type(error), error, _users_part(error)))
+    logger.error("%s", summarize(unit), exc_info=error and (type(error), error, _users_part(error)))
 
 
-def account(units: Sequence[Unit], other: BaseException | None = None) -> str:
+def format_failures(units: Sequence[Unit], other: BaseException | None = None) -> str:
     """The message of a ``lifespan.*.failed``: all that went wrong, with tracebacks, the cause first.
 
     Args:
@@ -71,13 +71,13 @@ def account(units: Sequence[Unit], other: BaseException | None = None) -> str:
     if other is not None:
         told.append(_traced(str(other) if isinstance(other, LifespanError) else _text(other), other))
     for unit in units:
-        line = headline(unit)
-        said = "" if unit.said in line else f"\n\n{unit.said.strip()}"
+        line = summarize(unit)
+        said = "" if unit.app_message in line else f"\n\n{unit.app_message.strip()}"
         told.append(_traced(line + said, unit.error))
     return "\n\n".join(told)
 
 
-def combined(phase: str, errors: Sequence[BaseException]) -> BaseException:
+def merge(phase: str, errors: Sequence[BaseException]) -> BaseException:
     """What to raise: one error as itself, several as a group, the cause first."""
     distinct = list({id(error): error for error in errors}.values())
     if len(distinct) == 1:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 from .._apps.tree import LeftOut, Node
-from .._units.unit import Stage, Unit
-from .failures import headline
+from .._units.unit import Unit, UnitState
+from .failures import summarize
 
 if TYPE_CHECKING:
     from .._run import Run
 
-Kind: TypeAlias = Literal["hook", "app", "mount"]
-Outcome: TypeAlias = Literal[
+UnitKind: TypeAlias = Literal["hook", "app", "mount"]
+UnitStatus: TypeAlias = Literal[
     "waiting", "starting", "started", "stopping", "stopped", "failed", "cancelled", "unsupported", "left out"
 ]
 
@@ -39,10 +39,10 @@ class UnitReport:
     """
 
     unit: str
-    kind: Kind
+    kind: UnitKind
     path: str = ""
     depth: int = 0
-    outcome: Outcome = "waiting"
+    outcome: UnitStatus = "waiting"
     reason: str = ""
     state: tuple[str, ...] = ()
     began: float | None = None
@@ -103,7 +103,7 @@ class _Rows(list[UnitReport]):
             self.left_out(run.root.nested.label, "app", path, depth, run.reason_against_root)
         self.inside(run.root, path, depth + run.sends_to_app)
 
-    def of_node(self, node: Node, kind: Kind, path: str, depth: int) -> None:
+    def of_node(self, node: Node, kind: UnitKind, path: str, depth: int) -> None:
         """Tell of an app, and of what is mounted in it."""
         behind, first = path + node.nested.path, len(self)
         told: Container[str] = ()
@@ -119,7 +119,7 @@ class _Rows(list[UnitReport]):
     def inside(self, parent: Node, path: str, depth: int, told: Container[str] = ()) -> None:
         """Tell of what is mounted in an app, but for what is behind the paths that are told already."""
         for found in list(parent.found):  # the run may go on in another thread
-            kind: Kind = "mount" if found.nested.label.startswith("mount") else "app"
+            kind: UnitKind = "mount" if found.nested.label.startswith("mount") else "app"
             if path + found.nested.path in told:
                 continue
             if isinstance(found, LeftOut):
@@ -127,23 +127,23 @@ class _Rows(list[UnitReport]):
             else:
                 self.of_node(found, kind, path, depth)
 
-    def left_out(self, unit: str, kind: Kind, path: str, depth: int, reason: str) -> None:
+    def left_out(self, unit: str, kind: UnitKind, path: str, depth: int, reason: str) -> None:
         """Tell of an app that is not ours to start."""
         self.append(UnitReport(unit, kind, path, depth, "left out", reason))
 
     def of_unit(
-        self, unit: Unit, kind: Kind, path: str, depth: int, state: Iterable[str], *, is_supported: bool = True
+        self, unit: Unit, kind: UnitKind, path: str, depth: int, state: Iterable[str], *, is_supported: bool = True
     ) -> None:
         """Tell of a unit, and of the runs in it."""
         history = unit.history.copy()
         outcome = _outcome(unit, history) if is_supported else "unsupported"
-        reason = headline(unit) if unit.error is not None else unit.left_at and f"at {unit.left_at}"
-        times = (*self._span(history, Stage.STARTING), *self._span(history, Stage.STOPPING))
+        reason = summarize(unit) if unit.error is not None else unit.cancelled_at and f"at {unit.cancelled_at}"
+        times = (*self._span(history, UnitState.STARTING), *self._span(history, UnitState.STOPPING))
         self.append(UnitReport(unit.name, kind, path, depth, outcome, reason, tuple(state), *times))
         for run in unit.runs:
             self.of_run(run, path, depth + 1)
 
-    def _span(self, history: Mapping[Stage, float], stage: Stage) -> tuple[float | None, float | None]:
+    def _span(self, history: Mapping[UnitState, float], stage: UnitState) -> tuple[float | None, float | None]:
         """When a stage was entered, and how long it lasted; None for what did not happen or is not over."""
         at = history.get(stage)
         if at is None:
@@ -153,16 +153,16 @@ class _Rows(list[UnitReport]):
         return at - self._origin, history[stages[after]] - at if after < len(stages) else None
 
 
-def _outcome(unit: Unit, history: dict[Stage, float]) -> Outcome:
+def _outcome(unit: Unit, history: dict[UnitState, float]) -> UnitStatus:
     if unit.error is not None:
         return "failed"
-    stage = next(reversed(history), Stage.NEW)
-    return _OUTCOMES.get(stage) or ("stopped" if Stage.STARTED in history else "cancelled")
+    stage = next(reversed(history), UnitState.NEW)
+    return _STATUSES.get(stage) or ("stopped" if UnitState.STARTED in history else "cancelled")
 
 
-_OUTCOMES: Final[Mapping[Stage, Outcome]] = {
-    Stage.NEW: "waiting",
-    Stage.STARTING: "starting",
-    Stage.STARTED: "started",
-    Stage.STOPPING: "stopping",
+_STATUSES: Final[Mapping[UnitState, UnitStatus]] = {
+    UnitState.NEW: "waiting",
+    UnitState.STARTING: "starting",
+    UnitState.STARTED: "started",
+    UnitState.STOPPING: "stopping",
 }

@@ -32,7 +32,7 @@ def current_asyncio_task() -> "asyncio.Task[object] | None":
         return None
 
 
-async def one_turn(task: "asyncio.Task[object] | None") -> None:
+async def checkpoint(task: "asyncio.Task[object] | None") -> None:
     """Let the other tasks of the loop go on, once; `task` is the running one of asyncio, None on trio."""
     import asyncio
 
@@ -105,7 +105,7 @@ def is_loop_gone() -> bool:
     return False
 
 
-def is_gone(error: BaseException) -> bool:
+def is_closing(error: BaseException) -> bool:
     """Whether nothing may be awaited after `error`, which closes our coroutine.
 
     A cancel scope that is closed without an event loop raises an error of its own in place of ``GeneratorExit``.

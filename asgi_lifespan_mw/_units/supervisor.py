@@ -1,11 +1,12 @@
-"""Units in their order: started one after the other, stopped in reverse, within time limits.
+"""Supervisor in their order: started one after the other, stopped in reverse, within time limits.
 
 Rule 1: units are started in order and stopped in reverse. A batch of units is started, and later stopped, side by
 side; most batches hold one.
 
 Rule 2: a unit that fails, or runs out of time, ends a startup, and never a shutdown.
 
-Rule 3: whoever drives the units may be cancelled at any await. Then `Units.stop_shielded` goes on from where it was.
+Rule 3: whoever drives the units may be cancelled at any await. Then
+`Supervisor.stop_shielded` goes on from where it was.
 """
 
 import logging
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING, final
 
 import anyio
 
-from .backend import CANCELLED_GRACE, asyncios_cancellation, current_asyncio_task, one_turn, was_spared
-from .unit import Stage, Unit, finish
+from .backend import CANCELLED_GRACE, asyncios_cancellation, checkpoint, current_asyncio_task, was_spared
+from .unit import Unit, UnitState, finish
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,11 +35,11 @@ _BARELY = 1.0
 
 
 class UnitFailed(Exception):
-    """A unit failed, which ends the startup; `Units.failures` tells which."""
+    """A unit failed, which ends the startup; `Supervisor.failures` tells which."""
 
 
 @final
-class Units:
+class Supervisor:
     """The units of one run, in the order of their start.
 
     Attributes:
@@ -55,10 +56,10 @@ class Units:
         self._deadline = math.inf
         self._seconds = math.inf
         self._wake: anyio.Event | None = None
-        self._driver: asyncio.Task[object] | None = None
+        self._owner_task: asyncio.Task[object] | None = None
         self._before = 0
 
-    def allow(self, seconds: float | None) -> None:
+    def set_deadline(self, seconds: float | None) -> None:
         """Give what follows a time limit, counted from now; None for no limit."""
         self._seconds = math.inf if seconds is None else seconds
         self._deadline = anyio.current_time() + self._seconds
@@ -73,15 +74,15 @@ class Units:
         *Cancellation:* what is starting goes on until `stop`.
         """
         self.check()
-        self._adopt_driver()
+        self._adopt_owner()
         self._batches.append(batch)
         for unit in batch:
             unit.start(self)
-        await self._watch(batch, Stage.STARTING)
+        await self._wait_while(batch, UnitState.STARTING)
         if not self.failures:
-            self._blame_for_blocking(batch, "startup")
+            self._mark_blocking(batch, "startup")
         self.check()
-        if ending := _at_work(batch, Stage.ENDING):
+        if ending := _at_work(batch, UnitState.ENDING):
             await self._finish(ending)
         self.context = batch[-1].context or self.context
 
@@ -95,14 +96,14 @@ class Units:
 
         *Cancellation:* leaves the rest to be stopped; call `stop_shielded` then.
         """
-        self._adopt_driver()
+        self._adopt_owner()
         while self._batches:
             batch = self._batches[-1]
             for unit in batch:
-                unit.ask_to_stop()
-            in_time = [unit for unit in _at_work(batch, Stage.STOPPING) if not self._is_late(unit)]
-            await self._watch(batch, Stage.STOPPING)
-            self._blame_for_blocking(in_time, "shutdown")
+                unit.request_stop()
+            in_time = [unit for unit in _at_work(batch, UnitState.STOPPING) if not self._is_late(unit)]
+            await self._wait_while(batch, UnitState.STOPPING)
+            self._mark_blocking(in_time, "shutdown")
             await self._finish(batch)
             self._batches.pop()
 
@@ -118,7 +119,7 @@ class Units:
             except asyncios_cancellation():
                 continue
 
-    def _blame_for_blocking(self, batch: Sequence[Unit], phase: str) -> None:
+    def _mark_blocking(self, batch: Sequence[Unit], phase: str) -> None:
         """Time out the last of the batch if it is done, but late: it blocked the event loop, and the driver with it."""
         if batch and batch[-1].error is None and self._is_late(batch[-1]):
             batch[-1].time_out(phase, self._seconds)
@@ -130,43 +131,43 @@ class Units:
     def _is_time_up(self) -> bool:
         return self._seconds < math.inf and self._deadline <= anyio.current_time()
 
-    def is_driver_cancelled(self) -> bool:
+    def is_owner_cancelled(self) -> bool:
         """Whether the task that drives the units is being cancelled, and so about to stop them; never on trio."""
-        driver = self._driver
+        driver = self._owner_task
         return driver is not None and not driver.done() and (driver.cancelling() > self._before or was_spared(driver))
 
-    def when_driver_is_done(self, callback: Callable[[], None]) -> None:
+    def when_owner_is_done(self, callback: Callable[[], None]) -> None:
         """Call back when the task that drives the units is over, and they will be stopped by nobody."""
-        assert self._driver is not None, "a unit calls this where its driver was cancelled by its task"
-        self._driver.add_done_callback(lambda _: callback())
+        assert self._owner_task is not None, "a unit calls this where its driver was cancelled by its task"
+        self._owner_task.add_done_callback(lambda _: callback())
 
-    def _adopt_driver(self) -> None:
+    def _adopt_owner(self) -> None:
         """Take the running task for the one that drives; what it was cancelled for before is not our business."""
         task = current_asyncio_task()
-        if task is not self._driver:
-            self._driver = task
+        if task is not self._owner_task:
+            self._owner_task = task
             self._before = 0 if task is None else task.cancelling()
 
-    def at_work(self) -> list[Unit]:
+    def in_progress(self) -> list[Unit]:
         """The units that are starting or stopping now."""
         last = self._batches[-1] if self._batches else ()
-        return [*_at_work(last, Stage.STARTING), *_at_work(last, Stage.STOPPING)]
+        return [*_at_work(last, UnitState.STARTING), *_at_work(last, UnitState.STOPPING)]
 
     def wake(self) -> None:
         """Have the driver look again."""
         if self._wake is not None:
             self._wake.set()
 
-    async def _watch(self, batch: Sequence[Unit], busy: Stage) -> None:
+    async def _wait_while(self, batch: Sequence[Unit], busy: UnitState) -> None:
         """Wait until no unit of the batch is busy; one whose time runs out has failed."""
         # A `def` may block the event loop, and this log with it: it is told of afterwards, by a clock that is cheap.
         patience, entered = SLOW_AFTER, time.perf_counter()
-        phase = "startup" if busy is Stage.STARTING else "shutdown"
+        phase = "startup" if busy is UnitState.STARTING else "shutdown"
         if _at_work(batch, busy) and not self._is_time_up():
-            await one_turn(self._driver)  # in which most units are done
+            await checkpoint(self._owner_task)  # in which most units are done
         began = anyio.current_time() if _at_work(batch, busy) else 0.0
         while at_work := _at_work(batch, busy):
-            if self.failures and busy is Stage.STARTING:
+            if self.failures and busy is UnitState.STARTING:
                 return
             now = anyio.current_time()
             if now >= began + patience:
@@ -184,7 +185,7 @@ class Units:
 
     async def _finish(self, batch: Sequence[Unit]) -> None:
         """End what has done its part, within a second or what is left of the time."""
-        if len(_at_work(batch, Stage.OVER)) < len(batch):
+        if len(_at_work(batch, UnitState.OVER)) < len(batch):
             await finish(batch, max(0, min(CANCELLED_GRACE, self._deadline - anyio.current_time())))
 
     async def _next_change(self, until: float) -> None:
@@ -194,7 +195,7 @@ class Units:
         self._wake = None
 
 
-def _at_work(batch: Sequence[Unit], stage: Stage) -> list[Unit]:
+def _at_work(batch: Sequence[Unit], stage: UnitState) -> list[Unit]:
     return [unit for unit in batch if unit.stage is stage]
 
 

@@ -4,7 +4,7 @@ A unit is a context, a function, the wrapped app, a mount: they differ in their 
 task. The body runs from its first to its last line in that task, so that task groups and cancel scopes may be held
 open in it. Nothing that it raises leaves the task: it is kept as the unit's error.
 
-`Units` drives many of them.
+`Supervisor` drives many of them.
 """
 
 import logging
@@ -25,12 +25,12 @@ from .location import where
 
 if TYPE_CHECKING:
     from .._run import Run
-    from .supervisor import Units
+    from .supervisor import Supervisor
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
 
-class Stage(Enum):
+class UnitState(Enum):
     """Where a unit stands."""
 
     __hash__ = object.__hash__  # as good as an enum's own, and faster
@@ -45,7 +45,7 @@ class Stage(Enum):
     """Its task is over, or was left behind because it ignored its cancellation."""
 
 
-AROUND: Final[ContextVar["Unit"]] = ContextVar("AROUND")
+current_unit: Final[ContextVar["Unit"]] = ContextVar("current_unit")
 """The unit whose body runs here: an app in it may have a run of its own."""
 
 
@@ -55,10 +55,10 @@ class Unit:
 
     Attributes:
         name: who it is in messages, such as ``hook 'open_pool' (shop/db.py:12)``.
-        body: what lives in its task. It calls `started`, awaits `until_stop`, and returns.
+        body: what lives in its task. It calls `started`, awaits `wait_for_stop`, and returns.
         timeout: seconds for its start, and as many for its stop; None for no limit of its own.
         is_hook: whether it is the user's hook; else it is an app.
-        runs_at_stop: whether the body runs when the unit is stopped, and its start is nothing.
+        is_shutdown_function: whether the body runs when the unit is stopped, and its start is nothing.
         stage: where it stands.
         state: the lifespan state that it gave when it had started; most units give none.
         error: why it failed. *Invariant:* None for a unit that has not failed.
@@ -69,7 +69,7 @@ class Unit:
         history: each stage after NEW, with the time of `time.perf_counter` at which it was entered.
         runs: the runs that began in its body while it was starting: a middleware inside an app, a framework's
             own `Lifespan`.
-        left_at: the place in its code at which a start was given up; empty where none was.
+        cancelled_at: the place in its code at which a start was given up; empty where none was.
     """
 
     def __init__(
@@ -79,23 +79,23 @@ class Unit:
         *,
         timeout: float | None = None,
         is_hook: bool = False,
-        runs_at_stop: bool = False,
+        is_shutdown_function: bool = False,
     ) -> None:
         self.name = name
         self.body = body
         self.timeout = timeout
         self.is_hook = is_hook
-        self.runs_at_stop = runs_at_stop
-        self.stage = Stage.NEW
+        self.is_shutdown_function = is_shutdown_function
+        self.stage = UnitState.NEW
         self.state: State = {}
         self.error: BaseException | None = None
-        self.said = ""
-        self.failed_in: Stage | None = None
+        self.app_message = ""
+        self.failed_in: UnitState | None = None
         self.inherits: Context | None = None
         self.context: Context | None = None
-        self.history: dict[Stage, float] = {}
+        self.history: dict[UnitState, float] = {}
         self.runs: tuple[Run, ...] = ()
-        self.left_at = ""
+        self.cancelled_at = ""
         self._over: anyio.Event | None = None
         self._began = math.inf
         self._is_told = False
@@ -109,10 +109,10 @@ class Unit:
         """Say that the start is done, and which state came of it."""
         self.state = state or {}
         self.context = copy_context()
-        if self.stage is Stage.STARTING:
-            self._enter(Stage.STARTED)
+        if self.stage is UnitState.STARTING:
+            self._transition(UnitState.STARTED)
 
-    async def until_stop(self) -> None:
+    async def wait_for_stop(self) -> None:
         """Wait until the unit is to stop.
 
         *Cancellation:* some servers cancel every task of the event loop, not the lifespan's alone, and no shield holds
@@ -122,32 +122,32 @@ class Unit:
         try:
             await self._stop.wait()
         except asyncios_cancellation():
-            if self._scope.cancel_called or not self._units.is_driver_cancelled():
+            if self._scope.cancel_called or not self._units.is_owner_cancelled():
                 raise
-            self._units.when_driver_is_done(self.cancel)
+            self._units.when_owner_is_done(self.cancel)
         while not self._stop.is_set():
             spare_current_task()
             with suppress(asyncios_cancellation()), anyio.CancelScope(shield=True):
                 await self._stop.wait()
 
-    def answered(self) -> None:
+    def stopped(self) -> None:
         """Say that the stop is done, though the body may have lines left."""
-        if self.stage is not Stage.OVER:
-            self._enter(Stage.ENDING)
+        if self.stage is not UnitState.OVER:
+            self._transition(UnitState.ENDING)
 
     def fail(self, error: BaseException) -> None:
         """Say that the unit failed; what its body raises after this says it better than a bare message."""
         if self.is_cancelled():  # by us: Starlette takes it for a failure, and says so before it ends
             return
-        broke_while_serving = self.stage is Stage.STARTED
-        self._blame(error)
-        self.answered()
+        broke_while_serving = self.stage is UnitState.STARTED
+        self._mark_failed(error)
+        self.stopped()
         if broke_while_serving:
             self._ending = spawn(self._end_crashed, f"end of {self.name}", copy_context())
 
     async def _end_crashed(self) -> None:
         await is_over(self, seconds=CANCELLED_GRACE)  # for the exception behind the message
-        self._tell()
+        self._report_crash()
         await finish([self], seconds=0)
 
     def cancel(self) -> None:
@@ -155,28 +155,28 @@ class Unit:
         self._stop.set()
         self._scope.cancel()
 
-    # What `Units` calls.
+    # What `Supervisor` calls.
 
-    def start(self, units: "Units") -> None:
+    def start(self, units: "Supervisor") -> None:
         """Start the body in a task, or nothing for a unit that runs at the stop."""
         self._units = units
         self._scope = anyio.CancelScope()
         self._stop = anyio.Event()
-        if self.runs_at_stop:
-            self._go(Stage.STARTED)
+        if self.is_shutdown_function:
+            self._set_state(UnitState.STARTED)
         else:
-            self._run(Stage.STARTING)
+            self._run(UnitState.STARTING)
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Begin the stop, as it must begin from where the unit stands; where it began or ended, nothing."""
-        if self.stage is Stage.STARTING:
-            self.left_at = self.place()
-            self._go(Stage.ENDING)
+        if self.stage is UnitState.STARTING:
+            self.cancelled_at = self.place()
+            self._set_state(UnitState.ENDING)
             self.cancel()
-        elif self.stage is Stage.STARTED and self.runs_at_stop:
-            self._run(Stage.STOPPING)
-        elif self.stage is Stage.STARTED:
-            self._go(Stage.STOPPING)
+        elif self.stage is UnitState.STARTED and self.is_shutdown_function:
+            self._run(UnitState.STOPPING)
+        elif self.stage is UnitState.STARTED:
+            self._set_state(UnitState.STOPPING)
             self._stop.set()
 
     def deadline(self, whole: float) -> float:
@@ -190,8 +190,8 @@ class Unit:
         error = LifespanTimeout(self.name, phase, seconds)
         if place := self.place():
             error.add_note(f"it was at {place}")
-        self._blame(error, Stage.STARTING if phase == "startup" else Stage.STOPPING)
-        self.answered()
+        self._mark_failed(error, UnitState.STARTING if phase == "startup" else UnitState.STOPPING)
+        self.stopped()
         self.cancel()
 
     def is_cancelled(self) -> bool:
@@ -200,11 +200,11 @@ class Unit:
 
     async def wait_until_over(self) -> None:
         """Wait until the task is over, or was left behind."""
-        if self.stage is not Stage.OVER:
+        if self.stage is not UnitState.OVER:
             self._over = self._over or anyio.Event()
             await self._over.wait()
 
-    def leave_behind(self) -> None:
+    def abandon(self) -> None:
         """Give a unit up that ignores its cancellation, since nobody could ever stop it."""
         place = self.place() or "an unknown place"
         logger.error("%s ignores its cancellation and is left behind, still running, at %s", self.name, place)
@@ -212,7 +212,7 @@ class Unit:
 
     def place(self) -> str:
         """Where the body stands in its code, or which unit of a run in it is at work; empty where it can't be seen."""
-        for unit in (unit for run in self.runs for unit in run.at_work()):
+        for unit in (unit for run in self.runs for unit in run.in_progress()):
             return f"{unit.name}, at {unit.place()}"
         try:
             return where(self._task)
@@ -220,89 +220,89 @@ class Unit:
             logger.debug("cannot tell where %s stands", self.name, exc_info=True)
             return ""
 
-    def _enter(self, stage: Stage) -> None:
+    def _transition(self, stage: UnitState) -> None:
         if self.error is None and logger.isEnabledFor(logging.DEBUG):
             self._log_progress(stage)
-        self._go(stage)
+        self._set_state(stage)
         self._units.wake()
 
-    def _go(self, stage: Stage) -> None:
+    def _set_state(self, stage: UnitState) -> None:
         self.stage = stage
         self.history.setdefault(stage, time.perf_counter())
-        if self.timeout is not None and stage in (Stage.STARTING, Stage.STOPPING):
+        if self.timeout is not None and stage in (UnitState.STARTING, UnitState.STOPPING):
             self._began = anyio.current_time()
 
-    def _log_progress(self, stage: Stage) -> None:
+    def _log_progress(self, stage: UnitState) -> None:
         took = time.perf_counter() - self.history[self.stage]
-        if stage is Stage.STARTED:
+        if stage is UnitState.STARTED:
             logger.debug("%s started in %.3f s", self.name, took)
-        elif self.stage is Stage.STOPPING:
+        elif self.stage is UnitState.STOPPING:
             logger.debug("%s stopped in %.3f s", self.name, took)
 
-    def _run(self, stage: Stage) -> None:
-        self._go(stage)
+    def _run(self, stage: UnitState) -> None:
+        self._set_state(stage)
         context = (self.inherits or self._units.context).copy()
         self._task = spawn(self._live, self.name, context, self._never_ran)
 
     async def _live(self) -> None:
-        AROUND.set(self)
+        current_unit.set(self)
         try:
             with self._scope:
                 await self.body(self)
         except BaseException as error:  # SystemExit in a task of asyncio would tear the loop down
             if is_loop_gone():
                 raise
-            self._take(error)
+            self._record_result(error)
         self._end()  # in the task's last step: a turn of the loop earlier than a callback would be
 
-    def _take(self, error: BaseException) -> None:
+    def _record_result(self, error: BaseException) -> None:
         """Keep what the body raised, unless it was asked to."""
         if is_cancellation(error) and self._scope.cancel_called:
             return
-        if is_cancellation(error) and self._units.is_driver_cancelled():
-            if self.stage is not Stage.STOPPING:
+        if is_cancellation(error) and self._units.is_owner_cancelled():
+            if self.stage is not UnitState.STOPPING:
                 return
-            error = self._unasked(error, "the server cancelled it before it was done")
+            error = self._unexpected_cancellation(error, "the server cancelled it before it was done")
         elif is_cancellation(error):
-            error = self._unasked(error, "it was cancelled, and nobody asked for that")
+            error = self._unexpected_cancellation(error, "it was cancelled, and nobody asked for that")
         elif isinstance(error, GeneratorExit):  # raised on, it would look like the end of our own coroutines
-            error = self._unasked(error, "it raised what only closes generators")
+            error = self._unexpected_cancellation(error, "it raised what only closes generators")
         if self.error is None:
-            self._blame(error)
+            self._mark_failed(error)
         elif isinstance(self.error, (StartupFailed, ShutdownFailed)) or any(one is self.error for one in _chain(error)):
             self.error = error
         else:
             self.error.__context__ = error
 
-    def _unasked(self, error: BaseException, what: str) -> BaseException:
-        failed = StartupFailed if self.stage is Stage.STARTING else ShutdownFailed
+    def _unexpected_cancellation(self, error: BaseException, what: str) -> BaseException:
+        failed = StartupFailed if self.stage is UnitState.STARTING else ShutdownFailed
         unasked = failed(self.name, f"{what}: {error!r}")
         unasked.__cause__ = error
         return unasked
 
-    def _blame(self, error: BaseException, stage: Stage | None = None) -> None:
+    def _mark_failed(self, error: BaseException, stage: UnitState | None = None) -> None:
         if self.error is None:
             self.error = error
             self.failed_in = stage or self.stage
             self._units.failures.append(self)
 
     def _never_ran(self) -> None:
-        self._take(asyncios_cancellation()())
+        self._record_result(asyncios_cancellation()())
         self._end()
 
     def _end(self) -> None:
-        if self.stage is Stage.OVER:  # it was left behind, and ended after all
+        if self.stage is UnitState.OVER:  # it was left behind, and ended after all
             return
-        if self.stage is Stage.STARTED and self.error is None and not self._stop.is_set():
+        if self.stage is UnitState.STARTED and self.error is None and not self._stop.is_set():
             logger.info("%s ended before the shutdown", self.name)
-        self._enter(Stage.OVER)
+        self._transition(UnitState.OVER)
         if self._over is not None:
             self._over.set()
-        self._tell()
+        self._report_crash()
 
-    def _tell(self) -> None:
+    def _report_crash(self) -> None:
         """Tell of a crash, once."""
-        if self.failed_in is Stage.STARTED and not self._is_told:
+        if self.failed_in is UnitState.STARTED and not self._is_told:
             self._is_told = True
             self._units.on_crash(self)
 
@@ -312,7 +312,7 @@ async def is_over(*units: Unit, seconds: float) -> bool:
     with anyio.move_on_after(seconds):
         for unit in units:
             await unit.wait_until_over()
-    return all(unit.stage is Stage.OVER for unit in units)
+    return all(unit.stage is UnitState.OVER for unit in units)
 
 
 async def finish(units: Sequence[Unit], seconds: float) -> None:
@@ -320,12 +320,12 @@ async def finish(units: Sequence[Unit], seconds: float) -> None:
     if await is_over(*(unit for unit in units if not unit.is_cancelled()), seconds=seconds):
         units = [unit for unit in units if unit.is_cancelled()]
     for unit in units:
-        if unit.stage is not Stage.OVER:
+        if unit.stage is not UnitState.OVER:
             unit.cancel()
     if not await is_over(*units, seconds=CANCELLED_GRACE):
         for unit in units:
-            if unit.stage is not Stage.OVER:
-                unit.leave_behind()
+            if unit.stage is not UnitState.OVER:
+                unit.abandon()
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Isolated, LifespanMiddleware, register_container
 from asgi_lifespan_mw._apps import containers as _containers
-from asgi_lifespan_mw._apps.containers import Sent, full_name, row_of
+from asgi_lifespan_mw._apps.containers import LifespanPolicy, full_name, spec_of
 from asgi_lifespan_mw._apps.discovery import Identity, look_inside
 from asgi_lifespan_mw._types import ASGIApp
 from tests.usages import Records, lived, recorded, started_and_stopped
@@ -195,7 +195,7 @@ async def test_a_decorated_app_is_the_app_that_it_wraps() -> None:
 
 def test_a_function_that_wraps_a_class_is_no_app_to_ask() -> None:
     """``Consumer.as_asgi()`` is one, and takes any message for one to a WebSocket."""
-    assert Identity(decorated(RefusesLifespan)).rule.sent is Sent.NEVER
+    assert Identity(decorated(RefusesLifespan)).rule.sent is LifespanPolicy.NEVER
 
 
 def test_a_quart_is_its_method_and_its_middleware() -> None:
@@ -351,7 +351,7 @@ def test_a_later_row_for_a_class_replaces_the_earlier_one() -> None:
     """So that a wrong row of ours, too, can be set right."""
     register_container(ByTenant, "tenants[]", "skips", why="a first try")
     register_container(ByTenant, "other", "skips")
-    row = row_of(ByTenant({}))
+    row = spec_of(ByTenant({}))
     assert row is not None
     assert row.why == "registered by the user"
     assert row.ways[0].path == "other"
@@ -460,7 +460,7 @@ async def test_packages_bring_their_containers(caplog: pytest.LogCaptureFixture)
 def test_a_row_of_the_users_goes_before_that_of_a_package() -> None:
     """Whichever came first."""
     register_container(ByTenant, "other", "skips", why="the user knows better")
-    row = row_of(ByTenant({}))
+    row = spec_of(ByTenant({}))
     assert row is not None
     assert row.why == "the user knows better"
 
@@ -492,7 +492,7 @@ def _rows_of_frameworks() -> Iterator[tuple[Any, str]]:
 def test_every_row_is_found_by_the_class_that_it_names() -> None:
     """The classes still have these names, and the attributes of each row are there."""
     for thing, name in _rows_of_frameworks():
-        row = row_of(thing)
+        row = spec_of(thing)
         assert row is not None, name
         assert row.name == name
         for path in [way.path for way in row.ways] + [path for path in (row.segment, row.lifespan) if path]:

@@ -26,7 +26,7 @@ from starlette.routing import Host, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Isolated, Lifespan, LifespanManager, LifespanMiddleware, LifespanTimeout
-from asgi_lifespan_mw._apps.containers import Sent
+from asgi_lifespan_mw._apps.containers import LifespanPolicy
 from asgi_lifespan_mw._apps.discovery import Identity, look_inside
 from asgi_lifespan_mw._types import ASGIApp
 from tests.conftest import VIRTUAL
@@ -1196,7 +1196,7 @@ def test_routes_and_unknown_parts_lead_nowhere() -> None:
 
     assert labels(Starlette(routes=[Route("/", show_state), HasApp()])) == []
     not_callable: Any = object()
-    assert Identity(not_callable).rule.sent is Sent.NEVER
+    assert Identity(not_callable).rule.sent is LifespanPolicy.NEVER
 
 
 def test_an_excluded_app_is_not_looked_into() -> None:

@@ -6,14 +6,14 @@ import warnings
 
 import pytest
 
-from asgi_lifespan_mw._apps.containers import ROWS, Row
+from asgi_lifespan_mw._apps.containers import ROWS, ContainerSpec
 from tests.frameworks.versions import REQUIRED
 
 _OF_PYTHON = {"builtins.method": "types.MethodType"}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_a_row_names_a_class(row: Row) -> None:
+def test_a_row_names_a_class(row: ContainerSpec) -> None:
     """A framework that renames one would no longer be looked into."""
     module, _, name = _OF_PYTHON.get(row.name, row.name).rpartition(".")
     if importlib.util.find_spec(module.partition(".")[0]) is None and not REQUIRED:

@@ -785,14 +785,14 @@ async def test_a_hook_is_named_by_its_function_and_place(given: Any, name: str, 
     """Messages show the function behind partials, decorators and methods, with its file and line."""
     hooks = Lifespan(on_startup=[given])
     assert repr(hooks) == f"<Lifespan of {name!r}>"
-    (hook,) = hooks_of(hooks).plan()
+    (hook,) = hooks_of(hooks).in_start_order()
     assert hook.label.startswith(f"hook {name!r} (")
     assert place in hook.label
 
 
 async def test_the_place_of_a_hook_is_told_from_the_working_directory() -> None:
     """A file below the working directory is named as the user would name it."""
-    (hook,) = hooks_of(Lifespan(on_startup=[named])).plan()
+    (hook,) = hooks_of(Lifespan(on_startup=[named])).in_start_order()
     assert re.fullmatch(r"hook 'named' \(tests[/\\]hooks[/\\]test_hook\.py:\d+\)", hook.label)
 
 
@@ -808,4 +808,6 @@ async def test_a_failure_names_the_hook_with_file_and_line() -> None:
     (answer,) = server.sent
     line = opens.__code__.co_firstlineno
     assert answer["type"] == "lifespan.startup.failed"
-    assert re.search(rf"hook 'opens' \(tests[/\\]hooks[/\\]test_hook\.py:{line}\): ValueError: no such table", answer["message"])
+    assert re.search(
+        rf"hook 'opens' \(tests[/\\]hooks[/\\]test_hook\.py:{line}\): ValueError: no such table", answer["message"]
+    )

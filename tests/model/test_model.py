@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from asgi_lifespan_mw import LifespanMiddleware
 from asgi_lifespan_mw._run import Run
-from asgi_lifespan_mw._units.supervisor import Units
+from asgi_lifespan_mw._units.supervisor import Supervisor
 from asgi_lifespan_mw._units.unit import Unit
 from tests.conftest import VIRTUAL
 from tests.model import __main__ as command
@@ -140,11 +140,11 @@ def test_what_is_wrong_with_a_check_of_every_plan_is_shown(
 # --- the check notices what is broken ---
 
 
-async def _stop_nothing(units: Units) -> None:
+async def _stop_nothing(units: Supervisor) -> None:
     """A stop that is forgotten."""
 
 
-async def _stop_in_order(units: Units) -> None:
+async def _stop_in_order(units: Supervisor) -> None:
     """A stop in the order of the start."""
     units._batches.reverse()
     await _stop(units)
@@ -152,7 +152,7 @@ async def _stop_in_order(units: Units) -> None:
 
 def _fail_in_silence(unit: Unit, error: BaseException) -> None:
     """A failure that nobody is told of."""
-    unit.answered()
+    unit.stopped()
 
 
 async def _start_and_forget(run: Run) -> None:
@@ -173,15 +173,15 @@ async def _answer_twice(app: LifespanMiddleware, scope: Any, receive: Any, send:
     await _lifespan(app, scope, receive, twice)
 
 
-_stop, _start, _lifespan = Units.stop, Run.start, LifespanMiddleware._lifespan
+_stop, _start, _lifespan = Supervisor.stop, Run.start, LifespanMiddleware._lifespan
 
 
 @pytest.mark.parametrize(
     ("cls", "name", "broken"),
     [
-        (Units, "stop", _stop_nothing),
-        (Units, "stop", _stop_in_order),
-        (Units, "stop_shielded", _stop_nothing),
+        (Supervisor, "stop", _stop_nothing),
+        (Supervisor, "stop", _stop_in_order),
+        (Supervisor, "stop_shielded", _stop_nothing),
         (Unit, "fail", _fail_in_silence),
         (Run, "start", _start_and_forget),
         (LifespanMiddleware, "_lifespan", _answer_twice),

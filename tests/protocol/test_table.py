@@ -4,47 +4,57 @@ from itertools import product
 
 import pytest
 
-from asgi_lifespan_mw._protocol.table import EXPECTED, TABLE, Outcome, Phase, Rule, Severity, Step, advance, step_of
+from asgi_lifespan_mw._protocol.table import (
+    EXPECTED,
+    TABLE,
+    Action,
+    Event,
+    Phase,
+    Severity,
+    Transition,
+    advance,
+    event_of,
+)
 
 SENDS = {
-    Step.COMPLETES_STARTUP,
-    Step.FAILS_STARTUP,
-    Step.COMPLETES_SHUTDOWN,
-    Step.FAILS_SHUTDOWN,
-    Step.SENDS_OTHER,
+    Event.COMPLETES_STARTUP,
+    Event.FAILS_STARTUP,
+    Event.COMPLETES_SHUTDOWN,
+    Event.FAILS_SHUTDOWN,
+    Event.SENDS_OTHER,
 }
-STARTUP_ANSWERS = {Step.COMPLETES_STARTUP, Step.FAILS_STARTUP}
-SHUTDOWN_ANSWERS = {Step.COMPLETES_SHUTDOWN, Step.FAILS_SHUTDOWN}
+STARTUP_ANSWERS = {Event.COMPLETES_STARTUP, Event.FAILS_STARTUP}
+SHUTDOWN_ANSWERS = {Event.COMPLETES_SHUTDOWN, Event.FAILS_SHUTDOWN}
 BEFORE_START = {Phase.IDLE, Phase.STARTING}
 
 # The promises in the order in which they are made: phases, steps, the phase that follows (None: the same), severity,
 # outcome. Each pair of a phase and a step is promised exactly once.
-PROMISES: list[tuple[set[Phase], set[Step], Phase | None, str, Outcome]] = [
-    ({Phase.IDLE}, {Step.RECEIVES}, Phase.STARTING, "fine", Outcome.GIVES_STARTUP),
-    ({Phase.IDLE}, {Step.RAISES, Step.RETURNS}, Phase.UNSUPPORTED, "fine", Outcome.NOTHING),
-    ({Phase.IDLE}, {Step.COMPLETES_STARTUP}, Phase.STARTED, "warning", Outcome.NOTHING),
-    (BEFORE_START, {Step.SENDS_OTHER}, Phase.UNSUPPORTED, "warning", Outcome.CANCELS),
-    (BEFORE_START, SHUTDOWN_ANSWERS, Phase.FAILED, "violation", Outcome.NOTHING),
-    (BEFORE_START, {Step.FAILS_STARTUP}, Phase.FAILED, "fine", Outcome.NOTHING),
-    ({Phase.STARTING}, {Step.COMPLETES_STARTUP}, Phase.STARTED, "fine", Outcome.NOTHING),
-    ({Phase.STARTING}, {Step.RAISES}, Phase.FAILED, "fine", Outcome.NOTHING),
-    ({Phase.STARTING}, {Step.RETURNS}, Phase.UNSUPPORTED, "warning", Outcome.NOTHING),
-    ({Phase.STARTING, Phase.STOPPING}, {Step.RECEIVES}, None, "note", Outcome.WAITS),
-    ({Phase.STARTED}, {Step.RECEIVES}, Phase.STOPPING, "fine", Outcome.GIVES_SHUTDOWN),
-    ({Phase.STARTED}, {Step.RETURNS}, Phase.STOPPED, "note", Outcome.NOTHING),
-    ({Phase.STARTED}, {Step.RAISES, Step.FAILS_STARTUP, Step.FAILS_SHUTDOWN}, Phase.FAILED, "fine", Outcome.NOTHING),
-    ({Phase.STARTED}, {Step.COMPLETES_STARTUP, Step.COMPLETES_SHUTDOWN}, None, "warning", Outcome.NOTHING),
-    ({Phase.STOPPING}, {Step.COMPLETES_SHUTDOWN}, Phase.STOPPED, "fine", Outcome.NOTHING),
-    ({Phase.STOPPING}, {Step.RETURNS}, Phase.STOPPED, "note", Outcome.NOTHING),
-    ({Phase.STOPPING}, {Step.FAILS_SHUTDOWN, Step.RAISES}, Phase.FAILED, "fine", Outcome.NOTHING),
-    ({Phase.STOPPED}, {Step.RECEIVES}, None, "note", Outcome.CANCELS),
-    ({Phase.STOPPED}, SENDS, None, "warning", Outcome.NOTHING),
-    ({Phase.STOPPED}, {Step.RAISES}, Phase.FAILED, "fine", Outcome.NOTHING),
-    ({Phase.STOPPED}, {Step.RETURNS}, None, "fine", Outcome.NOTHING),
-    ({Phase.STARTED, Phase.STOPPING}, {Step.SENDS_OTHER}, None, "warning", Outcome.NOTHING),
-    ({Phase.STOPPING}, STARTUP_ANSWERS, None, "warning", Outcome.NOTHING),
-    ({Phase.UNSUPPORTED, Phase.FAILED}, {Step.RECEIVES}, None, "fine", Outcome.CANCELS),
-    ({Phase.UNSUPPORTED, Phase.FAILED}, {*SENDS, Step.RETURNS, Step.RAISES}, None, "fine", Outcome.NOTHING),
+PROMISES: list[tuple[set[Phase], set[Event], Phase | None, str, Action]] = [
+    ({Phase.IDLE}, {Event.RECEIVES}, Phase.STARTING, "fine", Action.GIVES_STARTUP),
+    ({Phase.IDLE}, {Event.RAISES, Event.RETURNS}, Phase.UNSUPPORTED, "fine", Action.NOTHING),
+    ({Phase.IDLE}, {Event.COMPLETES_STARTUP}, Phase.STARTED, "warning", Action.NOTHING),
+    (BEFORE_START, {Event.SENDS_OTHER}, Phase.UNSUPPORTED, "warning", Action.CANCELS),
+    (BEFORE_START, SHUTDOWN_ANSWERS, Phase.FAILED, "violation", Action.NOTHING),
+    (BEFORE_START, {Event.FAILS_STARTUP}, Phase.FAILED, "fine", Action.NOTHING),
+    ({Phase.STARTING}, {Event.COMPLETES_STARTUP}, Phase.STARTED, "fine", Action.NOTHING),
+    ({Phase.STARTING}, {Event.RAISES}, Phase.FAILED, "fine", Action.NOTHING),
+    ({Phase.STARTING}, {Event.RETURNS}, Phase.UNSUPPORTED, "warning", Action.NOTHING),
+    ({Phase.STARTING, Phase.STOPPING}, {Event.RECEIVES}, None, "note", Action.WAITS),
+    ({Phase.STARTED}, {Event.RECEIVES}, Phase.STOPPING, "fine", Action.GIVES_SHUTDOWN),
+    ({Phase.STARTED}, {Event.RETURNS}, Phase.STOPPED, "note", Action.NOTHING),
+    ({Phase.STARTED}, {Event.RAISES, Event.FAILS_STARTUP, Event.FAILS_SHUTDOWN}, Phase.FAILED, "fine", Action.NOTHING),
+    ({Phase.STARTED}, {Event.COMPLETES_STARTUP, Event.COMPLETES_SHUTDOWN}, None, "warning", Action.NOTHING),
+    ({Phase.STOPPING}, {Event.COMPLETES_SHUTDOWN}, Phase.STOPPED, "fine", Action.NOTHING),
+    ({Phase.STOPPING}, {Event.RETURNS}, Phase.STOPPED, "note", Action.NOTHING),
+    ({Phase.STOPPING}, {Event.FAILS_SHUTDOWN, Event.RAISES}, Phase.FAILED, "fine", Action.NOTHING),
+    ({Phase.STOPPED}, {Event.RECEIVES}, None, "note", Action.CANCELS),
+    ({Phase.STOPPED}, SENDS, None, "warning", Action.NOTHING),
+    ({Phase.STOPPED}, {Event.RAISES}, Phase.FAILED, "fine", Action.NOTHING),
+    ({Phase.STOPPED}, {Event.RETURNS}, None, "fine", Action.NOTHING),
+    ({Phase.STARTED, Phase.STOPPING}, {Event.SENDS_OTHER}, None, "warning", Action.NOTHING),
+    ({Phase.STOPPING}, STARTUP_ANSWERS, None, "warning", Action.NOTHING),
+    ({Phase.UNSUPPORTED, Phase.FAILED}, {Event.RECEIVES}, None, "fine", Action.CANCELS),
+    ({Phase.UNSUPPORTED, Phase.FAILED}, {*SENDS, Event.RETURNS, Event.RAISES}, None, "fine", Action.NOTHING),
 ]
 
 CASES = [
@@ -54,23 +64,23 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("phase", "step", "then", "severity", "outcome"), CASES)
+@pytest.mark.parametrize(("phase", "step", "next_phase", "severity", "action"), CASES)
 def test_each_step_means_what_is_promised(
-    phase: Phase, step: Step, then: Phase, severity: str, outcome: Outcome
+    phase: Phase, step: Event, next_phase: Phase, severity: str, action: Action
 ) -> None:
     """Each row of the table is the one that was promised."""
-    assert advance(phase, step) == Rule(then, Severity(severity), outcome)
+    assert advance(phase, step) == Transition(next_phase, Severity(severity), action)
 
 
 def test_every_step_in_every_phase_is_promised_once() -> None:
     """The promises are total and do not overlap, and the table has no row beside them."""
     promised = [(case.values[0], case.values[1]) for case in CASES]
-    assert len(promised) == len(set(promised)) == len(Phase) * len(Step)
+    assert len(promised) == len(set(promised)) == len(Phase) * len(Event)
     assert {(phase, step) for phase, rules in TABLE.items() for step in rules} == set(promised)
 
 
-@pytest.mark.parametrize(("phase", "step"), [*product(Phase, Step)], ids=str)
-def test_strict_raises_the_severity_and_nothing_else(phase: Phase, step: Step) -> None:
+@pytest.mark.parametrize(("phase", "step"), [*product(Phase, Event)], ids=str)
+def test_strict_raises_the_severity_and_nothing_else(phase: Phase, step: Event) -> None:
     """A strict reading makes each departure a violation, and leaves what is fine as it is."""
     plain, strict = advance(phase, step), advance(phase, step, strict=True)
     if plain.severity is Severity.FINE:
@@ -79,11 +89,11 @@ def test_strict_raises_the_severity_and_nothing_else(phase: Phase, step: Step) -
         assert strict.severity is Severity.VIOLATION
 
 
-@pytest.mark.parametrize(("phase", "step", "strict"), [*product(Phase, Step, [False, True])], ids=str)
-def test_a_violation_always_fails(phase: Phase, step: Step, strict: bool) -> None:
+@pytest.mark.parametrize(("phase", "step", "strict"), [*product(Phase, Event, [False, True])], ids=str)
+def test_a_violation_always_fails(phase: Phase, step: Event, strict: bool) -> None:
     """A violation leads to the failed phase, whatever led to it."""
-    rule = advance(phase, step, strict=strict)
-    assert rule.severity is not Severity.VIOLATION or rule.then is Phase.FAILED
+    transition = advance(phase, step, strict=strict)
+    assert transition.severity is not Severity.VIOLATION or transition.next_phase is Phase.FAILED
 
 
 @pytest.mark.parametrize("phase", [*Phase], ids=str)
@@ -95,18 +105,18 @@ def test_what_is_expected_can_be_told_in_every_phase(phase: Phase) -> None:
 @pytest.mark.parametrize(
     ("message", "step"),
     [
-        ({"type": "lifespan.startup.complete"}, Step.COMPLETES_STARTUP),
-        ({"type": "lifespan.startup.failed", "message": "no"}, Step.FAILS_STARTUP),
-        ({"type": "lifespan.shutdown.complete"}, Step.COMPLETES_SHUTDOWN),
-        ({"type": "lifespan.shutdown.failed"}, Step.FAILS_SHUTDOWN),
-        ({"type": "http.response.start"}, Step.SENDS_OTHER),
-        ({"type": ["unhashable"]}, Step.SENDS_OTHER),
-        ({}, Step.SENDS_OTHER),
-        (None, Step.SENDS_OTHER),
-        ("lifespan.startup.complete", Step.SENDS_OTHER),
+        ({"type": "lifespan.startup.complete"}, Event.COMPLETES_STARTUP),
+        ({"type": "lifespan.startup.failed", "message": "no"}, Event.FAILS_STARTUP),
+        ({"type": "lifespan.shutdown.complete"}, Event.COMPLETES_SHUTDOWN),
+        ({"type": "lifespan.shutdown.failed"}, Event.FAILS_SHUTDOWN),
+        ({"type": "http.response.start"}, Event.SENDS_OTHER),
+        ({"type": ["unhashable"]}, Event.SENDS_OTHER),
+        ({}, Event.SENDS_OTHER),
+        (None, Event.SENDS_OTHER),
+        ("lifespan.startup.complete", Event.SENDS_OTHER),
     ],
     ids=str,
 )
-def test_anything_that_is_sent_is_a_step(message: object, step: Step) -> None:
+def test_anything_that_is_sent_is_a_step(message: object, step: Event) -> None:
     """What an app sends is read without an error, whatever it is."""
-    assert step_of(message) is step
+    assert event_of(message) is step

@@ -85,7 +85,9 @@ async def test_a_failure_is_told_with_unit_error_and_traceback() -> None:
     error, message = await told(LifespanMiddleware(TakesLifespan(), on_startup=[fails]))
     assert type(error) is OSError
     first, empty, traceback, *frames, last = message.splitlines()
-    assert re.fullmatch(r"startup failed in hook 'fails' \(tests.reporting.test_failures\.py:\d+\): OSError: no such host", first)
+    assert re.fullmatch(
+        r"startup failed in hook 'fails' \(tests.reporting.test_failures\.py:\d+\): OSError: no such host", first
+    )
     assert empty == ""
     assert traceback == "Traceback (most recent call last):"
     assert re.search(r'test_failures\.py", line \d+, in fails$', frames[0])

@@ -1,4 +1,4 @@
-"""Units in their tasks: order, time, cancellation; on a virtual clock."""
+"""Supervisor in their tasks: order, time, cancellation; on a virtual clock."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ from asgi_lifespan_mw import (
 )
 from asgi_lifespan_mw._types import Receive, Scope, Send
 from asgi_lifespan_mw._units.backend import spawn
-from asgi_lifespan_mw._units.supervisor import UnitFailed, Units
+from asgi_lifespan_mw._units.supervisor import Supervisor, UnitFailed
 from asgi_lifespan_mw._units.unit import Unit
 from tests.conftest import VIRTUAL
 from tests.plans import (
@@ -304,7 +304,7 @@ async def test_the_first_failure_of_a_unit_counts() -> None:
         unit.fail(Boom("first"))
         unit.fail(Boom("second"))
 
-    units, unit = Units(lambda _: None), Unit("it", fails_twice)
+    units, unit = Supervisor(lambda _: None), Unit("it", fails_twice)
     with pytest.raises(UnitFailed):
         await units.start(unit)
     await units.stop()
