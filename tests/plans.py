@@ -98,12 +98,13 @@ async def ignores_its_cancellation_at_stop() -> AsyncIterator[None]:
 class CrashesOnDemand:
     """A context that breaks while serving: a task in its task group raises when `demand` is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         self.demand = anyio.Event()
+        self._error = error or Boom("worker broke")
 
     async def _worker(self) -> None:
         await self.demand.wait()
-        raise Boom("worker broke")
+        raise self._error
 
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[None]:

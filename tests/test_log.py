@@ -56,7 +56,7 @@ async def test_the_lines_in_the_readme_are_those_of_a_run(caplog: pytest.LogCapt
     app = FastAPI()
     app.mount("/admin", FastAPI())
     wrapped = LifespanMiddleware(app)
-    worker = CrashesOnDemand()
+    worker = CrashesOnDemand(RuntimeError("the queue is gone"))
 
     @wrapped.on_startup
     async def load_model() -> None:
@@ -71,8 +71,9 @@ async def test_the_lines_in_the_readme_are_those_of_a_run(caplog: pytest.LogCapt
     assert [shape(line) for line in block.splitlines()] == [shape(line) for line in lines]
 
 
-async def test_the_failure_in_the_readme_is_that_of_a_run() -> None:
-    """What the server is sent: who failed and why, then the traceback, which begins in the user's code."""
+async def test_the_failure_in_the_readme_is_that_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a handler the server is sent who failed and why, then the traceback, which begins in the user's code."""
+    monkeypatch.setattr(logging.getLogger("asgi_lifespan_mw"), "propagate", False)
     (block,) = re.findall(r"^### Know what failed\n.*?^```text\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
     async def open_pool() -> AsyncIterator[None]:

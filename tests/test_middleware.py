@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import logging
 import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable
@@ -58,8 +59,9 @@ async def test_it_receives_before_it_sends(journal: Journal) -> None:
     assert journal.events == ["receive", "+app", "startup.complete", "receive", "-app", "shutdown.complete"]
 
 
-async def test_a_failed_hook_is_named_with_file_line_and_traceback() -> None:
+async def test_a_failed_hook_is_named_with_file_line_and_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three in the morning: who, where, why, in the one message that the server prints."""
+    monkeypatch.setattr(logging.getLogger("asgi_lifespan_mw"), "propagate", False)  # else the log has the traceback
     server = RecordingServer()
     with pytest.raises(Boom):
         await server.run(LifespanMiddleware(Journal().app(), fails_to_start))

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import replace
@@ -29,8 +30,9 @@ from .._exceptions import LifespanError
 from .._hooks.decorators import hooks_of
 from .._lifespan import Lifespan
 from .._middleware import LifespanMiddleware, new_run
-from .._reporting.failures import CAUSE_FIRST, users_traceback
+from .._reporting.failures import CAUSE_FIRST
 from .._reporting.report import Report
+from .._reporting.tracebacks import users_traceback
 from .._run import Run
 from .render import as_ascii, as_json, as_svg, as_trace, in_colors, name, seconds, tree
 
@@ -167,7 +169,8 @@ def load(target: str, directory: str, *, is_factory: bool) -> Any:
             app = app()
     except (Exception, SystemExit) as error:
         told = f"importing {target!r} from {Path(directory).resolve()} failed{_instead(error, directory)}"
-        raise BadUsage(f"{told}\n\n{users_traceback(error)}") from None
+        shown = users_traceback(error) or "".join(traceback.format_exception_only(error)).strip()
+        raise BadUsage(f"{told}\n\n{shown}") from None
     try:
         inspect.signature(checked_app(app, target)).bind({}, None, None)
     except TypeError as error:

@@ -1,117 +1,137 @@
-"""What failed, in words: for the server's log, for ours, and as the exception that is raised."""
+"""What failed, in words: a headline and a traceback, for the log, for the server and as the exception that is raised.
+
+The headline of a failure is the same everywhere. The traceback is printed in one place: in the log if a handler takes
+its ERROR records, else by the server, as part of the message of ``lifespan.*.failed``.
+"""
 
 import logging
-import os
-import re
-import traceback
 from collections.abc import Iterable, Sequence
-from types import TracebackType
+from typing import Final
 
 from .._exceptions import LifespanError, LifespanTimeout, ProtocolViolation, ShutdownFailed, StartupFailed
 from .._units.unit import Unit, UnitState
+from .tracebacks import text_of, users_traceback
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
 CAUSE_FIRST = "the cause first"
-"""What the message of a group of ours ends with."""
 
-_NOT_THE_USERS = (os.path.dirname(os.path.dirname(__file__)) + os.sep, os.sep + "contextlib.py")  # noqa: PTH120 - parts of file names
-_IMPORTING = (*_NOT_THE_USERS, "<frozen importlib", os.sep + "importlib" + os.sep)
-_INSTALLED = (*_IMPORTING, "site-packages", "dist-packages", os.path.dirname(os.__file__) + os.sep)  # noqa: PTH120
-_DEEDS = {UnitState.STARTING: "startup failed", UnitState.STARTED: "crash"}
-_RUNS_ALREADY = re.compile(r"\b(already|only be called once|once per)\b")
+_PHASES: Final = {UnitState.STARTING: "startup failed", UnitState.STARTED: "crash"}
+
+_TRACEBACK: Final = "Traceback (most recent call last):"
+
+_ADVICE: Final = {
+    "RuntimeError: StreamableHTTPSessionManager .run() can only be called once per instance. Create a new instance if "
+    "you need to run again.": "{unit} seems to run already: remove session_manager.run() from the lifespan of its "
+    "parent, or list the app in exclude=[...]; if it ran before, make a new app",
+}
+"""What to do about an error that is known by its whole text."""
+
+_ADVICE_BY_TYPE: Final = {
+    "django.core.exceptions.SynchronousOnlyOperation": "run the hook in a worker thread: threaded(hook)",
+}
+"""What to do about an error that is known by its type."""
 
 
 def summarize(unit: Unit) -> str:
-    """One line on a failed unit: in which phase, who, the error's own text, and advice where there is some."""
+    """Return the headline of a failed unit: its phase and name, the error's own text, and advice if there is any."""
     error = unit.error
-    told = f"{failed_phase(unit)} in {unit.name}: "
+    assert error is not None, "the unit failed"
     if isinstance(error, (StartupFailed, ShutdownFailed)) and error.unit == unit.name:
-        told += error.reason or "it gave no reason"
+        headline = f"{failed_phase(unit)} in {unit.name}: {_last_line(error.reason) or 'it gave no reason'}"
     elif isinstance(error, (LifespanTimeout, ProtocolViolation)) and error.args[0] == unit.name:
-        told = "; ".join([str(error), *getattr(error, "__notes__", ())])
+        headline = "; ".join([str(error), *getattr(error, "__notes__", ())])
     else:
-        told += _text(error)
-    # What helps an app that was started twice: the MCP SDK's session manager, run by hand in its parent's lifespan.
-    may_run = unit.failed_in is UnitState.STARTING and not unit.is_hook and not isinstance(error, OSError)
-    if may_run and _RUNS_ALREADY.search(f"{_text(error)} {unit.app_message}"):
-        told += (
-            f" ({unit.name} seems to run already: if something else starts it, such as the lifespan of its parent, "
-            "leave it out with exclude=[the app])"
-        )
-    return told
+        headline = f"{failed_phase(unit)} in {unit.name}: {text_of(error)}"
+    advice = _advice(error)
+    return f"{headline} ({advice.format(unit=unit.name)})" if advice else headline
 
 
 def failed_phase(unit: Unit) -> str:
-    """What became of a failed unit."""
-    return _DEEDS.get(unit.failed_in or UnitState.OVER, "shutdown failed")
+    """Return what became of a failed unit: "startup failed", "crash" or "shutdown failed"."""
+    return _PHASES.get(unit.failed_in or UnitState.OVER, "shutdown failed")
 
 
 def log_failures(units: Iterable[Unit]) -> None:
-    """Log each failure at ERROR, with its traceback, but for the crashes, which were logged when they came."""
+    """Log each failure at ERROR, except crashes, which were logged when they happened."""
     for unit in units:
         if unit.failed_in is not UnitState.STARTED:
             log_failure(unit)
 
 
 def log_failure(unit: Unit) -> None:
-    """Log one failure at ERROR, with its traceback."""
-    error = unit.error
-    logger.error("%s", summarize(unit), exc_info=error and (type(error), error, _users_part(error)))
+    """Log the headline of a failure at ERROR, with its traceback if a handler takes the record."""
+    assert unit.error is not None, "the unit failed"
+    log_error(summarize(unit), unit.error)
+
+
+def log_error(headline: str, error: BaseException) -> None:
+    """Log a headline at ERROR, with the traceback of `error` if a handler takes the record."""
+    shown = bool(users_traceback(error)) and is_read()
+    # A tuple, because `logging` takes a falsy exception for none.
+    logger.error("%s", headline, exc_info=(type(error), error, error.__traceback__) if shown else None)
+
+
+def is_read() -> bool:
+    """Return whether a handler takes our ERROR records.
+
+    A `logging.NullHandler` takes nothing. `logging.lastResort` is what Python uses if there is no handler.
+    """
+    if not logger.isEnabledFor(logging.ERROR):
+        return False
+    reached: logging.Logger | None = logger
+    while reached is not None:
+        if any(one.level <= logging.ERROR and not isinstance(one, logging.NullHandler) for one in reached.handlers):
+            return True
+        reached = reached.parent if reached.propagate else None
+    return False
 
 
 def format_failures(units: Sequence[Unit], other: BaseException | None = None) -> str:
-    """The message of a ``lifespan.*.failed``: all that went wrong, with tracebacks, the cause first.
+    """Return the message of a ``lifespan.*.failed``: each headline, the cause first, and what its app said.
+
+    Tracebacks are added unless the log has them.
 
     Args:
         units: the units that failed.
-        other: an error that was no unit's: a collision of state, or an object that could not be looked at.
+        other: an error that was not a unit's, such as a collision of state, or None.
     """
-    told: list[str] = []
+    parts: list[str] = []
     if other is not None:
-        told.append(_traced(str(other) if isinstance(other, LifespanError) else _text(other), other))
+        parts += [str(other) if isinstance(other, LifespanError) else text_of(other), _shown(other)]
     for unit in units:
-        line = summarize(unit)
-        said = "" if unit.app_message in line else f"\n\n{unit.app_message.strip()}"
-        told.append(_traced(line + said, unit.error))
-    return "\n\n".join(told)
+        assert unit.error is not None, "the unit failed"
+        headline = summarize(unit)
+        parts += [headline, _said(unit, headline), _shown(unit.error)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def merge(phase: str, errors: Sequence[BaseException]) -> BaseException:
-    """What to raise: one error as itself, several as a group, the cause first."""
+    """Return the exception to raise: a single error as itself, several as a group, the cause first."""
     distinct = list({id(error): error for error in errors}.values())
     if len(distinct) == 1:
         return distinct[0]
     return BaseExceptionGroup(f"{phase} failed, {CAUSE_FIRST}", distinct)
 
 
-def users_traceback(error: BaseException) -> str:
-    """An error with its traceback from where code begins that is neither ours, nor Python's, nor installed."""
-    return _formatted(error, _users_part(error, _INSTALLED) or _users_part(error, _IMPORTING))
+def _shown(error: BaseException) -> str:
+    """Return the traceback for the server: "" if the log has it."""
+    return "" if is_read() else users_traceback(error)
 
 
-def _traced(text: str, error: BaseException | None) -> str:
-    """What is told of an error, with the traceback, unless it has that already: Starlette sends it as its message."""
-    assert error is not None, "a unit that failed has one"
-    part = _users_part(error)
-    # One that we made of a message or a time limit has no line of the user's behind it.
-    is_ours = isinstance(error, LifespanError) and error.__cause__ is None and part is None
-    if is_ours or "Traceback (most recent call last)" in text:
-        return text
-    return f"{text}\n\n{_formatted(error, part or error.__traceback__)}"
+def _said(unit: Unit, headline: str) -> str:
+    """Return the message of a failed app, unless the headline or the traceback says the same."""
+    message = unit.app_message.strip()
+    repeats = _TRACEBACK in message and not isinstance(unit.error, (StartupFailed, ShutdownFailed))  # as Starlette does
+    return "" if repeats or message in headline else message
 
 
-def _formatted(error: BaseException, part: TracebackType | None) -> str:
-    return "".join(traceback.format_exception(type(error), error, part)).strip()
+def _last_line(reason: str) -> str:
+    """Return a reason as it is, or the last line of one that is a traceback."""
+    return reason.strip().splitlines()[-1] if _TRACEBACK in reason else reason
 
 
-def _text(error: BaseException | None) -> str:
-    return "".join(traceback.format_exception_only(error)).strip()
-
-
-def _users_part(error: BaseException, others: tuple[str, ...] = _NOT_THE_USERS) -> TracebackType | None:
-    """The traceback from where the user's code begins; None where there is none of it."""
-    part = error.__traceback__
-    while part is not None and any(place in part.tb_frame.f_code.co_filename for place in others):
-        part = part.tb_next
-    return part
+def _advice(error: BaseException) -> str:
+    """Return what to do about an error that is known; "" for others."""
+    known = (_ADVICE_BY_TYPE.get(f"{cls.__module__}.{cls.__qualname__}", "") for cls in type(error).__mro__)
+    return _ADVICE.get(text_of(error), "") or next(filter(None, known), "")

@@ -1,17 +1,19 @@
-"""What failed, as it is told: to the server, to the log, and as the exception that is raised."""
+"""Failures in the message to the server, in the log, and as the exception that is raised."""
 
 import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, NoReturn
 
 import pytest
+from django.core.exceptions import SynchronousOnlyOperation
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from asgi_lifespan_mw import LifespanManager, LifespanMiddleware, LifespanNotSupported, ShutdownFailed, StartupFailed
+from asgi_lifespan_mw._reporting.failures import is_read
 from tests.server import RecordingServer
 
 
@@ -56,10 +58,23 @@ class Crashes:
         fails()
 
 
-async def told(app: LifespanMiddleware) -> tuple[BaseException, str]:
-    """Run an app that fails; what is raised, and the message to the server."""
+LOGGER = logging.getLogger("asgi_lifespan_mw")
+
+
+@contextmanager
+def unread() -> Iterator[None]:
+    """Keep the records of the package from every handler, as in a program that configures no logging."""
+    LOGGER.propagate = False
+    try:
+        yield
+    finally:
+        LOGGER.propagate = True
+
+
+async def told(app: LifespanMiddleware, *, is_read: bool = True) -> tuple[BaseException, str]:
+    """Run an app that fails, and return what is raised and the message to the server."""
     server = RecordingServer()
-    with pytest.raises(BaseException) as caught:
+    with nullcontext() if is_read else unread(), pytest.raises(BaseException) as caught:
         await server.run(app)
     answer = server.sent[-1]
     assert answer["type"].endswith(".failed")
@@ -77,17 +92,23 @@ async def fails_at_stop() -> AsyncIterator[None]:
     fails()
 
 
-# To the server.
+# The message to the server.
 
 
-async def test_a_failure_is_told_with_unit_error_and_traceback() -> None:
-    """The first line tells who and what; the traceback begins where the user's code does."""
+async def test_a_failure_names_the_unit_and_the_error() -> None:
+    """The log has the traceback, so the message is one line."""
     error, message = await told(LifespanMiddleware(TakesLifespan(), on_startup=[fails]))
     assert type(error) is OSError
-    first, empty, traceback, *frames, last = message.splitlines()
     assert re.fullmatch(
-        r"startup failed in hook 'fails' \(tests.reporting.test_failures\.py:\d+\): OSError: no such host", first
+        r"startup failed in hook 'fails' \(tests.reporting.test_failures\.py:\d+\): OSError: no such host", message
     )
+
+
+async def test_a_message_has_the_traceback_if_no_handler_takes_the_log() -> None:
+    """It begins at the user's first frame."""
+    _, message = await told(LifespanMiddleware(TakesLifespan(), on_startup=[fails]), is_read=False)
+    first, empty, traceback, *frames, last = message.splitlines()
+    assert first.endswith("): OSError: no such host")
     assert empty == ""
     assert traceback == "Traceback (most recent call last):"
     assert re.search(r'test_failures\.py", line \d+, in fails$', frames[0])
@@ -95,25 +116,26 @@ async def test_a_failure_is_told_with_unit_error_and_traceback() -> None:
 
 
 @pytest.mark.parametrize("kind", [fails_at_stop, asynccontextmanager(fails_at_stop)], ids=["generator", "manager"])
-async def test_a_traceback_leaves_the_machinery_out(kind: Any) -> None:
+async def test_a_traceback_has_only_the_frames_of_the_user(kind: Any) -> None:
     """Neither this package's frames nor contextlib's help a user."""
-    _, message = await told(LifespanMiddleware(TakesLifespan(), kind))
+    _, message = await told(LifespanMiddleware(TakesLifespan(), kind), is_read=False)
     assert message.startswith("shutdown failed in hook 'fails_at_stop' (")
-    files = re.findall(r'File "(.*?)"', message)
-    assert len(files) == 2
-    assert {file.rpartition("/")[2] for file in files} == {"test_failures.py"}
+    assert [file.rpartition("/")[2] for file in re.findall(r'File "(.*?)"', message)] == ["test_failures.py"] * 2
 
 
-async def test_an_error_of_ours_keeps_its_traceback() -> None:
-    """Where no line of the user's runs, the machinery is better than nothing."""
+async def yields_twice() -> AsyncIterator[None]:
+    """Yield once too often."""
+    yield
+    yield
 
-    def returns_five() -> Any:
-        return 5
 
-    error, message = await told(LifespanMiddleware(TakesLifespan(), returns_five))
+@pytest.mark.parametrize("hook", [lambda: 5, yields_twice], ids=["a value", "two yields"])
+async def test_an_error_without_a_frame_of_the_user_has_no_traceback(hook: Any) -> None:
+    """The lines of this package that found the mistake say nothing about it."""
+    error, message = await told(LifespanMiddleware(TakesLifespan(), hook), is_read=False)
     assert type(error) is TypeError
-    assert "Traceback" in message
-    assert "returned 5" in message
+    assert " failed in hook " in message
+    assert "Traceback" not in message
 
 
 @pytest.mark.parametrize(("phase", "expected"), [("startup", StartupFailed), ("shutdown", ShutdownFailed)])
@@ -129,7 +151,7 @@ async def test_an_app_that_only_says_that_it_failed_is_told_by_its_message(phase
 @pytest.mark.parametrize("phase", ["startup", "shutdown"])
 async def test_an_app_that_only_says_that_it_failed_is_told_without_a_traceback(phase: str) -> None:
     """Where no code of the user's raised, the lines of this package that did say nothing."""
-    _, message = await told(LifespanMiddleware(SendsFailed(phase, message="no such host")))
+    _, message = await told(LifespanMiddleware(SendsFailed(phase, message="no such host")), is_read=False)
     assert message == f"{phase} failed in app SendsFailed: no such host"
 
 
@@ -144,32 +166,42 @@ async def test_an_app_that_fails_without_a_message_is_told_so(fields: Any) -> No
 async def test_an_app_that_says_that_it_failed_and_raises_failed_once() -> None:
     """Its exception is the one raised, its message is in the answer too."""
     given = ValueError("host is unknown")
-    error, message = await told(LifespanMiddleware(SendsFailed("startup", given, message="see the log")))
+    error, message = await told(LifespanMiddleware(SendsFailed("startup", given, message="see the log")), is_read=False)
     assert error is given
-    assert message.startswith("startup failed in app SendsFailed: ValueError: host is unknown\n")
-    assert "\nsee the log\n" in message
+    assert message.startswith("startup failed in app SendsFailed: ValueError: host is unknown\n\nsee the log\n\nTrace")
     assert message.endswith("\nValueError: host is unknown")
     assert message.count("Traceback") == 1
 
 
-async def test_a_traceback_that_an_app_sends_is_not_repeated() -> None:
-    """Starlette sends the traceback of what it then raises."""
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_a_traceback_that_an_app_sends_is_not_repeated(is_read: bool) -> None:
+    """Starlette sends the traceback of what it then raises, with frames of its own."""
     raises: Any = fails
 
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[Any]:
         yield raises()
 
-    error, message = await told(LifespanMiddleware(Starlette(lifespan=lifespan)))
+    error, message = await told(LifespanMiddleware(Starlette(lifespan=lifespan)), is_read=is_read)
     assert type(error) is OSError
-    assert message.startswith("startup failed in app Starlette: OSError: no such host\n")
-    assert message.count("Traceback") == 1
-    assert message.endswith("OSError: no such host")
+    assert message.splitlines()[0] == "startup failed in app Starlette: OSError: no such host"
+    assert message.count("Traceback") == (not is_read)
+    assert "routing.py" not in message
+
+
+async def test_a_traceback_that_is_all_that_an_app_says_is_kept() -> None:
+    """It is nowhere else, and its last line is the reason."""
+    said = 'Traceback (most recent call last):\n  File "shop.py", line 1, in connect\nOSError: no such host\n'
+    error, message = await told(LifespanMiddleware(SendsFailed("startup", message=said)))
+    assert type(error) is StartupFailed
+    assert message == f"startup failed in app SendsFailed: OSError: no such host\n\n{said.strip()}"
 
 
 async def test_several_failures_are_told_cause_first() -> None:
     """Each with its name and traceback, and all are raised in one group, in the same order."""
-    error, message = await told(LifespanMiddleware(TakesLifespan(), fails_at_stop, on_startup=[lambda: 1 / 0]))
+    error, message = await told(
+        LifespanMiddleware(TakesLifespan(), fails_at_stop, on_startup=[lambda: 1 / 0]), is_read=False
+    )
     assert isinstance(error, ExceptionGroup)
     assert [type(one) for one in error.exceptions] == [ZeroDivisionError, OSError]
     assert message.index("startup failed in hook '<lambda>'") < message.index("shutdown failed in hook 'fails_at_stop'")
@@ -233,30 +265,57 @@ async def test_a_refused_lifespan_in_a_hook_is_told_by_the_hook() -> None:
     assert message.startswith("startup failed in hook 'drives' (")
 
 
-class RunsOnce:
-    """An app that can't be started twice, as the MCP SDK's session manager can't."""
+ONCE = (
+    "StreamableHTTPSessionManager .run() can only be called once per instance. Create a new instance if you need to "
+    "run again."
+)
+
+
+class Raises:
+    """An app that raises an error in its startup."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
-        raise RuntimeError(".run() can only be called once per instance")
+        raise self.error
 
 
-async def test_an_app_that_runs_already_is_told_with_advice() -> None:
-    """What seems to be started twice can be left out."""
-    _, message = await told(LifespanMiddleware(Starlette(routes=[Mount("/mcp", RunsOnce())])))
-    assert re.match(r"startup failed in mount '/mcp': RuntimeError: .* \(mount '/mcp' seems to run already: ", message)
-    assert "exclude=[" in message.splitlines()[0]
+@pytest.mark.parametrize(
+    "error", [RuntimeError(ONCE), ExceptionGroup("in a task group", [RuntimeError(ONCE)])], ids=["bare", "in a group"]
+)
+async def test_a_session_manager_that_runs_already_is_told_with_advice(error: Exception) -> None:
+    """The error of the MCP SDK is known by its whole text."""
+    _, message = await told(LifespanMiddleware(Starlette(routes=[Mount("/mcp", Raises(error))])))
+    assert message.startswith(f"startup failed in mount '/mcp': RuntimeError: {ONCE} (mount '/mcp' seems to run ")
+    assert message.endswith(
+        "already: remove session_manager.run() from the lifespan of its parent, or list the app in exclude=[...]; if "
+        "it ran before, make a new app)"
+    )
 
 
-async def test_a_hook_that_finds_something_there_already_is_told_without_that_advice() -> None:
-    """The most common failure of all is a port in use; a hook can't be excluded."""
+async def test_a_django_hook_that_is_not_asynchronous_is_told_with_advice() -> None:
+    """The error is known by its type."""
+    error = SynchronousOnlyOperation("You cannot call this from an async context - use a thread or sync_to_async.")
+    _, message = await told(LifespanMiddleware(Raises(error)))
+    assert message.endswith("(run the hook in a worker thread: threaded(hook))")
 
-    def binds() -> NoReturn:
-        raise OSError(98, "Address already in use")
 
-    _, message = await told(LifespanMiddleware(TakesLifespan(), on_startup=[binds]))
-    assert "Address already in use" in message
-    assert "exclude=" not in message
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("table users already exists"),
+        RuntimeError(f"{ONCE} Ask the administrator."),
+        ValueError(ONCE),
+        OSError(98, "Address already in use"),
+    ],
+    ids=["a table", "a longer text", "another type", "a port"],
+)
+async def test_an_error_that_is_not_known_is_told_without_advice(error: Exception) -> None:
+    """Words such as "already" are in many errors."""
+    _, message = await told(LifespanMiddleware(Raises(error)))
+    assert message.endswith(str(error))
 
 
 async def test_an_unasked_cancellation_is_told_with_its_cause() -> None:
@@ -265,30 +324,68 @@ async def test_an_unasked_cancellation_is_told_with_its_cause() -> None:
     async def awaits_cancelled() -> None:
         raise asyncio.CancelledError
 
-    error, message = await told(LifespanMiddleware(TakesLifespan(), on_startup=[awaits_cancelled]))
+    error, message = await told(LifespanMiddleware(TakesLifespan(), on_startup=[awaits_cancelled]), is_read=False)
     assert type(error) is StartupFailed
     assert type(error.__cause__) is asyncio.CancelledError
     assert re.match(r"startup failed in hook 'awaits_cancelled' \(.*\): it was cancelled, and nobody asked", message)
     assert "in awaits_cancelled" in message
 
 
-# To the log.
+# The log.
 
 
 def errors_in(caplog: pytest.LogCaptureFixture) -> Iterator[logging.LogRecord]:
-    """The records of failures."""
+    """Return the records of failures."""
     return (record for record in caplog.records if record.levelno == logging.ERROR)
 
 
 async def test_each_failure_is_logged_once_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    """Some servers print nothing of what they are told."""
-    await told(LifespanMiddleware(TakesLifespan(), fails_at_stop, on_startup=[lambda: 1 / 0]))
-    first, second = errors_in(caplog)
-    assert first.name == second.name == "asgi_lifespan_mw"
-    assert first.getMessage().startswith("startup failed in hook '<lambda>' (")
-    assert first.getMessage().endswith(": ZeroDivisionError: division by zero")
-    assert second.getMessage().startswith("shutdown failed in hook 'fails_at_stop' (")
-    assert [record.exc_info and record.exc_info[0] for record in (first, second)] == [ZeroDivisionError, OSError]
+    """The headlines are those of the message, and the traceback begins at the user's first frame."""
+    _, message = await told(LifespanMiddleware(TakesLifespan(), fails_at_stop, on_startup=[lambda: 1 / 0]))
+    records = list(errors_in(caplog))
+    assert {record.name for record in records} == {"asgi_lifespan_mw"}
+    assert [record.getMessage() for record in records] == message.split("\n\n")
+    for record, error in zip(records, (ZeroDivisionError, OSError), strict=True):
+        assert record.exc_info
+        assert record.exc_info[0] is error
+        assert record.exc_info[2] is not None
+        assert record.exc_info[2].tb_frame.f_code.co_filename == __file__
+
+
+async def test_a_falsy_error_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """The log takes a bare exception that is false for none."""
+
+    class Falsy(Exception):
+        def __len__(self) -> int:
+            return 0
+
+    def raises() -> NoReturn:
+        raise Falsy("empty")
+
+    await told(LifespanMiddleware(TakesLifespan(), on_startup=[raises]))
+    (record,) = errors_in(caplog)
+    assert record.exc_info
+    assert record.exc_info[0] is Falsy
+    assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["__str__", "__traceback__", "__context__", "__notes__", "__bool__"])
+async def test_an_error_that_cannot_be_printed_has_a_headline(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """In the log and in the message; the server is answered."""
+
+    def raises(_: object) -> NoReturn:
+        raise ValueError(name)
+
+    error = type("Hostile", (Exception,), {name: raises if name == "__str__" else property(raises)})("no such host")
+
+    def fails() -> NoReturn:
+        raise error
+
+    raised, message = await told(LifespanMiddleware(TakesLifespan(), on_startup=[fails]))
+    assert raised is error
+    assert "Hostile" in message
+    (record,) = errors_in(caplog)
+    assert record.getMessage() == message
 
 
 async def test_a_crash_is_logged_when_it_comes_and_not_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -297,6 +394,45 @@ async def test_a_crash_is_logged_when_it_comes_and_not_again(caplog: pytest.LogC
     with pytest.raises(OSError, match="no such host"):
         await server.run(LifespanMiddleware(Crashes(server)))
     assert server.answers == ["startup.complete", "shutdown.failed"]
-    assert server.sent[-1]["message"].startswith("crash in app Crashes: OSError: no such host")
+    assert server.sent[-1]["message"] == "crash in app Crashes: OSError: no such host"
     (record,) = errors_in(caplog)
     assert record.getMessage() == "crash in app Crashes: OSError: no such host"
+    assert record.exc_info
+
+
+class Unheard(logging.Handler):
+    """A handler that another level passes by."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.CRITICAL)
+
+
+@pytest.mark.parametrize(
+    ("handler", "expected"),
+    [(logging.Handler(), True), (logging.NullHandler(), False), (Unheard(), False)],
+    ids=["a handler", "a NullHandler", "a level above ERROR"],
+)
+def test_a_handler_counts_if_it_takes_errors(
+    handler: logging.Handler, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the logger of the package, or on one that its records reach."""
+    with unread():
+        assert not is_read()
+        monkeypatch.setattr(LOGGER, "handlers", [handler])
+        assert is_read() == expected
+        monkeypatch.setattr(LOGGER, "handlers", [])
+        monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+        assert not is_read()
+    assert is_read() == expected
+
+
+def test_no_handler_counts_for_a_logger_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A level above ERROR, or ``dictConfig(disable_existing_loggers=True)``, which is its default."""
+    assert is_read()
+    monkeypatch.setattr(LOGGER, "disabled", True)
+    assert not is_read()
+    monkeypatch.setattr(LOGGER, "disabled", False)
+    LOGGER.setLevel(logging.CRITICAL)
+    assert not is_read()
+    LOGGER.setLevel(logging.NOTSET)
+    assert is_read()

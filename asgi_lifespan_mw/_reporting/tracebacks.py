@@ -1,0 +1,98 @@
+"""How an exception is shown: its own text, and its traceback from the first frame of the user's code on.
+
+The user's code is everything but this package, the standard library and what is installed. An exception that only
+installed code raised, such as that of a database driver's method used as a hook, is shown from the first frame of that
+code on. An exception without such a frame, such as a timeout, is shown without a traceback.
+"""
+
+import os
+import traceback
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final, cast
+
+from .._asgi import is_a
+
+_PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - a prefix of file names
+_STANDARD_LIBRARY: Final = (os.path.dirname(os.__file__) + os.sep, "<frozen ")  # noqa: PTH120 - as above
+_INSTALLED: Final = ("site-packages", "dist-packages")
+_CALLERS: Final = frozenset(
+    {"contextlib", "importlib", "asyncio", "concurrent", "anyio", "trio", "outcome", "starlette", "fastapi", "litestar"}
+)
+"""Modules whose frames lie between this package and the code that they call."""
+
+
+def users_traceback(error: BaseException) -> str:
+    """Trim the traceback of `error` to the user's frames, and return `error` as Python prints it then.
+
+    The tracebacks of its causes, and of the members of a group, are trimmed too.
+
+    Returns:
+        "" if no frame is left, or if a property of the user's exception class raises.
+    """
+    try:
+        printed = list(_printed(error))
+        for one in printed:
+            one.__traceback__ = _from_users_frame(one.__traceback__)
+        text = "".join(traceback.format_exception(error)).strip()
+    except Exception:
+        return ""
+    return text if any(one.__traceback__ is not None for one in printed) else ""
+
+
+def text_of(error: BaseException) -> str:
+    """Return the type and the text of `error`; of a group with a single member, those of that member."""
+    while is_a(error, BaseExceptionGroup) and len(members := _members(error)) == 1:
+        error = members[0]
+    cls = type(error)
+    name = cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        text = str(error)
+    except Exception:
+        return f"<unprintable {name}>"
+    return f"{name}: {text}" if text else name
+
+
+def _members(error: BaseException) -> tuple[BaseException, ...]:
+    return cast("BaseExceptionGroup[BaseException]", error).exceptions
+
+
+def _printed(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error` and the exceptions that Python prints with it, each once."""
+    todo: list[BaseException] = [error]
+    seen: set[int] = set()
+    while todo:
+        one = todo.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        cause = one.__context__ if one.__cause__ is None and not one.__suppress_context__ else one.__cause__
+        todo += [] if cause is None else [cause]
+        todo += _members(one) if is_a(one, BaseExceptionGroup) else ()
+
+
+def _from_users_frame(part: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback that begins at the user's first frame, or at that of installed code."""
+    parts: list[TracebackType] = []
+    while part is not None:
+        parts.append(part)
+        part = part.tb_next
+    first = next((one for one in parts if _is_users(one)), None)
+    if first is None and parts and not _file(parts[-1]).startswith(_PACKAGE):  # this package did not raise it
+        first = next((one for one in parts if _is_installed(one)), None)
+    return first
+
+
+def _is_users(part: TracebackType) -> bool:
+    file = _file(part)
+    return not file.startswith((_PACKAGE, *_STANDARD_LIBRARY)) and not any(place in file for place in _INSTALLED)
+
+
+def _is_installed(part: TracebackType) -> bool:
+    module = str(part.tb_frame.f_globals.get("__name__"))
+    return not _file(part).startswith(_PACKAGE) and module.partition(".")[0] not in _CALLERS
+
+
+def _file(part: TracebackType) -> str:
+    return part.tb_frame.f_code.co_filename
