@@ -11,7 +11,7 @@ from ._apps.tree import Node, Tree
 from ._asgi import name_of
 from ._config import Settings
 from ._hooks.hook import Hook, HookKind
-from ._reporting.failures import format_failures, log_failure, log_failures, merge
+from ._reporting.failures import format_failures, log_crash, log_failures, merge
 from ._reporting.report import Report, report_of
 from ._units.backend import is_cancellation, is_closing
 from ._units.supervisor import Supervisor, UnitFailed
@@ -161,7 +161,7 @@ class Run:
         await self._units.stop_shielded()
         self._note("stopped")
         self._leave()
-        log_failures(self._units.failures)
+        log_failures(self._units.failures, is_server_told=False)
         self._log("shutdown", "stop", "stopped")
 
     def in_progress(self) -> list[Unit]:
@@ -267,12 +267,12 @@ class Run:
         errors = [] if self._error_of_ours is None else [self._error_of_ours]
         if self._error_of_ours is not None:
             logger.error("%s failed: %s", phase, self._error_of_ours, exc_info=self._error_of_ours)
-        log_failures(self._units.failures)
+        log_failures(self._units.failures, is_server_told=True)
         errors += [unit.error for unit in self._units.failures if unit.error is not None]
         raise merge(phase, errors)
 
     def _crashed(self, unit: Unit) -> None:
-        log_failure(unit)
+        log_crash(unit)
         if self._is_serving:
             self._on_crash(unit)
 

@@ -1,4 +1,4 @@
-"""What is done about a unit that breaks while serving."""
+"""What is done about a unit that crashes: it raises after it started and before it was to stop."""
 
 import inspect
 import logging
@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias, cast, final
 import anyio
 
 from .._units.unit import Unit
+from .failures import log_error
+from .tracebacks import text_of
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
@@ -16,11 +18,11 @@ OnCrash: TypeAlias = Literal["log", "stop"] | Callable[[BaseException], object]
 
 
 def checked_on_crash(on_crash: object) -> OnCrash:
-    """What the user wants done about a crash.
+    """Return `on_crash` if it is valid.
 
     Raises:
-        TypeError: it is neither a text nor a plain function.
-        ValueError: it is another text.
+        TypeError: If it is neither a string nor a plain function.
+        ValueError: If it is a string other than "log" and "stop".
     """
     if isinstance(on_crash, str):
         if on_crash not in ("log", "stop"):
@@ -38,7 +40,7 @@ class CrashPolicy:
     """Carries out ``on_crash`` in one run.
 
     Attributes:
-        interrupt: the scope around the wait for the shutdown; cancelled where everything must be stopped at once.
+        interrupt: The scope around the wait for the shutdown. It is cancelled to stop all units at once.
     """
 
     def __init__(self, on_crash: OnCrash) -> None:
@@ -47,18 +49,18 @@ class CrashPolicy:
         self._is_stopping = False
 
     def __call__(self, unit: Unit) -> None:
-        """React to a unit that broke. The log tells of it already."""
+        """Call the user's function, or stop the process. The crash is in the log already."""
         if self._on_crash == "stop":
             self._stop()
         if isinstance(self._on_crash, str):
             return
-        assert unit.error is not None, "it broke"
+        assert unit.error is not None, "the unit crashed"
         try:
             result = self._on_crash(unit.error)
-        except Exception:
-            logger.exception("on_crash failed, after the crash in %s", unit.name)
-        except BaseException:  # let out here, it would tear the event loop down without stopping anything
-            logger.exception("on_crash wants to end the process, after the crash in %s", unit.name)
+        except Exception as error:
+            log_error(f"on_crash failed, after the crash in {unit.name}: {text_of(error)}", error)
+        except BaseException as error:  # raised here, it would end the event loop before anything is stopped
+            log_error(f"on_crash asks to end the process, after the crash in {unit.name}: {text_of(error)}", error)
             self._stop()
         else:
             if inspect.iscoroutine(result):
@@ -70,12 +72,12 @@ class CrashPolicy:
             return
         self._is_stopping = True
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            # It would kill the process without a word (hypercorn's workers): we stop everything first.
+            # The signal would kill the process at once, as in hypercorn's workers, so the units are stopped first.
             self.interrupt.cancel()
         else:
             terminate()
 
 
 def terminate() -> None:
-    """Ask this process to end, as its supervisor would."""
+    """Send SIGTERM to this process, as its supervisor would."""
     signal.raise_signal(signal.SIGTERM)

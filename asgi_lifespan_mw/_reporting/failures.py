@@ -52,33 +52,42 @@ def failed_phase(unit: Unit) -> str:
     return _PHASES.get(unit.failed_in or UnitState.OVER, "shutdown failed")
 
 
-def log_failures(units: Iterable[Unit]) -> None:
-    """Log each failure at ERROR, except crashes, which were logged when they happened."""
+def log_failures(units: Iterable[Unit], *, is_server_told: bool) -> None:
+    """Log each failure at ERROR, except crashes, which were logged when they happened.
+
+    Args:
+        units: the units that failed.
+        is_server_told: whether the server is sent the failures; it prints the tracebacks if no handler takes the log.
+    """
     for unit in units:
         if unit.failed_in is not UnitState.STARTED:
-            log_failure(unit)
+            assert unit.error is not None, "the unit failed"
+            log_error(summarize(unit), unit.error, with_traceback=is_read() or not is_server_told)
 
 
-def log_failure(unit: Unit) -> None:
-    """Log the headline of a failure at ERROR, with its traceback if a handler takes the record."""
-    assert unit.error is not None, "the unit failed"
+def log_crash(unit: Unit) -> None:
+    """Log a crash at ERROR with its traceback: the server is told only when it stops."""
+    assert unit.error is not None, "the unit crashed"
     log_error(summarize(unit), unit.error)
 
 
-def log_error(headline: str, error: BaseException) -> None:
-    """Log a headline at ERROR, with the traceback of `error` if a handler takes the record."""
-    shown = bool(users_traceback(error)) and is_read()
+def log_error(headline: str, error: BaseException, *, with_traceback: bool = True) -> None:
+    """Log a headline at ERROR, and the traceback of `error` if it has one."""
+    shown = users_traceback(error) and with_traceback
     # A tuple, because `logging` takes a falsy exception for none.
     logger.error("%s", headline, exc_info=(type(error), error, error.__traceback__) if shown else None)
 
 
-def is_read() -> bool:
-    """Return whether a handler takes our ERROR records.
+def is_read(*, by_last_resort: bool = False) -> bool:
+    """Return whether a handler takes the ERROR records of this package.
 
-    A `logging.NullHandler` takes nothing. `logging.lastResort` is what Python uses if there is no handler.
+    A `logging.NullHandler` takes nothing. `logging.lastResort`, which Python uses if there is no handler, counts only
+    if `by_last_resort` is true: a server that is told of a failure prints it in a better place.
     """
     if not logger.isEnabledFor(logging.ERROR):
         return False
+    if not logger.hasHandlers():
+        return by_last_resort
     reached: logging.Logger | None = logger
     while reached is not None:
         if any(one.level <= logging.ERROR and not isinstance(one, logging.NullHandler) for one in reached.handlers):
@@ -90,7 +99,7 @@ def is_read() -> bool:
 def format_failures(units: Sequence[Unit], other: BaseException | None = None) -> str:
     """Return the message of a ``lifespan.*.failed``: each headline, the cause first, and what its app said.
 
-    Tracebacks are added unless the log has them.
+    The tracebacks that are not in the log are added.
 
     Args:
         units: the units that failed.
@@ -98,11 +107,13 @@ def format_failures(units: Sequence[Unit], other: BaseException | None = None) -
     """
     parts: list[str] = []
     if other is not None:
-        parts += [str(other) if isinstance(other, LifespanError) else text_of(other), _shown(other)]
+        parts += [str(other) if isinstance(other, LifespanError) else text_of(other)]
+        parts += [users_traceback(other)] if not is_read() else []
     for unit in units:
         assert unit.error is not None, "the unit failed"
         headline = summarize(unit)
-        parts += [headline, _said(unit, headline), _shown(unit.error)]
+        is_logged = is_read(by_last_resort=unit.failed_in is UnitState.STARTED)
+        parts += [headline, _said(unit, headline), "" if is_logged else users_traceback(unit.error)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -112,11 +123,6 @@ def merge(phase: str, errors: Sequence[BaseException]) -> BaseException:
     if len(distinct) == 1:
         return distinct[0]
     return BaseExceptionGroup(f"{phase} failed, {CAUSE_FIRST}", distinct)
-
-
-def _shown(error: BaseException) -> str:
-    """Return the traceback for the server: "" if the log has it."""
-    return "" if is_read() else users_traceback(error)
 
 
 def _said(unit: Unit, headline: str) -> str:

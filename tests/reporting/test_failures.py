@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, NoReturn
 
+import anyio
 import pytest
 from django.core.exceptions import SynchronousOnlyOperation
 from starlette.applications import Starlette
@@ -398,6 +399,44 @@ async def test_a_crash_is_logged_when_it_comes_and_not_again(caplog: pytest.LogC
     (record,) = errors_in(caplog)
     assert record.getMessage() == "crash in app Crashes: OSError: no such host"
     assert record.exc_info
+
+
+async def test_a_crash_is_printed_with_its_traceback_if_no_handler_takes_the_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Python's last resort prints it at once: the server is told only when it stops."""
+    server = RecordingServer(holds_on=True)
+    with unread(), pytest.raises(OSError, match="no such host"):
+        await server.run(LifespanMiddleware(Crashes(server)))
+    printed = capsys.readouterr().err
+    assert printed.startswith("crash in app Crashes: OSError: no such host\nTraceback (most recent call last):\n")
+    assert server.sent[-1]["message"] == "crash in app Crashes: OSError: no such host"
+
+
+async def test_the_message_has_the_traceback_of_a_crash_that_nothing_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A NullHandler keeps the last resort from printing."""
+    monkeypatch.setattr(LOGGER, "handlers", [logging.NullHandler()])
+    server = RecordingServer(holds_on=True)
+    with unread(), pytest.raises(OSError, match="no such host"):
+        await server.run(LifespanMiddleware(Crashes(server)))
+    assert capsys.readouterr().err == ""
+    assert server.sent[-1]["message"].count("Traceback") == 1
+
+
+async def test_a_failure_after_a_cancellation_is_printed_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """The server is sent nothing, so the log has it all."""
+    server = RecordingServer(holds_on=True)
+    with unread():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.run, LifespanMiddleware(TakesLifespan(), fails_at_stop))
+            await server.started.wait()
+            tasks.cancel_scope.cancel()
+    printed = capsys.readouterr().err
+    assert printed.startswith("shutdown failed in hook 'fails_at_stop' (")
+    assert printed.count("Traceback") == 1
+    assert server.answers == ["startup.complete"]
 
 
 class Unheard(logging.Handler):
