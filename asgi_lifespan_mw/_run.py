@@ -182,9 +182,9 @@ class Run:
         self._is_serving = True
         self._tree.serve()
 
-    def format_failures(self) -> str:
-        """What failed, as the message of a ``lifespan.*.failed``."""
-        return format_failures(self._units.failures, self._error_of_ours)
+    def format_failures(self, *, with_tracebacks: bool | None = None) -> str:
+        """Return what failed; with the tracebacks that are not in the log, all of them, or none."""
+        return format_failures(self._units.failures, self._error_of_ours, with_tracebacks=with_tracebacks)
 
     def survey(self) -> Report:
         """What would be started, as far as can be seen without starting anything. Such a run is not started."""
@@ -265,9 +265,7 @@ class Run:
 
     def _raise(self, phase: str) -> NoReturn:
         errors = [] if self._error_of_ours is None else [self._error_of_ours]
-        if self._error_of_ours is not None:
-            logger.error("%s failed: %s", phase, self._error_of_ours, exc_info=self._error_of_ours)
-        log_failures(self._units.failures, is_server_told=True)
+        log_failures(self._units.failures, self._error_of_ours, is_server_told=True)
         errors += [unit.error for unit in self._units.failures if unit.error is not None]
         raise merge(phase, errors)
 

@@ -26,13 +26,11 @@ import anyio
 from .._apps.discovery import Identity, attributes_of
 from .._asgi import checked_app
 from .._config import checked_seconds
-from .._exceptions import LifespanError
 from .._hooks.decorators import hooks_of
 from .._lifespan import Lifespan
 from .._middleware import LifespanMiddleware, new_run
-from .._reporting.failures import CAUSE_FIRST
 from .._reporting.report import Report
-from .._reporting.tracebacks import users_traceback
+from .._reporting.tracebacks import text_of, users_traceback
 from .._run import Run
 from .render import as_ascii, as_json, as_svg, as_trace, in_colors, name, seconds, tree
 
@@ -241,29 +239,27 @@ def _check(app: Any, options: argparse.Namespace, screen: "_Screen") -> tuple[Re
         anyio.run(live, backend=options.backend.replace("uvloop", "asyncio"), backend_options=uvloop)
     except BaseException as raised:
         status = INTERRUPTED if isinstance(raised, KeyboardInterrupt) else FAILED
-        error = _told(run.report(), raised)
+        error = _told(run.report(), run.format_failures(with_tracebacks=True), raised)
     print(file=sys.stderr)  # between what the app prints and the report
     return run.report(), error, status
 
 
-def _told(report: Report, raised: BaseException) -> str:
-    """What failed, by name, then each error from where the user's code begins; or what Ctrl-C came upon."""
-    # What failed in the startup comes first; what failed in the clean-up may be told above it in the tree.
-    failed = [row.reason for row in report.units if row.outcome == "failed"]
-    parts = sorted(failed, key=lambda reason: reason.startswith("shutdown"))
+def _told(report: Report, failures: str, raised: BaseException) -> str:
+    """Return what failed, the cause first, or what Ctrl-C interrupted.
+
+    Args:
+        report: the report of the run.
+        failures: what failed in it, with tracebacks.
+        raised: the exception that the run raised.
+    """
+    # The units of a run inside an app are only in the report.
+    inner = [row.reason for row in report.units if row.outcome == "failed" and row.reason not in failures]
+    parts = [part for part in (failures, *inner) if part]
     if isinstance(raised, KeyboardInterrupt):
         where = [f" while starting {row.unit} {row.reason}" for row in report.units if row.outcome == "cancelled"]
         told = where[-1].rstrip() if where else "" if parts else ", and stopped"
         return "\n\n".join([f"interrupted{told}", *parts])
-    errors: Sequence[BaseException] = [raised]
-    if isinstance(raised, BaseExceptionGroup) and raised.message.endswith(CAUSE_FIRST):
-        errors = cast("BaseExceptionGroup[BaseException]", raised).exceptions
-    for error in errors:
-        if not isinstance(error, LifespanError):
-            parts.append(users_traceback(error))
-        elif not any(str(error) in part for part in parts):
-            parts.append(f"{type(error).__name__}: {error}")
-    return "\n\n".join(parts)
+    return "\n\n".join(parts) or users_traceback(raised) or text_of(raised)
 
 
 def _listen(*, is_live: bool) -> list[str]:

@@ -4,6 +4,7 @@ The headline of a failure is the same everywhere. The traceback is printed in on
 its ERROR records, else by the server, as part of the message of ``lifespan.*.failed``.
 """
 
+import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -13,8 +14,6 @@ from .._units.unit import Unit, UnitState
 from .tracebacks import text_of, users_traceback
 
 logger = logging.getLogger("asgi_lifespan_mw")
-
-CAUSE_FIRST = "the cause first"
 
 _PHASES: Final = {UnitState.STARTING: "startup failed", UnitState.STARTED: "crash"}
 
@@ -47,22 +46,31 @@ def summarize(unit: Unit) -> str:
     return f"{headline} ({advice.format(unit=unit.name)})" if advice else headline
 
 
+def summarize_other(error: BaseException) -> str:
+    """Return the headline of an error in a startup that was not a unit's, such as a collision of state."""
+    return f"startup failed: {error if isinstance(error, LifespanError) else text_of(error)}"
+
+
 def failed_phase(unit: Unit) -> str:
     """Return what became of a failed unit: "startup failed", "crash" or "shutdown failed"."""
     return _PHASES.get(unit.failed_in or UnitState.OVER, "shutdown failed")
 
 
-def log_failures(units: Iterable[Unit], *, is_server_told: bool) -> None:
+def log_failures(units: Iterable[Unit], other: BaseException | None = None, *, is_server_told: bool) -> None:
     """Log each failure at ERROR, except crashes, which were logged when they happened.
 
     Args:
         units: the units that failed.
+        other: an error that was not a unit's, or None.
         is_server_told: whether the server is sent the failures; it prints the tracebacks if no handler takes the log.
     """
+    with_traceback = is_read() or not is_server_told
+    if other is not None:
+        log_error(summarize_other(other), other, with_traceback=with_traceback)
     for unit in units:
         if unit.failed_in is not UnitState.STARTED:
             assert unit.error is not None, "the unit failed"
-            log_error(summarize(unit), unit.error, with_traceback=is_read() or not is_server_told)
+            log_error(summarize(unit), unit.error, with_traceback=with_traceback)
 
 
 def log_crash(unit: Unit) -> None:
@@ -96,24 +104,28 @@ def is_read(*, by_last_resort: bool = False) -> bool:
     return False
 
 
-def format_failures(units: Sequence[Unit], other: BaseException | None = None) -> str:
-    """Return the message of a ``lifespan.*.failed``: each headline, the cause first, and what its app said.
-
-    The tracebacks that are not in the log are added.
+def format_failures(
+    units: Sequence[Unit], other: BaseException | None = None, *, with_tracebacks: bool | None = None
+) -> str:
+    """Return what failed: each headline, the cause first, what its app said, and tracebacks.
 
     Args:
         units: the units that failed.
         other: an error that was not a unit's, such as a collision of state, or None.
+        with_tracebacks: whether tracebacks are in it; None for those that are not in the log.
     """
     parts: list[str] = []
     if other is not None:
-        parts += [str(other) if isinstance(other, LifespanError) else text_of(other)]
-        parts += [users_traceback(other)] if not is_read() else []
+        parts.append(summarize_other(other))
+        if not is_read() if with_tracebacks is None else with_tracebacks:
+            parts.append(users_traceback(other))
     for unit in units:
         assert unit.error is not None, "the unit failed"
         headline = summarize(unit)
+        parts += [headline, _said(unit, headline)]
         is_logged = is_read(by_last_resort=unit.failed_in is UnitState.STARTED)
-        parts += [headline, _said(unit, headline), "" if is_logged else users_traceback(unit.error)]
+        if not is_logged if with_tracebacks is None else with_tracebacks:
+            parts.append(users_traceback(unit.error))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -122,14 +134,15 @@ def merge(phase: str, errors: Sequence[BaseException]) -> BaseException:
     distinct = list({id(error): error for error in errors}.values())
     if len(distinct) == 1:
         return distinct[0]
-    return BaseExceptionGroup(f"{phase} failed, {CAUSE_FIRST}", distinct)
+    return BaseExceptionGroup(f"{phase} failed, the cause first", distinct)
 
 
 def _said(unit: Unit, headline: str) -> str:
-    """Return the message of a failed app, unless the headline or the traceback says the same."""
+    """Return what a failed app said beside the headline, without the traceback of an exception that it raised."""
     message = unit.app_message.strip()
-    repeats = _TRACEBACK in message and not isinstance(unit.error, (StartupFailed, ShutdownFailed))  # as Starlette does
-    return "" if repeats or message in headline else message
+    if not isinstance(unit.error, (StartupFailed, ShutdownFailed)):  # Starlette sends a traceback, and raises
+        message = "\n".join(itertools.takewhile(lambda line: _TRACEBACK not in line, message.splitlines())).strip()
+    return "" if message in headline else message
 
 
 def _last_line(reason: str) -> str:

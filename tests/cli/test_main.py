@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from asgi_lifespan_mw import LifespanError, Report, UnitReport
+from asgi_lifespan_mw import Report, UnitReport
 from asgi_lifespan_mw._cli.main import _Screen, _summary, _told, main
 from asgi_lifespan_mw._cli.render import as_ascii, as_json, as_svg, as_trace, seconds, tree
 from tests.cli.terminal import PATIENCE, Terminal
@@ -159,10 +159,10 @@ def test_what_is_no_units_failure_is_told(capsys: pytest.CaptureFixture[str]) ->
     """Two units that set one key."""
     ran = Ran(capsys, "check", f"{APPS}colliding")
     assert ran.status == 1
-    assert "StateCollision: state key 'pool' was set by hook 'pool'" in ran.out
+    assert "startup failed: state key 'pool' was set by hook 'pool'" in ran.out
     assert "Traceback" not in ran.out
     ran = Ran(capsys, "check", f"{APPS}colliding_and_failing")
-    assert "StateCollision: state key 'pool' was set by hook 'pool'" in ran.out
+    assert "startup failed: state key 'pool' was set by hook 'pool'" in ran.out
     assert "shutdown failed in hook 'breaks_at_stop' (tests/apps/checked.py:" in ran.out
     assert ran.out.count("Traceback") == 1
 
@@ -590,19 +590,27 @@ def test_a_middleware_with_a_wrong_argument_is_bad_usage(capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    ("raised", "told"),
+    ("failures", "raised", "told"),
     [
-        (KeyboardInterrupt(), "interrupted\n\nstartup failed in b\n\nshutdown failed in a"),
-        (LifespanError("startup failed in b"), "startup failed in b\n\nshutdown failed in a"),
+        ("b failed", KeyboardInterrupt(), "interrupted\n\nb failed\n\na failed"),
+        ("b failed", OSError("b"), "b failed\n\na failed"),
+        ("b failed\n\na failed", OSError("b"), "b failed\n\na failed"),
     ],
 )
-def test_the_failure_of_the_startup_is_told_before_that_of_the_clean_up(raised: BaseException, told: str) -> None:
-    """Though what is cleaned up stands before it in the tree; and what was given up is not called stopped."""
+def test_the_failures_of_a_run_are_told_before_those_of_runs_inside(
+    failures: str, raised: BaseException, told: str
+) -> None:
+    """They stand in the order of the tree there; and what was given up is not called stopped."""
     units = (
-        UnitReport("a", "hook", outcome="failed", reason="shutdown failed in a"),
-        UnitReport("b", "mount", outcome="failed", reason="startup failed in b"),
+        UnitReport("a", "hook", outcome="failed", reason="a failed"),
+        UnitReport("b", "mount", outcome="failed", reason="b failed"),
     )
-    assert _told(Report(units=units), raised) == told
+    assert _told(Report(units=units), failures, raised) == told
+
+
+def test_an_error_that_is_no_failure_of_the_run_is_told() -> None:
+    """Such as one of the event loop."""
+    assert _told(Report(), "", OSError("no loop")) == "OSError: no loop"
 
 
 def test_a_report_without_a_start_has_no_slowest() -> None:

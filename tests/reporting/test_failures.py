@@ -13,7 +13,14 @@ from django.core.exceptions import SynchronousOnlyOperation
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from asgi_lifespan_mw import LifespanManager, LifespanMiddleware, LifespanNotSupported, ShutdownFailed, StartupFailed
+from asgi_lifespan_mw import (
+    LifespanManager,
+    LifespanMiddleware,
+    LifespanNotSupported,
+    ShutdownFailed,
+    StartupFailed,
+    StateCollision,
+)
 from asgi_lifespan_mw._reporting.failures import is_read
 from tests.server import RecordingServer
 
@@ -188,6 +195,17 @@ async def test_a_traceback_that_an_app_sends_is_not_repeated(is_read: bool) -> N
     assert message.splitlines()[0] == "startup failed in app Starlette: OSError: no such host"
     assert message.count("Traceback") == (not is_read)
     assert "routing.py" not in message
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_what_an_app_says_before_a_traceback_is_kept(is_read: bool) -> None:
+    """A middleware in a mount names its hook there."""
+    inner = LifespanMiddleware(TakesLifespan(), on_startup=[fails])
+    _, message = await told(LifespanMiddleware(Starlette(routes=[Mount("/admin", inner)])), is_read=is_read)
+    headline, said, *traceback = message.split("\n\n")
+    assert headline == "startup failed in mount '/admin': OSError: no such host"
+    assert said.startswith("startup failed in hook 'fails' (tests/reporting/test_failures.py:")
+    assert len(traceback) == (not is_read)
 
 
 async def test_a_traceback_that_is_all_that_an_app_says_is_kept() -> None:
@@ -387,6 +405,25 @@ async def test_an_error_that_cannot_be_printed_has_a_headline(name: str, caplog:
     assert "Hostile" in message
     (record,) = errors_in(caplog)
     assert record.getMessage() == message
+
+
+async def test_a_collision_is_told_in_the_same_words(caplog: pytest.LogCaptureFixture) -> None:
+    """It is not the failure of a unit, and no line of the user's raised it."""
+
+    async def first() -> AsyncIterator[dict[str, object]]:
+        yield {"pool": object()}
+
+    async def second() -> AsyncIterator[dict[str, object]]:
+        yield {"pool": object()}
+
+    error, message = await told(LifespanMiddleware(TakesLifespan(), [first, second]))
+    assert type(error) is StateCollision
+    assert message == f"startup failed: {error}"
+    (record,) = errors_in(caplog)
+    assert record.getMessage() == message
+    assert not record.exc_info
+    _, message = await told(LifespanMiddleware(TakesLifespan(), [first, second]), is_read=False)
+    assert message == f"startup failed: {error}"
 
 
 async def test_a_crash_is_logged_when_it_comes_and_not_again(caplog: pytest.LogCaptureFixture) -> None:
