@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._apps.containers import register_container
-    from ._apps.state import Isolated
     from ._conformance import Finding, check_lifespan
     from ._exceptions import (
         LifespanError,
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
         StateCollision,
     )
     from ._hooks.threaded import threaded
+    from ._isolated import Isolated
     from ._lifespan import Lifespan
     from ._manager import LifespanManager
     from ._middleware import LifespanMiddleware
@@ -55,9 +55,9 @@ __all__ = [
 
 _ROOMS = {
     "_apps.containers": ["register_container"],
-    "_apps.state": ["Isolated"],
     "_conformance": ["check_lifespan", "Finding"],
     "_hooks.threaded": ["threaded"],
+    "_isolated": ["Isolated"],
     "_lifespan": ["Lifespan"],
     "_manager": ["LifespanManager"],
     "_middleware": ["LifespanMiddleware"],

@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
-from ._apps.containers import LifespanPolicy
+from ._apps.discovery import AppNode
 from ._apps.state import SharedState
-from ._apps.tree import Node, Tree
+from ._apps.tree import Tree
 from ._asgi import name_of
 from ._config import Settings
 from ._hooks.hook import Hook, HookKind
+from ._protocol.session import Session
+from ._protocol.table import Phase
 from ._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
 from ._reporting.report import Report, report_of
 from ._units.backend import is_cancellation, is_closing
@@ -37,7 +39,7 @@ class Run:
         hooks: the units of the hooks.
         sends_to_app: whether the app is a unit at all; it is not where we are its lifespan.
         root: the app in the tree; None before it was looked at.
-        reason_against_root: why the app is sent no lifespan; empty if it is.
+        units: the units of the apps that are started by us.
         is_refused: whether the app turned the lifespan away, and nothing else was to be run.
         refusal: the exception with which it did; None if it just returned.
         times: when the whole came to "start", "started", "stop" and "stopped"; what it did not come to is not there.
@@ -82,8 +84,8 @@ class Run:
         self.hooks = [_unit_of(hook, scope.get("app", app)) for hook in hooks]
         self.sends_to_app = sends_to_app
         self.times: dict[str, float] = {}
-        self.root: Node | None = None
-        self.reason_against_root = ""
+        self.root: AppNode | None = None
+        self.units: dict[AppNode, Unit] = {}
         self._settings = settings
         self._on_crash = on_crash
         self._is_serving = False
@@ -199,33 +201,31 @@ class Run:
     def survey(self) -> Report:
         """What would be started, as far as can be seen without starting anything. Such a run is not started."""
         tree = self._tree = self._new_tree()
-        tree.read(self._functions)
-        _walk(tree, tree.root)
+        todo = [tree.root]
+        while todo:
+            node = todo.pop()
+            if node is not tree.root:
+                tree.decide(node)
+            todo += reversed(tree.scan(node))
         tree.leave()
         return self.report()
 
     async def _start_all(self) -> None:
         tree = self._tree = self._new_tree()
-        tree.share(self._units.context)
-        await self._start_hooks()
-        tree.read(self._functions)
-        if self.sends_to_app and not self.reason_against_root:
-            await self._start_nodes(tree, [tree.root])
-        if self._settings.concurrent:
-            await self._start_levels(tree)
-        else:
-            await self._start_branches(tree, tree.root)
-        if not tree.root.delivered:
+        with tree.starting(self._units.context, self._functions):
+            await self._start_hooks()
+            if self.sends_to_app and not tree.root.reason:
+                await self._start_apps(tree, [tree.root])
+            await (self._start_levels(tree) if self._settings.concurrent else self._start_branches(tree))
+        if not tree.root.is_supported:
             self._tell_refusal(tree.root)
 
     def _new_tree(self) -> Tree:
         tree = Tree(self._app, self._scope, self._realm, self._settings)
-        rule = tree.root.nested.rule
-        if tree.is_excluded(tree.root.nested):
-            self.reason_against_root = "is excluded"
-        elif rule.sent is LifespanPolicy.NEVER:
-            self.reason_against_root = f"is sent no lifespan: {rule.why}"
         self.root = tree.root
+        self.label = tree.root.label
+        if self.sends_to_app:
+            tree.root.reason = tree.why_not_root()
         return tree
 
     async def _start_hooks(self) -> None:
@@ -233,23 +233,38 @@ class Run:
             await self._units.start(unit)
             self._realm.add(unit.name, {}, unit.state)
 
-    async def _start_branches(self, tree: Tree, parent: Node) -> None:
-        """Start the mounts one after the other, each before what is mounted in it."""
-        for node in tree.children(parent):
-            await self._start_nodes(tree, [node])
-            await self._start_branches(tree, node)
+    async def _start_branches(self, tree: Tree) -> None:
+        """Start the mounts one after the other, in route order, each before what is mounted in it."""
+        todo = tree.scan(tree.root)[::-1]
+        while todo or (todo := tree.scan_again()[::-1]):
+            node = todo.pop()
+            if tree.decide(node):
+                await self._start_apps(tree, [node])
+            todo += reversed(tree.scan(node))
 
     async def _start_levels(self, tree: Tree) -> None:
         """Start the mounts side by side, one level of the tree after the other."""
-        level = [tree.root]
-        while level:
-            level = [child for parent in level for child in tree.children(parent)]
-            await self._start_nodes(tree, level)
+        level = tree.scan(tree.root)
+        while level or (level := tree.scan_again()):
+            # One app at two paths: the second place is decided on when the app has started at the first.
+            now, later = tree.apart(level)
+            await self._start_apps(tree, [node for node in now if tree.decide(node)])
+            level = later or [inner for node in level for inner in tree.scan(node)]
 
-    async def _start_nodes(self, tree: Tree, nodes: list[Node]) -> None:
-        if nodes:
-            await self._units.start(*(tree.unit(node) for node in nodes))
+    async def _start_apps(self, tree: Tree, nodes: list[AppNode]) -> None:
+        """Start apps side by side, and take over their state."""
+        sessions: list[Session] = []
         for node in nodes:
+            session = Session(node.app, tree.begin(node), strict=self._settings.strict)
+            unit = self.units[node] = Unit(node.label, session.live)
+            if self._settings.concurrent and node.parent is not None and node.parent in self.units:
+                unit.inherits = self.units[node.parent].context
+            sessions.append(session)
+        if nodes:
+            await self._units.start(*(self.units[node] for node in nodes))
+        for node, session in zip(nodes, sessions, strict=True):
+            node.is_supported = session.phase is not Phase.UNSUPPORTED
+            node.refusal = session.refusal
             tree.settle(node)
             self._mounts += node is not tree.root
 
@@ -296,15 +311,14 @@ class Run:
         if self._is_serving:
             self._on_crash(unit)
 
-    def _tell_refusal(self, root: Node) -> None:
-        refusal = root.session.refusal if root.session is not None else None
+    def _tell_refusal(self, root: AppNode) -> None:
         if not self.hooks and not self._mounts:
-            self.is_refused, self.refusal = True, refusal
+            self.is_refused, self.refusal = True, root.refusal
             self._leave()
-        elif _never_takes_it(root.nested.aliases):
+        elif _never_takes_it([*root.members.values(), *root.wrapped.values()]):
             logger.info("%s does not support the lifespan protocol; what else there is was started", self.label)
         else:
-            logger.warning("%s does not support the lifespan protocol", self.label, exc_info=refusal)
+            logger.warning("%s does not support the lifespan protocol", self.label, exc_info=root.refusal)
 
     def _log(self, phase: str, first: str, then: str) -> None:
         took = self.seconds(first, then)
@@ -314,11 +328,6 @@ class Run:
 
 def _never_takes_it(aliases: Iterable[object]) -> bool:
     return any(cls.__module__.startswith(_NEVER_TAKE_IT) for thing in aliases for cls in type(thing).__mro__)
-
-
-def _walk(tree: Tree, parent: Node) -> None:
-    for node in tree.children(parent):
-        _walk(tree, node)
 
 
 def _unit_of(hook: Hook, app: object) -> Unit:

@@ -75,7 +75,7 @@ async def test_the_reason_is_told(log: list[str], caplog: pytest.LogCaptureFixtu
             self.mine = app
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            raise AssertionError("http only")
+            assert scope["type"] != "lifespan"
 
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
@@ -89,9 +89,7 @@ async def test_the_reason_is_told(log: list[str], caplog: pytest.LogCaptureFixtu
     assert app.report is not None
     _, left_out, unsupported = app.report.units
     assert (left_out.outcome, unsupported.outcome) == ("left out", "unsupported")
-    assert left_out.reason == "a lifespan around it names it and seems to run it"
-    assert "mount '/by-hand' is not started: a lifespan around it, or a hook, names it" in caplog.text
-    assert "mounts=[" in caplog.text
+    assert left_out.reason == "is started by its parent"
     log.clear()
     other = recorded(log, "named")
     await lived(LifespanMiddleware(no_lifespan, mounts=[other]))

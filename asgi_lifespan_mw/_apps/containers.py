@@ -12,12 +12,11 @@ Ways with one path stand together.
 """
 
 import functools
-import logging
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, final
 
-logger = logging.getLogger("asgi_lifespan_mw")
+from .._log import logger
 
 ENTRY_POINTS = "asgi_lifespan_mw.containers"
 """The group in which a package names functions that register its containers."""
@@ -32,6 +31,7 @@ class EdgeKind(Enum):
     PASSES_ON = "gets the lifespan that its container gets"
     FORWARDS = "is started by its container, with a lifespan of its own"
     SKIPS = "gets no lifespan from its container"
+    WRAPS = "may get the lifespan that its wrapper gets, which is observed"
 
 
 class LifespanPolicy(Enum):
@@ -98,6 +98,7 @@ def _row(name: str, why: str, *ways: Edge, **known: Any) -> ContainerSpec:
 
 
 STARLETTE, ROUTER = "starlette.applications.Starlette", "starlette.routing.Router"
+ISOLATED = "asgi_lifespan_mw._isolated.Isolated"
 _FUNCTION = "builtins.function"
 _NOTEBOOK = "marimo._utils.lifespans.Lifespans"
 
@@ -176,6 +177,7 @@ ROWS = (
                   "channels.sessions.SessionMiddleware"),
     }.items() for name in names),
     _row("asgi_lifespan_mw._middleware.LifespanMiddleware", "starts what is inside it", _forwards("app")),
+    _row(ISOLATED, "keeps the state of its app apart", _self("app")),
 
     # What is no ASGI app.
     *(_row(name, "is a WSGI app, or adapts one", sent=LifespanPolicy.NEVER) for name in (
@@ -191,8 +193,8 @@ UNASKED = [_row("chainlit.server.app", "its shutdown ends the process at once, a
 """Rows of apps, each by the module and the name in it."""
 # fmt: on
 
-UNKNOWN = _row("", "is taken for a middleware or a decorated function", _passes_on("app"), _passes_on("__wrapped__"))
-"""The row of what nobody knows, which has these ways if it has the attributes."""
+UNKNOWN = _row("", "not in the table")
+"""The row of all other objects: a wrapper, if the code that a call runs uses an app that the object holds."""
 
 NO_APP = _row("", "it can't be called", sent=LifespanPolicy.NEVER)
 
@@ -263,7 +265,12 @@ def spec_of(thing: object) -> ContainerSpec:
 @functools.lru_cache(maxsize=1000)  # bounded: it keeps the classes, and some programs make them by the thousand
 def _row_of_class(cls: type) -> ContainerSpec:
     _load_entry_points()
-    return next((row for base in cls.__mro__ if (row := _table.get(full_name(base)))), UNKNOWN)
+    for at, base in enumerate(cls.__mro__):
+        if row := _table.get(full_name(base)):
+            # class Site(StaticFiles) with a __call__ of its own may well answer a lifespan.
+            is_overridden = any("__call__" in vars(derived) for derived in cls.__mro__[:at])
+            return UNKNOWN if is_overridden and row.sent is LifespanPolicy.NEVER else row
+    return UNKNOWN
 
 
 @functools.cache

@@ -1,233 +1,328 @@
-"""Looking inside apps: which objects are one app, and which apps are nested in it and get no lifespan from it.
+"""Finding apps: which objects are one app, what an app wraps, and what is mounted inside it.
 
-Objects are looked at, never asked: a lazy one would wake up, and one that answers to any name would tell of apps that
-are not there. They are told apart by identity alone: routes have no hash, and two mounts of one app are equal.
+Objects are compared by identity alone: routes have no hash, and two mounts of one app are equal. They are read and are
+never called; see `introspection`. The paths in the table of containers are followed with ``getattr``, for frameworks
+keep their routes behind properties.
 """
 
 import functools
 import re
 import sys
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from inspect import CO_VARARGS
 from itertools import groupby
 from operator import attrgetter
-from types import MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, cast, final
 
 from .._asgi import is_a, name_of
-from .containers import (
-    NO_APP,
-    UNASKED,
-    UNKNOWN,
-    ContainerSpec,
-    Edge,
-    EdgeKind,
-    LifespanPolicy,
-    full_name,
-    logger,
-    spec_of,
+from .._log import logger
+from .._types import State
+from .containers import NO_APP, UNASKED, UNKNOWN, ContainerSpec, Edge, EdgeKind, LifespanPolicy, full_name, spec_of
+from .introspection import (
+    MAX_ITEMS,
+    attribute_of_class,
+    attributes_of,
+    called_function,
+    closure_of,
+    defaults_of,
+    is_function,
+    items_of,
+    names_in,
 )
+from .state import SharedState
 
-MOST_WRAPPERS = 100
-"""An app that is wrapped more often makes its ``.app`` anew whenever it is looked at."""
+ASGI_ARGUMENTS = 3
+"""An ASGI app is called with ``scope``, ``receive`` and ``send``."""
+
+MAX_WRAPPERS = 100
+"""An app with more wrappers around it makes its ``.app`` anew whenever the attribute is read."""
 
 
 @final
 @dataclass(slots=True, eq=False)
-class Nested:
-    """An app that gets no lifespan unless we send it one.
+class AppNode:
+    """An app in the tree of one run.
 
     Attributes:
         app: the app.
-        path: where it is mounted, as a client would type it; empty for the root.
-        label: who it is in messages: ``mount '/admin'``.
+        path: where it is mounted, as a client types it; empty for the root.
+        is_mount: whether it is mounted, rather than wrapped in an app that got no lifespan.
+        label: the name in messages: ``mount '/admin'``, ``app FastAPI``.
+        parent: the app that it is nested in; None for the root.
+        members: the objects that are this app, by identity: the app, its router, what known wrappers forward to.
+        wrapped: the objects that unknown wrappers among the members hold, and may forward to, by identity.
+        forwarded: the objects that it starts by itself, with lifespans of their own, by identity.
+        lifespans: the functions that are run for its lifespan, as far as they are known.
+        children: the apps nested in it, in the order in which they were found.
+        reason: why it is not started by us; empty if it is.
+        is_supported: whether it supports the lifespan; true until it refused one.
+        refusal: the exception with which it refused; None if it did not, or just returned.
+        shared: the state that requests to it see. *Invariant:* set before it starts, as the next two.
+        given: the state that it was given.
+        state: the dictionary in which it was given. The one of the root is the server's own.
+        added: the keys of the state that it set.
     """
 
     app: Any
     path: str = ""
+    is_mount: bool = False
     label: str = ""
+    parent: "AppNode | None" = None
+    members: dict[int, Any] = field(default_factory=dict[int, Any])
+    wrapped: dict[int, Any] = field(default_factory=dict[int, Any])
+    forwarded: dict[int, Any] = field(default_factory=dict[int, Any])
+    lifespans: list[Any] = field(default_factory=list[Any])
+    children: "list[AppNode]" = field(default_factory=list["AppNode"])
+    reason: str = ""
+    is_supported: bool = True
+    refusal: Exception | None = None
+    shared: SharedState | None = None
+    given: State = field(default_factory=dict[str, Any])
+    state: State = field(default_factory=dict[str, Any])
+    added: Sequence[str] = ()
 
+    def reaches(self, known: Collection[int]) -> bool:
+        """Return whether one of the objects that its lifespan reaches, or may reach, is known, by identity."""
+        return bool(known) and any(
+            key in known for part in (self.members, self.wrapped, self.forwarded) for key in part
+        )
 
-@final
-class Identity:
-    """One app in all its forms, as it is now.
-
-    Attributes:
-        app, path, label: as `Nested` has them.
-        aliases: the app, its own router, what it wraps, and what these start with lifespans of their own.
-    """
-
-    def __init__(self, app: Any, path: str = "", label: str = "") -> None:
-        """Look at an app; without a label it is called by its type."""
-        self.app, self.path, self.label = app, path, label or f"app {name_of(app)}"
-        found: dict[int, Any] = {}
-        forwarded = _gather([app], found)
-        self._own = list(found.values())  # what one lifespan reaches
-        while forwarded:
-            forwarded = _gather(forwarded, found)
-        self.aliases = list(found.values())
-        self._known = [(thing, row) for thing in self.aliases if (row := spec_of(thing)) is not UNKNOWN]
-
-    def is_one_of(self, known: Collection[int]) -> bool:
-        """Whether one of its objects is known, by identity."""
-        return bool(known) and any(id(thing) in known for thing in self.aliases)
+    def around(self) -> "Iterator[AppNode]":
+        """Return the apps that it is nested in, from the inside out."""
+        node = self.parent
+        while node is not None:
+            yield node
+            node = node.parent
 
     def form(self, name: str) -> Any:
-        """The object in it that has the row of that name; None if there is none."""
-        return next((thing for thing, row in self._known if row.name == name), None)
-
-    @property
-    def rule(self) -> ContainerSpec:
-        """The row that says whether it is sent a lifespan: classes, static files, responses and WSGI apps get none."""
-        if not callable(self.app):
-            return NO_APP
-        for row in UNASKED:
-            module, _, name = row.name.rpartition(".")
-            if module in sys.modules and any(thing is getattr(sys.modules[module], name, None) for thing in self._own):
-                return row
-        return next((row for thing in self._own if (row := spec_of(thing)).sent is not LifespanPolicy.ALWAYS), UNKNOWN)
-
-    @property
-    def lifespans(self) -> list[Any]:
-        """The functions that are run for its lifespan, as far as they can be read."""
-        return [run for thing, row in self._known if row.lifespan for run in follow(thing, row.lifespan)]
+        """Return the object in it, or in what it wraps, whose class has the row of that name; None if there is none."""
+        parts = (self.members, self.wrapped)
+        return next((thing for part in parts for thing in part.values() if spec_of(thing).name == name), None)
 
 
-def _gather(todo: list[Any], found: dict[int, Any]) -> list[Any]:
-    """Find what is one app with the objects `todo`; return what those start by themselves."""
-    forwarded: list[Any] = []
-    while todo and len(found) < MOST_WRAPPERS:
-        thing = todo.pop()
-        if id(thing) in found:
+def describe(node: AppNode) -> AppNode:
+    """Fill in which objects are an app, what it may start by itself, and its lifespan functions."""
+    todo: list[tuple[Any, dict[int, Any]]] = [(node.app, node.members)]
+    seen = set[int]()
+    while todo and len(seen) < MAX_WRAPPERS:
+        thing, part = todo.pop()
+        if id(thing) in seen:
             continue
-        found[id(thing)] = thing
-        for inner, kind, _ in _edges(thing):
-            if kind is EdgeKind.SELF or kind is EdgeKind.PASSES_ON:
-                todo.append(inner)
+        seen.add(id(thing))
+        part[id(thing)] = thing
+        spec = spec_of(thing)
+        if spec.lifespan and part is node.members:
+            node.lifespans += follow(thing, spec.lifespan)
+        for inner, kind, _ in edges_of(thing, parts=False):
+            if kind in {EdgeKind.SELF, EdgeKind.PASSES_ON}:
+                todo.append((inner, part))
             elif kind is EdgeKind.FORWARDS:
-                forwarded.append(inner)
-    return forwarded
+                todo.append((inner, node.forwarded))
+            elif kind is EdgeKind.WRAPS:
+                todo.append((inner, node.wrapped if part is node.members else part))
+    node.label = node.label or f"app {name_of(node.app)}"
+    return node
+
+
+def policy_of(node: AppNode) -> ContainerSpec:
+    """Return the row that says if an app is sent a lifespan: classes, static files and WSGI apps are not."""
+    if not callable(node.app):
+        return NO_APP
+    for row in UNASKED:
+        module, _, name = row.name.rpartition(".")
+        if module in sys.modules and id(vars(sys.modules[module]).get(name)) in (node.members | node.wrapped):
+            return row
+    todo, own = [node.app], dict[int, Any]()
+    while todo:
+        thing = todo.pop()
+        own[id(thing)] = thing
+        inside = edges_of(thing, parts=False)
+        todo += [inner for inner, kind, _ in inside if kind is EdgeKind.SELF and id(inner) not in own]
+    policy = _first_policy(own.values())
+    if policy is UNKNOWN and len(own) < len(node.members) + len(node.wrapped) and not names_lifespan(node.app):
+        # CORSMiddleware(WsgiToAsgi(flask)), which would only raise; one with a lifespan of its own answers it.
+        return _first_policy([*node.members.values(), *node.wrapped.values()])
+    return policy
+
+
+def _first_policy(things: Iterable[Any]) -> ContainerSpec:
+    specs = map(spec_of, things)
+    return next((spec for spec in specs if spec.sent is not LifespanPolicy.ALWAYS), UNKNOWN)
 
 
 @final
 @dataclass(slots=True, eq=False)
 class Inside:
-    """What one look inside an app found.
+    """What is inside an app.
 
     Attributes:
-        nested: the apps that its lifespan does not reach, in route order.
-        reached: the objects that it does reach, beside the app.
-        forwarded: those of them that are started with a lifespan of their own.
+        nested: the apps that do not get its lifespan, in the order of the routes.
+        reached: the objects that do get it, apart from the app.
+        forwarded: those of them that the app starts with a lifespan of their own.
     """
 
-    nested: list[Nested]
-    reached: list[Any]
-    forwarded: list[Nested]
+    nested: list[AppNode] = field(default_factory=list[AppNode])
+    reached: list[Any] = field(default_factory=list[Any])
+    forwarded: list[AppNode] = field(default_factory=list[AppNode])
 
 
-def look_inside(app: object, path: str, *, delivered: bool, excluded: Container[int] = ()) -> Inside:
-    """Find what is nested in an app that is mounted at `path`, without looking inside what is found.
+def look_inside(
+    node: AppNode,
+    *,
+    delivered: bool = True,
+    excluded: Collection[int] = (),
+    passed: Callable[[Any], bool] = lambda _: True,
+) -> Inside:
+    """Find what is nested in an app, without looking inside what is found.
 
-    Where its lifespan was not `delivered`, since it turned it away, what it would have passed on is nested too. Apps
-    that are `excluded`, by identity, are not looked into, though they are found where they are nested.
+    Args:
+        node: the app.
+        delivered: whether the app supports the lifespan. If not, what it passes on got none either, and is nested.
+        excluded: objects that are not looked into, by identity, though they are found.
+        passed: tells if an app got the lifespan of the wrapper that holds it; all do, as far as is known without a run.
     """
-    inside = Inside([], [], [])
-    seen = {id(app)}
+    look = _Look(node, excluded, passed)
+    # A stack of walks in place of a recursion: Mount(routes=[Mount(routes=[...])]) may be nested 500 times.
+    todo = [look.sort(_Place(node.app, node.path, 0, delivered))]
+    while todo:
+        place = next(todo[-1], None)
+        if place is None:
+            todo.pop()
+        else:
+            todo.append(look.sort(place))
+    return look.inside
 
-    def look(container: object, path: str, depth: int, *, delivered: bool) -> None:
-        deeper = depth + (spec_of(container) is UNKNOWN)
-        for inner, kind, segment in _edges(container):
-            if id(inner) in seen:
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """An object that is looked into: where it is, how many unknown wrappers are around it, if it got the lifespan."""
+
+    thing: Any
+    path: str
+    depth: int
+    delivered: bool
+
+
+@final
+class _Look:
+    """One look inside an app: sorts what each object holds."""
+
+    def __init__(self, node: AppNode, excluded: Collection[int], passed: Callable[[Any], bool]) -> None:
+        self.inside = Inside()
+        self._node = node
+        self._excluded = excluded
+        self._passed = passed
+        # An app that keeps the one that it is mounted in, for its version, does not lead back to it.
+        self._seen = {id(node.app), *(id(outer.app) for outer in node.around() if spec_of(node.app) is UNKNOWN)}
+
+    def sort(self, place: "_Place") -> "Iterator[_Place]":
+        """Sort what one object holds; return what is to be looked into."""
+        for inner, kind, segment in edges_of(place.thing):
+            if id(inner) in self._seen:
+                if kind is EdgeKind.MERGED:  # app.mount("/a", router); app.include_router(router)
+                    self.inside.reached.append(inner)
                 continue
-            seen.add(id(inner))
-            part = segment or ""
-            behind = path + part if part.startswith("/") else part + path  # the name of a host comes first
-            if kind is EdgeKind.SKIPS or (kind is EdgeKind.PASSES_ON and not delivered):
-                is_mount = kind is EdgeKind.SKIPS and (segment is not None or behind != "")
-                inside.nested.append(Nested(inner, behind, _label(inner, behind, is_mount=is_mount)))
-            elif id(inner) in excluded or (kind is EdgeKind.PART and spec_of(inner) is UNKNOWN):
-                continue  # a route that nobody knows leads nowhere, even if it has an `.app`
-            else:
-                if kind is not EdgeKind.PART:
-                    inside.reached.append(inner)
-                if kind is EdgeKind.FORWARDS:
-                    inside.forwarded.append(Nested(inner, behind, _label(inner, behind, is_mount=bool(segment))))
-                if depth < MOST_WRAPPERS:
-                    look(inner, behind, deeper, delivered=delivered or kind is EdgeKind.FORWARDS)
+            self._seen.add(id(inner))
+            path = _joined(place.path, segment or "")
+            if _is_nested(kind, inner, delivered=place.delivered, passed=self._passed):
+                is_mount = kind is EdgeKind.SKIPS and (segment is not None or path != "")
+                self.inside.nested.append(_nested(inner, path, self._node, is_mount=is_mount))
+            elif id(inner) not in self._excluded:
+                yield from self._reach(place, inner, kind, path)
 
-    look(app, path, 0, delivered=delivered)
-    return inside
+    def _reach(self, place: "_Place", inner: Any, kind: EdgeKind, path: str) -> "Iterator[_Place]":
+        """Record an object that gets the lifespan; return where to look on."""
+        if kind is EdgeKind.PART and spec_of(inner) is UNKNOWN:
+            return  # a route that is not in the table leads nowhere, even if it has an `.app`
+        if kind is not EdgeKind.PART:
+            self.inside.reached.append(inner)
+        if kind is EdgeKind.FORWARDS:
+            self.inside.forwarded.append(_nested(inner, path, self._node, is_mount=path != place.path))
+        if place.depth < MAX_WRAPPERS:
+            depth = place.depth + (spec_of(place.thing) is UNKNOWN)
+            yield _Place(inner, path, depth, delivered=place.delivered or kind is EdgeKind.FORWARDS)
 
 
-def all_nested(app: object) -> Iterator[Nested]:
-    """The apps that are nested in one, at any depth."""
-    todo, seen = [Nested(app)], set[int]()
+def _is_nested(kind: EdgeKind, inner: Any, *, delivered: bool, passed: Callable[[Any], bool]) -> bool:
+    """Return whether what an edge leads to got no lifespan from the object that holds it."""
+    if kind is EdgeKind.WRAPS:
+        return not (delivered and passed(inner))
+    return kind is EdgeKind.SKIPS or (kind is EdgeKind.PASSES_ON and not delivered)
+
+
+def _joined(path: str, segment: str) -> str:
+    """Return the path of what is behind a segment; the name of a host comes first."""
+    return path + segment if segment.startswith("/") else segment + path
+
+
+def _nested(app: Any, path: str, parent: AppNode, *, is_mount: bool) -> AppNode:
+    label = f"mount {path or '/'!r}" if is_mount else f"app {name_of(app)}"
+    return AppNode(app, path, is_mount, label, parent)
+
+
+def all_nested(app: object) -> Iterator[AppNode]:
+    """Return the apps that are nested in an app, at any depth."""
+    todo, seen = [AppNode(app)], set[int]()
     while todo:
         outer = todo.pop()
         if id(outer.app) not in seen:
             seen.add(id(outer.app))
-            nested = look_inside(outer.app, outer.path, delivered=True).nested
-            todo += nested
-            yield from nested
+            inside = look_inside(outer)
+            todo += inside.nested
+            yield from inside.nested
+            yield from inside.forwarded
 
 
 def is_nested(wanted: object, app: object) -> bool:
-    """Whether an app is found, at any depth, in another one."""
-    return any(thing is wanted for nested in all_nested(app) for thing in Identity(nested.app).aliases)
+    """Return whether an app is found, at any depth, in another one."""
+    for node in all_nested(app):
+        describe(node)
+        if node.reaches({id(wanted)}):
+            return True
+    return False
 
 
-def _label(app: object, path: str, *, is_mount: bool) -> str:
-    """Who an app is, which is mounted there, or is wrapped in what turned the lifespan away."""
-    return f"mount {path or '/'!r}" if is_mount else f"app {name_of(app)}"
+# --- the objects inside an object ---
 
 
-def _edges(app: object) -> list[tuple[Any, EdgeKind, str | None]]:
-    """What is inside an app, with the part of the URL that leads there; the first way to an object counts."""
-    row = spec_of(app)
-    by_path = _by_path(row)
-    if row is UNKNOWN:
-        own = attributes_of(app)
-        by_path = [(path, ways) for path, ways in by_path if path in own or _has(type(app), path)]
-    if not by_path:
-        return []
+def edges_of(app: object, *, parts: bool = True) -> list[tuple[Any, EdgeKind, str | None]]:
+    """Return what is inside an object, each with the part of the URL that leads there; the first way counts.
+
+    Without `parts`, only what gets or may get a lifespan of the object, not its routes and mounts.
+    """
+    spec = spec_of(app)
     found: dict[int, tuple[Any, EdgeKind, str | None]] = {}
-    for path, ways in by_path:
+    for path, edges in _by_path(spec, parts):
         inside = follow(app, path)
-        for inner, segment in zip(inside, _segments(app, row, len(inside)), strict=True):
-            kind = next((way.kind for way in ways if _leads(way, app, inner)), None)
+        for inner, segment in zip(inside, _segments(app, spec, len(inside)), strict=True):
+            kind = next((edge.kind for edge in edges if _leads(edge, app, inner)), None)
             if kind is not None:
                 found.setdefault(id(inner), (inner, kind, segment))
+    if spec is UNKNOWN or is_a(app, MethodType):
+        for inner in wrapped_by(app):
+            found.setdefault(id(inner), (inner, EdgeKind.WRAPS, None))
     return list(found.values())
 
 
 @functools.cache
-def _by_path(row: ContainerSpec) -> list[tuple[str, list[Edge]]]:
-    return [(path, list(ways)) for path, ways in groupby(row.ways, attrgetter("path"))]
-
-
-def attributes_of(thing: object) -> Mapping[str, Any]:
-    """An object's own attributes, for which it is not asked."""
-    try:
-        return cast("Mapping[str, Any]", object.__getattribute__(thing, "__dict__"))
-    except Exception:  # it has slots, or its `__dict__` is a property, which may do anything
-        return {}
-
-
-def _has(cls: type, name: str) -> bool:
-    """Whether a class has an attribute."""
-    for base in cls.__mro__:  # noqa: SIM110 - a third of the time of `any()`, and most of the time of a look
-        if name in base.__dict__:
-            return True
-    return False
+def _by_path(spec: ContainerSpec, parts: bool) -> list[tuple[str, list[Edge]]]:  # noqa: FBT001 - cached by position
+    by_path = [(path, list(edges)) for path, edges in groupby(spec.ways, attrgetter("path"))]
+    if parts:
+        return by_path
+    inert = {EdgeKind.PART, EdgeKind.MERGED, EdgeKind.SKIPS}
+    return [(path, edges) for path, edges in by_path if not {edge.kind for edge in edges} <= inert]
 
 
 _steps = functools.cache(re.compile(r"\w+|\[\w*\]").findall)
 
 
 def follow(thing: Any, path: str, *, keys: bool = False) -> list[Any]:
-    """What a path leads to; nothing where a framework's version lacks an attribute.
+    """Return what a path of the table leads to; nothing if a framework's version lacks an attribute.
 
-    The path is one as `Edge.path` is; with `keys`, ``[]`` stands for the keys of a mapping, in place of its values.
+    With `keys`, ``[]`` stands for the keys of a mapping in place of its values.
     """
     found = [thing]
     try:
@@ -236,15 +331,14 @@ def follow(thing: Any, path: str, *, keys: bool = False) -> list[Any]:
                 found = [inner for one in found for inner in _items(one, step[1:-1], keys=keys)]
             else:
                 found = [getattr(one, step) for one in found]
-    except Exception as error:  # a property may do anything
-        if spec_of(thing) is not UNKNOWN:
-            logger.debug("no way inside %s: it has no %r", type(thing).__qualname__, path, exc_info=error)
+    except Exception as error:
+        logger.debug("%s has no %r to look into", type(thing).__qualname__, path, exc_info=error)
         return []
     return found
 
 
 def _items(thing: Any, key: str, *, keys: bool) -> list[Any]:
-    """What a step in brackets leads to: ``[]``, ``[1]`` or ``[key]``."""
+    """Return what a step in brackets leads to: ``[]``, ``[1]`` or ``[key]``."""
     if not key:
         return list(thing.values() if hasattr(thing, "values") and not keys else thing)
     if key.isdigit():
@@ -252,23 +346,172 @@ def _items(thing: Any, key: str, *, keys: bool) -> list[Any]:
     return [thing[key]] if key in thing else []
 
 
-def _segments(app: object, row: ContainerSpec, count: int) -> Sequence[str | None]:
-    """The parts of the URL that lead to so many apps; None where there is no such part."""
-    if row.segment is None:
+def _segments(app: object, spec: ContainerSpec, count: int) -> Sequence[str | None]:
+    """Return the parts of the URL that lead to so many apps; None if there is no such part."""
+    if spec.segment is None:
         return [None] * count
-    found = follow(app, row.segment, keys=True)
+    found = follow(app, spec.segment, keys=True)
     texts = [text.decode() if isinstance(text, bytes) else text for text in found]
     segments = [text.rstrip("/*") if isinstance(text, str) else "" for text in texts]
     return segments if len(segments) == count else (segments[:1] or [""]) * count
 
 
-def _leads(way: Edge, container: object, inner: Any) -> bool:
-    """Whether it is by this way that an object is inside a container."""
-    if way.only is not None and way.only not in map(full_name, type(inner).__mro__):
+def _leads(edge: Edge, container: object, inner: Any) -> bool:
+    """Return whether an edge of the table leads from a container to an object."""
+    if edge.only is not None and edge.only not in map(full_name, type(inner).__mro__):
         return False
-    if way.when is not None and not any(follow(container, way.when)):
+    if edge.when is not None and not any(follow(container, edge.when)):
         return False
-    if way.kind is EdgeKind.PART:
+    if edge.kind is EdgeKind.PART:
         return True
     # `Router.default` is a method of the router itself, unless the user gives an app.
     return callable(inner) and not (is_a(inner, MethodType) and cast("MethodType", inner).__self__ is container)
+
+
+# --- wrappers that nobody described ---
+
+
+def wrapped_by(wrapper: Any) -> list[Any]:
+    """Return the apps that a wrapper of the user's own holds and that its code uses.
+
+    The attribute may have any name; a closure, a partial and a bound method hold apps too. An app that the code of the
+    wrapper never names is kept for another reason: ``Plugin(app)`` mounts itself in `app`.
+    """
+    found = {id(thing): thing for thing, is_certain in _held_by(wrapper) if is_certain or _is_app(thing)}
+    return list(found.values())
+
+
+def _held_by(wrapper: Any) -> list[tuple[Any, bool]]:
+    """Return what a wrapper may call for a request, and if the name of the attribute says that it is an app."""
+    if is_a(wrapper, functools.partial):
+        return [(thing, False) for thing in (*wrapper.args, *wrapper.keywords.values(), wrapper.func)]
+    if is_function(wrapper):
+        decorated = attributes_of(wrapper).get("__wrapped__")
+        is_certain = callable(decorated) and not is_a(decorated, type)
+        kept = (*closure_of(wrapper).values(), *defaults_of(wrapper))
+        return [(decorated, is_certain), *((thing, False) for thing in kept)]
+    if is_a(wrapper, type) or not callable(wrapper):
+        return []
+    # Gate(app).handle, mounted as a bound method, holds what the gate holds.
+    owner: Any = cast("MethodType", wrapper).__self__ if is_a(wrapper, MethodType) else wrapper
+    if owner is not wrapper and spec_of(owner) is not UNKNOWN:
+        return [(owner, False)]
+    function, _ = called_function(wrapper)
+    own = attributes_of(owner)
+    if function is not None:
+        used = _names_used(function, cast("type[object]", type(owner)))
+        of_class = {
+            name: attribute_of_class(cast("type[object]", type(owner)), name) for name in used if name not in own
+        }
+        if "getattr" not in used:
+            own = {name: value for name, value in (of_class | own).items() if name in used}
+    held: list[tuple[Any, bool]] = []
+    for name, value in own.items():
+        is_certain = name in {"app", "__wrapped__"} and callable(value) and not is_a(value, type)
+        held += [(value, is_certain), *((item, False) for item in items_of(value))]
+    return held
+
+
+def _is_app(thing: Any) -> bool:
+    """Return whether an object is an app of a class in the table, or wraps one."""
+    todo, seen = [thing], set[int]()
+    while todo and len(seen) < MAX_ITEMS:
+        thing = todo.pop()
+        if id(thing) in seen or not callable(thing) or is_a(thing, type):
+            continue
+        seen.add(id(thing))
+        spec = spec_of(thing)
+        if spec is UNKNOWN or is_a(thing, MethodType):
+            if not _takes_three(thing):  # BaseHTTPMiddleware keeps its own `dispatch(request, call_next)`
+                continue
+        else:
+            if spec.sent is not LifespanPolicy.NEVER:
+                return True
+            continue
+        todo += [held for held, _ in _held_by(thing)]
+    return False
+
+
+def _takes_three(thing: Any) -> bool:
+    """Return whether a call may have the three arguments of an ASGI app."""
+    function, bound = called_function(thing)
+    if function is None:
+        return True
+    most = function.__code__.co_argcount - len(bound)
+    least = most - len(function.__defaults__ or ())
+    return bool(function.__code__.co_flags & CO_VARARGS) or least <= ASGI_ARGUMENTS <= most
+
+
+def _names_used(function: FunctionType, cls: type) -> frozenset[str]:
+    """Return the names that a function uses, and those that the methods which it names use."""
+    return _names_of_code(function.__code__, cls)
+
+
+@functools.lru_cache(maxsize=1000)
+def _names_of_code(code: CodeType, cls: type) -> frozenset[str]:
+    found = set(names_in(code))
+    todo = list(found)
+    while todo:
+        name = todo.pop()
+        methods = [base.__dict__[name] for base in cls.__mro__ if name in base.__dict__]
+        for method in methods if "super" in found else methods[:1]:
+            if is_function(method):
+                new = names_in(method.__code__) - found
+                found |= new
+                todo += new
+    return frozenset(found)
+
+
+# --- who expects a lifespan ---
+
+
+def expects_lifespan(app: Any, is_around: Callable[[Any], bool] = lambda _: False) -> bool:
+    """Return whether an app may expect a lifespan: the code that a call reaches names it, or it wraps an app.
+
+    A mounted app got no lifespan before this package came. A plain function that reads the body first, or that loops
+    until the client disconnects, would break or hang at one. What is not written in Python is given the benefit of the
+    doubt.
+
+    Args:
+        app: the app.
+        is_around: tells if an object is an app that this one is mounted in, which it may hold for its version.
+    """
+    todo, seen = [app], set[int]()
+    while todo and len(seen) < MAX_ITEMS:
+        thing = todo.pop()
+        if id(thing) in seen or is_a(thing, type) or is_around(thing):
+            continue
+        seen.add(id(thing))
+        if spec_of(thing) is not UNKNOWN and not is_a(thing, MethodType):
+            return True
+        function, _ = called_function(thing)
+        if function is None:
+            return callable(thing)
+        if names_lifespan(thing):
+            return True
+        todo += [held for held, _ in _held_by(thing) if callable(held)]
+        todo += _named_in_package(function)
+    return False
+
+
+def names_lifespan(app: Any) -> bool:
+    """Return whether the code that a call of an app runs names the lifespan, not counting what the app wraps."""
+    function, bound = called_function(app)
+    if function is None:
+        return False
+    return any(map(_is_about_lifespan, _names_used(function, type(bound[-1]) if bound else object)))
+
+
+def _is_about_lifespan(name: str) -> bool:
+    return name == "lifespan" or name.startswith("lifespan.") or ("lifespan" in name and name.isidentifier())
+
+
+def _named_in_package(function: FunctionType) -> Iterator[Any]:
+    """Return the functions that a function names, and the methods of classes, if they are of the same package."""
+    package = str(function.__globals__.get("__name__", "")).partition(".")[0]
+    for name in function.__code__.co_names:
+        thing = function.__globals__.get(name)
+        if is_function(thing) and str(thing.__module__).partition(".")[0] == package:
+            yield thing
+        elif is_a(thing, type) and str(thing.__module__).partition(".")[0] == package:
+            yield from (method for method in vars(thing).values() if is_function(method))

@@ -1,146 +1,107 @@
-"""Which apps a lifespan runs by itself, as far as its code can be read.
+"""What lifespans hold and name: a bounded look, for apps whose start cannot be observed.
 
-Parents run the lifespans of their sub-apps in many ways: ``lifespan=sub.router.lifespan_context``, by hand in an
-``async with``, merged by ``include_router()``, merge by FastMCP. A second run would start everything twice, and
-breaks some apps for good. Nothing is called and nothing is changed here: functions are read.
+The start of some apps is not an asynchronous generator: Quart's ``startup()``, the event handlers that
+``router.startup()`` runs, a lifespan that is a class or a plain generator. Code around such an app may start it if the
+code holds or names the app, or reaches apps by their routes, and uses a name by which apps are started. Functions are
+read and never called; see `introspection`.
 """
 
-import functools
-import types
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
-from enum import Enum
+from dataclasses import dataclass, field
+from types import FunctionType, ModuleType
 from typing import Any, cast, final
 
 from .._asgi import is_a
-from .._hooks.decorators import HookDecorators, hooks_of
-from .discovery import attributes_of
+from .introspection import (
+    MAX_ITEMS,
+    attributes_of,
+    called_function,
+    closure_of,
+    defaults_of,
+    is_function,
+    items_of,
+    names_in,
+    undecorated,
+)
 
-RUNS_IT = frozenset({"lifespan_context", "lifespan"})
-"""The attributes by which code runs an app's lifespan; code that names none of them only mounts the app."""
+STARTS = frozenset({"lifespan", "lifespan_context", "startup", "_startup", "start", "LifespanManager"})
+"""The names by which code starts an app; code that uses none of them only mounts or mentions the app."""
 
-_VALUES = (str, bytes, int, float, type(None), dict, list, tuple, set, frozenset)
-
-MOST_ITEMS = 1000
-"""A container with more items is data, no list of lifespans."""
-
-
-class Claim(Enum):
-    """Whether a lifespan runs an app, as a reason not to start it."""
-
-    NONE = ""
-    DOUBT = "a lifespan around it names it and seems to run it"
-    CERTAIN = "is run by a lifespan around it"
+ENTERS = frozenset({"lifespan_context", "startup", "_startup", "LifespanManager"})
+"""Those of them by which a function starts apps that it reaches by their ``routes``, without a name."""
 
 
 @final
-class Reading:
-    """What was read of one lifespan.
+@dataclass(slots=True, eq=False)
+class References:
+    """What some lifespans and hooks hold and name.
 
     Attributes:
-        held: what its functions hold: in closures, partials, defaults, behind decorators.
-        named: the globals that its code names, and what they hold.
-        words: all names in its code.
+        held: the identities of the objects.
+        has_start: whether the code uses a name by which apps are started.
+        enters_routes: whether a function starts apps that it reaches by their routes.
     """
 
-    def __init__(self, lifespan: object) -> None:
-        """Read a lifespan: what it holds, what it names."""
-        self.held: dict[int, object] = {}
-        self.named: dict[int, object] = {}
-        self.words: set[str] = set()
-        # With each thing the globals of the function that named it: helpers are followed inside one module.
-        todo: list[tuple[Any, dict[int, object], object]] = [(lifespan, self.held, None)]
-        todo += [(part, self.held, None) for part in _parts(lifespan)]
-        while todo:
-            thing, shelf, module = todo.pop()
-            if id(thing) in self.held or id(thing) in shelf:
-                continue
-            shelf[id(thing)] = thing
-            todo += [(inner, shelf, module) for inner in _held_by(thing)]
-            if is_a(thing, types.FunctionType) and (shelf is self.held or thing.__globals__ is module):
-                names = _words(thing.__code__)
-                self.words |= names
-                todo += [(inner, self.named, thing.__globals__) for inner in _globals_named(thing, names)]
+    held: set[int] = field(default_factory=set[int])
+    has_start: bool = False
+    enters_routes: bool = False
 
-    def claim(self, apps: Iterable[object], lifespans: Collection[object]) -> Claim:
-        """Whether this lifespan runs an app.
-
-        Args:
-            apps: the objects that are the app.
-            lifespans: the functions that are its lifespan.
-        """
-        if any(id(lifespan) in self.held and _belongs_to_one_app(lifespan, set()) for lifespan in lifespans):
-            return Claim.CERTAIN
-        functions = [function for lifespan in lifespans for function in _unwrapped(lifespan)]
-        if self._names(functions) or (self.words & RUNS_IT and self._names(apps)):
-            return Claim.DOUBT
-        return Claim.NONE
-
-    def _names(self, things: Iterable[object]) -> bool:
-        return any(id(thing) in self.held or id(thing) in self.named for thing in things)
+    def may_start(self, things: Collection[object]) -> bool:
+        """Return whether the code may start an app that consists of these objects."""
+        return self.enters_routes or (self.has_start and any(id(thing) in self.held for thing in things))
 
 
-def _parts(lifespan: Any) -> Iterator[object]:
-    """The methods of a lifespan that is a class of contexts; of an object that can be called, what it keeps too."""
+def references_of(lifespans: Iterable[Any]) -> References:
+    """Return what lifespans and hooks hold and name, in at most `MAX_ITEMS` objects."""
+    found = References()
+    todo, kept = [thing for lifespan in lifespans for thing in _parts(lifespan)], list[Any]()
+    while todo and len(kept) < MAX_ITEMS:
+        thing = todo.pop()
+        if id(thing) in found.held:
+            continue
+        found.held.add(id(thing))
+        kept.append(thing)  # while its identity counts
+        function, bound = called_function(thing)
+        todo += bound
+        todo += items_of(thing)
+        if function is not None and (function is thing or bound):
+            inner = undecorated(function)
+            found.held.add(id(inner))
+            names = names_in(inner.__code__)
+            found.has_start |= bool(names & STARTS)
+            found.enters_routes |= "routes" in names and bool(names & ENTERS)
+            todo += _held_by(inner)
+            todo += [attribute for owner in bound for attribute in _named_attributes(owner, inner)]
+    return found
+
+
+def _parts(lifespan: Any) -> Iterator[Any]:
+    """Return a lifespan; of one that is a class, or a function that makes such an object, the methods too."""
+    yield lifespan
     if is_a(lifespan, type):
-        yield from (method for method in attributes_of(lifespan).values() if is_a(method, types.FunctionType))
-    elif not is_a(lifespan, types.FunctionType, types.MethodType):
-        yield getattr(cast("type[object]", type(lifespan)), "__call__", None)  # noqa: B004 - the method itself is wanted
-        if not is_a(lifespan, HookDecorators):
-            # FastHTML: `app.lifespan.ls` is the user's.
-            yield from attributes_of(lifespan).values()
+        yield from filter(is_function, vars(cast("type[object]", lifespan)).values())
 
 
-def _held_by(thing: Any) -> Iterator[object]:
-    if is_a(thing, functools.partial):
-        yield from (thing.func, *thing.args, *thing.keywords.values())
-    elif is_a(thing, types.MethodType):
-        yield from (thing.__self__, thing.__func__)
-    elif is_a(thing, types.FunctionType):
-        for cell in thing.__closure__ or ():
-            with suppress(ValueError):  # a variable that is not set yet
-                yield cell.cell_contents
-        yield from (*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values())
-        yield attributes_of(thing).get("__wrapped__")
-    elif is_a(thing, HookDecorators):
-        yield from (hook.function for hook in hooks_of(thing).in_start_order())
-    elif is_a(thing, dict, list, tuple, set, frozenset) and len(thing) <= MOST_ITEMS:
-        yield from thing.values() if is_a(thing, dict) else thing
-
-
-def _words(code: types.CodeType) -> set[str]:
-    """The names in a function's code, and in that of the functions inside it."""
-    inside = (_words(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return {*code.co_names, *code.co_freevars}.union(*inside)
-
-
-def _globals_named(function: types.FunctionType, names: set[str]) -> Iterator[object]:
+def _held_by(function: FunctionType) -> Iterator[Any]:
+    yield from closure_of(function).values()
+    yield from defaults_of(function)
+    names = names_in(function.__code__)
     for name in names:
         thing = function.__globals__.get(name)
-        if is_a(thing, types.ModuleType):  # `shop.admin` names the app `admin` of the module `shop`
+        if is_a(thing, ModuleType):  # `shop.admin` names the app `admin` of the module `shop`
             yield from (vars(thing)[inner] for inner in names if inner in vars(thing))
-        else:
+        elif thing is not None and not _is_foreign(thing, function):
             yield thing
+            yield from _named_attributes(thing, function)
 
 
-def _unwrapped(lifespan: Any) -> Iterable[object]:
-    """A lifespan and the functions that its decorators wrap, which may be wrapped in each other."""
-    found: dict[int, object] = {}
-    while lifespan is not None and id(lifespan) not in found:
-        found[id(lifespan)] = lifespan
-        function = lifespan.__func__ if is_a(lifespan, types.MethodType) else lifespan
-        lifespan = attributes_of(function).get("__wrapped__")
-    return found.values()
+def _named_attributes(thing: Any, function: FunctionType) -> Iterator[Any]:
+    """Return the attributes of an object that a function names: ``self.sub``, ``registry.sub``."""
+    names = names_in(function.__code__)
+    yield from (value for name, value in attributes_of(thing).items() if name in names)
 
 
-def _belongs_to_one_app(lifespan: object, seen: set[int]) -> bool:
-    """Whether a lifespan is bound to an object, such as a server or a router; `seen` are functions that hold it.
-
-    A plain function, one that holds mere values, and a `Lifespan` may serve several apps, each with a run of its own.
-    """
-    if not is_a(lifespan, types.FunctionType):
-        return not is_a(lifespan, type, types.BuiltinFunctionType, HookDecorators, *_VALUES)
-    if id(lifespan) in seen:
-        return False
-    seen.add(id(lifespan))
-    return any(_belongs_to_one_app(held, seen) for held in _held_by(lifespan))
+def _is_foreign(thing: Any, function: FunctionType) -> bool:
+    """Return whether a function is of another package than the one that names it."""
+    package = str(function.__globals__.get("__name__", "")).partition(".")[0]
+    return is_function(thing) and str(thing.__globals__.get("__name__", "")).partition(".")[0] != package

@@ -1,11 +1,10 @@
 """Lifespan state: who set which key, and whose requests see it."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from typing import Any, final
 
-from .._asgi import checked_app, straight_through
 from .._exceptions import StateCollision
-from .._types import ASGIApp, Receive, Send, State
+from .._types import State
 
 _ISOLATE = "rename it, or wrap the mounted app in Isolated(app), so that only its own requests see its {!r}"
 
@@ -49,40 +48,3 @@ class SharedState:
         """Take back what units set, after a failed startup: a server that tries again finds what it had."""
         self.state.clear()
         self.state.update(self._found)
-
-
-@final
-class Isolated:
-    """An app whose lifespan state only its own requests see: ``app.mount("/admin", Isolated(admin))``.
-
-    What is mounted inside shares it. Requests to other apps pay nothing for it; one to this app gets a copy of its
-    scope with the state put in. Without a `LifespanMiddleware` or ``Lifespan(mounts="auto")`` outside, it is the app.
-
-    Attributes:
-        app: the app.
-        states: its state in each run that is on; the one that was answered last counts.
-    """
-
-    __slots__ = ("app", "states")
-
-    def __init__(self, app: ASGIApp) -> None:
-        """Isolate an app.
-
-        Args:
-            app: any ASGI 3 application.
-
-        Raises:
-            TypeError: `app` is a class, or can't be called.
-        """
-        self.app: ASGIApp = checked_app(app, "Isolated()")
-        self.states: list[State] = []
-
-    @straight_through
-    def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
-        """Call the app, as the ASGI specification has it."""
-        if self.states and scope["type"] != "lifespan":
-            scope = {**scope, "state": {**scope.get("state", {}), **self.states[-1]}}
-        return self.app(scope, receive, send)
-
-    def __repr__(self) -> str:
-        return f"Isolated({self.app!r})"

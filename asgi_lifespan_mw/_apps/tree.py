@@ -1,82 +1,75 @@
-"""The apps of a run: which of them is sent a lifespan, once, and with which state.
+"""The apps of a run: which of them are started by us, in which order, and with which state.
 
-The tree grows while the run starts: what is mounted in an app is looked for when that app has started, since lifespans
-add mounts.
+The tree grows while the run starts: an app is looked into when it has started, for lifespans add mounts. Three steps:
+`scan` finds what is nested in an app, `decide` tells if one of those is ours to start, and the run starts it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from contextvars import Context, ContextVar
-from dataclasses import dataclass
-from typing import Any, TypeAlias, cast, final
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any, Final, cast, final
 
-from .._asgi import is_a
+from .._asgi import is_a, name_of
 from .._config import Settings
-from .._protocol.session import Session
-from .._protocol.table import Phase
-from .._types import ASGIApp, Scope, State
-from .._units.unit import Unit
-from .containers import ROUTER, STARLETTE, LifespanPolicy, logger
-from .discovery import MOST_WRAPPERS, Identity, Nested, all_nested, look_inside
-from .references import Claim, Reading
-from .state import Isolated, SharedState
+from .._isolated import Isolated
+from .._log import logger
+from .._types import Scope, State
+from .containers import ISOLATED, ROUTER, STARLETTE, UNKNOWN, LifespanPolicy, spec_of
+from .discovery import (
+    MAX_WRAPPERS,
+    AppNode,
+    all_nested,
+    describe,
+    expects_lifespan,
+    look_inside,
+    names_lifespan,
+    policy_of,
+)
+from .introspection import attributes_of, closure_of, items_of
+from .observation import Begun, Observation, Ownership, Signature, observation, observing, ownership, signatures_of
+from .references import References, references_of
+from .state import SharedState
 
-_Known: TypeAlias = dict[int, tuple[object, "Tree", object]]
-
-_running: ContextVar[_Known | None] = ContextVar("asgi_lifespan_mw_running", default=None)
-"""The apps that run already, or are to be left alone, by whose doing, and a mark of what was taken up with each.
-
-A `LifespanMiddleware` may be mounted in another one, and a ``Lifespan(mounts="auto")`` may be the lifespan of an app
-inside: each finds mounts. They know of each other by this, which runs hand on as they nest.
-"""
+_SCOPE = {"asgi": {"version": "3.0", "spec_version": "2.0"}}
 
 
 @final
 @dataclass(slots=True, eq=False)
-class Node:
-    """An app in the tree.
+class _Known:
+    """An object that is part of an app that runs.
 
     Attributes:
-        nested: the app, and where it is mounted.
-        realm: what the requests to it see.
-        given: the state that it was given.
-        state: the dict in which it was given. It may be the realm's own.
-        readings: what was read of the lifespans around it.
-        found: what is nested in it, in the order in which it was found.
-        around: the apps that it is nested in, from the inside out.
-        session: its lifespan; None for an app whose lifespan is not ours to run.
-        unit: its unit, once it was made.
-        added: the keys of the state that it set.
+        thing: the object, kept alive while its identity counts.
+        node: the app.
+        is_started: whether the app has started; false while it starts.
     """
 
-    nested: Identity
-    realm: SharedState
-    given: State
-    state: State
-    readings: list[Reading]
-    found: "list[Node | LeftOut]"
-    around: "tuple[Node, ...]" = ()
-    session: Session | None = None
-    unit: Unit | None = None
-    added: Sequence[str] = ()
-
-    @property
-    def delivered(self) -> bool:
-        """Whether the app took its lifespan, or has one that is not ours to run."""
-        return self.session is None or self.session.phase is not Phase.UNSUPPORTED
+    thing: object
+    node: AppNode
+    is_started: bool
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """An app that is not started by us.
+@dataclass(slots=True, eq=False)
+class _Startups:
+    """What nested runs know of each other: a `LifespanMiddleware` in another one, a ``Lifespan(mounts="auto")`` inside.
 
     Attributes:
-        nested: the app.
-        reason: why.
+        known: the objects of the apps that run, by identity.
+        excluded: what the runs never send a lifespan.
+        observed: the lifespans that began.
+        runs: how many startups are under way.
     """
 
-    nested: Nested | Identity
-    reason: str
+    known: dict[int, _Known] = field(default_factory=dict[int, _Known])
+    excluded: list[dict[int, Any]] = field(default_factory=list[dict[int, Any]])
+    observed: Observation = field(default_factory=Observation)
+    runs: int = 0
+
+
+_startups: Final[ContextVar[_Startups | None]] = ContextVar("asgi_lifespan_mw_startups", default=None)
 
 
 @final
@@ -87,29 +80,72 @@ class Tree:
         root: the wrapped app.
     """
 
-    def __init__(self, app: Any, scope: Scope, realm: SharedState, settings: Settings) -> None:
-        """Plant the tree; `scope` is the server's, and `realm` what its requests see."""
+    def __init__(self, app: Any, scope: Scope, shared: SharedState, settings: Settings) -> None:
+        """Plant the tree; `scope` is the server's, and `shared` the state that its requests see."""
         self._scope = scope
         self._settings = settings
+        self._startups = _startups.get() or _Startups()
+        self._keys: list[int] = []
+        self._ours: dict[int, AppNode] = {}
+        self._found: dict[int, Any] = {}
+        self._scanned: dict[int, AppNode] = {}
+        self._hooks: Sequence[Any] = ()
+        self._references: dict[AppNode, References] = {}
         self._isolated: list[tuple[Isolated, State, State, State]] = []
-        self._excluded = {id(thing): thing for app in settings.exclude for thing in Identity(app).aliases}
-        around = _running.get()
-        self._running: _Known = {} if around is None else around
-        self._note(self._excluded.values())
-        root = Identity(app)
-        self._note(root.aliases)
-        self.root = Node(root, realm, dict(realm.state), realm.state, [], [])
-        self._started: set[int] = set()
+        self.root = _described(app)
+        self.root.label = f"app {name_of(self._application())}"
+        self.root.shared, self.root.given, self.root.state = shared, dict(shared.state), shared.state
+        self._excluded = self._excluded_objects()
+        if self._excluded:
+            self._startups.excluded.append(self._excluded)
+        self._insisted = set[int]()
 
-    def share(self, context: Context) -> None:
-        """Let runs that begin in `context` know which apps run."""
-        context.run(_running.set, self._running)
+    def _application(self) -> Any:
+        """Return the framework's application in the wrapped app, or the wrapped app."""
+        application = self._scope.get("app")
+        return application or self.root.form(STARLETTE) or self.root.app
+
+    def _excluded_objects(self) -> dict[int, Any]:
+        """Return what is never sent a lifespan: the apps that the user named, and what they wrap."""
+        found = {id(app): app for app in self._settings.exclude}
+        for app in self._settings.exclude:
+            node = _described(app)
+            inner = node.members | node.wrapped | node.forwarded
+            # exclude=[plugin], which keeps the app that it is mounted in: the app is not meant.
+            found |= {key: inner[key] for key in inner if key not in self.root.members | self.root.wrapped}
+        return found
+
+    @contextmanager
+    def starting(self, context: Context, hooks: Sequence[Any]) -> Generator[None]:
+        """Observe, for the time of a ``with``, which lifespans begin in `context`.
+
+        Args:
+            context: the context variables that units begin with. Runs that begin there know of the apps of this one.
+            hooks: the functions that may start an app.
+        """
+        self._hooks = hooks
+        if self._settings.mounts == "off":
+            yield
+            return
+        context.run(_startups.set, self._startups)
+        context.run(observation.set, self._startups.observed)
+        self._startups.runs += 1
+        try:
+            with observing():
+                yield
+        finally:
+            self._startups.runs -= 1
+            if self._startups.runs == 0:
+                self._startups.observed.begun.clear()
+            self._references.clear()
+            self._hooks = ()
 
     def leave(self) -> None:
         """Forget the run: its apps may be run again, and requests see nothing more of it."""
-        for key, (_, tree, _) in list(self._running.items()):
-            if tree is self:
-                del self._running[key]
+        for key in self._keys:
+            self._startups.known.pop(key, None)
+        self._keys.clear()
+        self._startups.excluded[:] = [one for one in self._startups.excluded if one is not self._excluded]
         for isolated, _, _, own in self._isolated:
             isolated.states[:] = [state for state in isolated.states if state is not own]
 
@@ -119,165 +155,347 @@ class Tree:
             own.update((key, value) for key, value in state.items() if given.get(key) is not value)
             isolated.states.append(own)
 
-    def _note(self, apps: Iterable[object]) -> None:
-        """Take up the apps that are not known yet, which run together."""
-        together = object()
-        for app in apps:
-            # Held, so that no other object gets its identity.
-            self._running.setdefault(id(app), (app, self, together))
+    # --- what becomes of one app ---
 
-    def read(self, lifespans: Iterable[object]) -> None:
-        """Take hooks into account, which may run an app by hand."""
-        self.root.readings += map(Reading, lifespans)
+    def is_excluded(self, node: AppNode) -> bool:
+        """Return whether an app, or what it wraps, is never sent a lifespan."""
+        return any(map(node.reaches, self._startups.excluded))
 
-    def is_excluded(self, nested: Identity) -> bool:
-        """Whether an app, or what it wraps, is to be left alone."""
-        return nested.is_one_of(self._excluded)
+    def why_not_root(self) -> str:
+        """Return why the wrapped app is not sent a lifespan; empty if it is."""
+        root = self.root
+        if self.is_excluded(root):
+            return "is excluded"
+        policy = policy_of(root)
+        if policy.sent is LifespanPolicy.NEVER:
+            return f"is sent no lifespan: {policy.why}"
+        known = self._startups.known.get(id(root.app))
+        return "runs already" if known is not None and known.is_started else ""
 
-    def unit(self, node: Node) -> Unit:
-        """Make the unit that runs the node's lifespan."""
+    def begin(self, node: AppNode) -> Scope:
+        """Prepare an app for its start, and return the scope of its lifespan."""
         # What hooks set meanwhile is the wrapped app's to see.
         node.given = dict(node.state)
-        node.session = Session(node.nested.app, self._scope_of(node), strict=self._settings.strict)
-        node.unit = Unit(node.nested.label, node.session.live)
-        if self._settings.concurrent and node.around and node.around[0].unit is not None:
-            node.unit.inherits = node.around[0].unit.context
-        return node.unit
+        for thing in node.members.values():
+            self._note(thing, node, is_started=False)
+        return self._scope_of(node)
 
-    def settle(self, node: Node) -> None:
-        """Take over the state of an app that has started.
+    def settle(self, node: AppNode) -> None:
+        """Take over the state of an app that has started, or that does not support the lifespan.
 
         Raises:
-            StateCollision: it set a key that another unit had set to another object.
+            StateCollision: If the app set a key that another unit had set to another object.
         """
-        if node.delivered:
-            self._started.update(map(id, node.nested.aliases))
-            node.added = node.realm.add(node.nested.label, node.given, node.state, is_mount=node is not self.root)
+        if node.is_supported:
+            for thing in node.members.values():
+                self._note(thing, node, is_started=True)
+            self._ownership(node)
+            assert node.shared is not None, "set before it started"
+            node.added = node.shared.add(node.label, node.given, node.state, is_mount=node is not self.root)
             return
-        # What is inside never got the lifespan, and may be asked itself, though a run around this one took it up. What
-        # runs in another way, or is to be left alone, was not taken up together with the app.
-        unknown = (None, None, None)
-        _, _, together = self._running.get(id(node.nested.app), unknown)
-        for thing in node.nested.aliases:
-            if thing is not node.nested.app and self._running.get(id(thing), unknown)[2] is together:
-                self._running.pop(id(thing), None)
-                self._started.discard(id(thing))
+        # What it would have passed the lifespan on to got none, and may be sent one by itself.
+        for key in node.members:
+            if key != id(node.app) and (known := self._startups.known.get(key)) and known.node is node:
+                del self._startups.known[key]
         if node is not self.root:
-            refusal = node.session.refusal if node.session is not None else None
-            logger.debug("%s does not support the lifespan protocol", node.nested.label, exc_info=refusal)
+            logger.debug("%s does not support the lifespan protocol", node.label, exc_info=node.refusal)
 
-    def children(self, parent: Node) -> Iterator[Node]:
-        """The apps nested in one that has started, which are to be started now, in route order.
+    def _note(self, thing: object, node: AppNode, *, is_started: bool) -> None:
+        known = self._startups.known.get(id(thing))
+        if known is None:
+            self._startups.known[id(thing)] = _Known(thing, node, is_started)
+            self._keys.append(id(thing))
+        elif known.node is node:
+            known.is_started = is_started
+        if is_started:
+            self._ours[id(thing)] = node
 
-        To be taken one by one: what is started in between counts.
-        """
-        if self._settings.mounts == "off" or self.is_excluded(parent.nested):
-            return
-        if not parent.delivered and len(parent.around) >= MOST_WRAPPERS:
-            return
-        inside = look_inside(parent.nested.app, parent.nested.path, delivered=parent.delivered, excluded=self._excluded)
-        self._note(inside.reached)
-        parent.found += [LeftOut(nested, "is started by its parent") for nested in inside.forwarded]
-        mounts = self._settings.mounts
-        named = mounts if parent is self.root and not isinstance(mounts, str) else None
-        if not inside.nested and named is None:
-            return
-        readings = parent.readings
-        if inside.nested and parent.delivered:
-            readings = [*readings, *map(Reading, Identity(parent.nested.app).lifespans)]
-        # Taken before the first of them starts: siblings do not see each other's state.
+    # --- step 1: what is nested in an app ---
+
+    def scan(self, node: AppNode) -> list[AppNode]:
+        """Find the apps that are nested in one that has started, or that is not ours to start, in route order."""
+        if self._settings.mounts == "off" or id(node.app) in self._scanned or self.is_excluded(node):
+            return []
+        if not node.is_supported and sum(1 for _ in node.around()) >= MAX_WRAPPERS:
+            return []
+        self._scanned[id(node.app)] = node
+        inside = look_inside(
+            node, delivered=node.is_supported, excluded=self._excluded, passed=lambda app: self._passed(app, node)
+        )
+        for thing in (*(node.members.values() if node.is_supported else ()), *inside.reached):
+            self._note(thing, node, is_started=True)
+        for forwarded in inside.forwarded:
+            forwarded.reason = "is started by its parent"
+        node.children += inside.forwarded
+        nested = inside.nested
+        if node is self.root and not isinstance(self._settings.mounts, str):
+            nested = self._named(self._settings.mounts)
+        return self._placed(node, nested)
+
+    def scan_again(self) -> list[AppNode]:
+        """Find the apps that lifespans mounted in apps that had been looked into before."""
+        if not isinstance(self._settings.mounts, str):
+            return []
+        found: list[AppNode] = []
+        for node in list(self._scanned.values()):
+            nested = look_inside(node, delivered=node.is_supported, excluded=self._excluded).nested
+            if new := [inner for inner in nested if id(inner.app) not in self._found]:
+                found += self._placed(node, new)
+        return found
+
+    def _placed(self, parent: AppNode, nested: Iterable[AppNode]) -> list[AppNode]:
+        """Describe apps, and give each its place in the tree and its state."""
+        # Copied before the first of them starts: siblings do not see each other's state.
         given = dict(parent.state)
-        for nested in self._free(parent, inside.nested) if named is None else self._named(named):
-            node = self._child(nested, parent, given, readings)
-            claim, reason = _claim(nested, readings) if named is None else (Claim.NONE, "")
-            parent.found.append(LeftOut(nested, reason) if reason else node)
-            if claim is Claim.NONE:
-                yield node
-            elif claim is Claim.CERTAIN:  # what is mounted in it is started by nobody
-                yield from self.children(node)
-                parent.found += node.found
+        placed: list[AppNode] = []
+        for node in nested:
+            if id(node.app) not in node.members:
+                describe(node)
+            self._found[id(node.app)] = node.app
+            node.parent, node.shared, node.given, node.state = parent, parent.shared, given, dict(given)
+            isolated = cast("Isolated | None", node.form(ISOLATED))
+            if isolated is not None and not self._shares_isolated(isolated):
+                node.shared = SharedState(node.state)
+                self._isolated.append((isolated, given, node.state, {}))
+            parent.children.append(node)
+            placed.append(node)
+        return placed
 
-    def _free(self, parent: Node, mounts: Iterable[Nested]) -> Iterator[Identity]:
-        """The mounts that do not run already, and are not excluded."""
-        # An app that keeps the one that it is mounted in, as admin sites do, is no wrapper of it.
-        around = {id(thing) for node in (parent, *parent.around) for thing in node.nested.aliases}
-        for mount in mounts:
-            nested = Identity(mount.app, mount.path, mount.label)
-            own = [thing for thing in nested.aliases if thing is nested.app or id(thing) not in around]
-            if self.is_excluded(nested):
-                parent.found.append(LeftOut(nested, "is excluded"))
-            elif any(id(thing) in self._running for thing in own):
-                logger.debug("%s runs already and is not started again", nested.label)
-                self._share_isolated(nested.aliases)
-                parent.found.append(LeftOut(nested, "runs already"))
-            else:
-                yield nested
-
-    def _named(self, apps: Iterable[ASGIApp]) -> Iterator[Identity]:
-        """The mounts that the user named, where they are mounted; each once, though there be doubt."""
-        found = [Identity(nested.app, nested.path, nested.label) for nested in all_nested(self.root.nested.app)]
-        for app in apps:
-            mounts = (nested for nested in found if any(thing is app for thing in nested.aliases))
-            nested = next(mounts, None) or Identity(app)
-            if not nested.is_one_of(self._started) and not self.is_excluded(nested):
-                yield nested
-
-    def _share_isolated(self, aliases: Iterable[Any]) -> None:
+    def _shares_isolated(self, isolated: Isolated) -> bool:
         """Give a second `Isolated` around one app, which runs already, the state that the first one has."""
-        self._isolated += [
-            (cast("Isolated", thing), given, state, {})
-            for thing in aliases
-            for known, given, state, _ in self._isolated
-            if is_a(thing, Isolated) and thing is not known and thing.app is known.app
-        ]
+        for known, given, state, _ in self._isolated:
+            if isolated.app is known.app:
+                if isolated is not known:
+                    self._isolated.append((isolated, given, state, {}))
+                return True
+        return False
 
-    def _child(self, nested: Identity, parent: Node, given: State, readings: list[Reading]) -> Node:
-        state, realm = dict(given), parent.realm
-        isolated = next((thing for thing in nested.aliases if is_a(thing, Isolated)), None)
-        if isolated is not None:
-            realm = SharedState(state)
-            self._isolated.append((isolated, given, state, {}))
-        self._started.update(map(id, nested.aliases))
-        self._note(nested.aliases)
-        return Node(nested, realm, given, state, readings, [], (parent, *parent.around))
+    def _named(self, apps: Iterable[Any]) -> list[AppNode]:
+        """Return the apps that the user named, at the place where they are mounted, each once."""
+        found: dict[int, AppNode] = {}
+        for node in all_nested(self.root.app):
+            describe(node)
+            for key in (*node.members, *node.wrapped):
+                found.setdefault(key, node)
+        named = {id(found.get(id(app), app)): found.get(id(app)) or _described(app) for app in apps}
+        self._insisted = {id(node) for node in named.values()}
+        return list(named.values())
 
-    def _scope_of(self, node: Node) -> Scope:
-        scope: Scope = {"asgi": {"version": "3.0", "spec_version": "2.0"}, **self._scope, "state": node.state}
+    def apart(self, level: Sequence[AppNode]) -> tuple[list[AppNode], list[AppNode]]:
+        """Return the apps of a level that have no object in common, and those that are to be decided on later."""
+        now: list[AppNode] = []
+        later: list[AppNode] = []
+        taken: set[int] = set()
+        for node in level:
+            (later if node.reaches(taken) else now).append(node)
+            taken.update(node.members, node.wrapped, node.forwarded)
+        return now, later
+
+    # --- step 2: whose it is to start an app ---
+
+    def decide(self, node: AppNode) -> bool:
+        """Return whether an app is ours to start; if not, its `reason` says why.
+
+        A WARNING is logged if there is doubt, once.
+        """
+        node.reason = self._reason(node)
+        return not node.reason
+
+    def _reason(self, node: AppNode) -> str:
+        known = self._startups.known
+        if self.is_excluded(node):
+            return "is excluded"
+        if id(node) in self._insisted:
+            return "runs already" if any(key in self._ours for key in node.members) else ""
+        if any(key in known for key in node.members):
+            logger.debug("%s runs already and is not started again", node.label)
+            return "runs already"
+        policy = policy_of(node)
+        if policy.sent is not LifespanPolicy.ALWAYS:
+            return self._withheld(node, policy)
+        if reason := self._observed(node):
+            return reason
+        if self._wraps_a_running_app(node):
+            return "wraps an app that runs already"
+        if not self._is_observable(node) and self._may_be_started(node):
+            self._warn(node, "a lifespan around it, or a hook, may start it, which cannot be observed")
+            return "may be started by a lifespan around it"
+        if not expects_lifespan(node.app, lambda thing: self._is_around(thing, node)):
+            logger.debug("%s does not handle the lifespan and is sent none", node.label)
+            return "does not handle the lifespan"
+        return ""
+
+    def _withheld(self, node: AppNode, policy: Any) -> str:
+        if policy.sent is LifespanPolicy.IF_NAMED:
+            self._warn(node, policy.why)
+            return cast("str", policy.why)
+        if is_a(node.app, type) and not hasattr(node.app, "__await__"):
+            logger.warning(
+                "%s is the class %s, expected an instance; mount %s(...)",
+                node.label,
+                name_of(node.app),
+                node.app.__name__,
+            )
+        logger.debug("%s is sent no lifespan: %s", node.label, policy.why)
+        return f"is sent no lifespan: {policy.why}"
+
+    def _observed(self, node: AppNode) -> str:
+        found, function = self._ownership(node)
+        if found is Ownership.BEGUN:
+            logger.debug("%s is started by a lifespan around it, or a hook", node.label)
+            for thing in node.members.values():
+                self._note(thing, node, is_started=True)
+            return "is started by its parent"
+        if found is Ownership.SHARED:
+            self._warn_of_sharing(node, function)
+            return "shares the lifespan of an app around it"
+        return ""
+
+    def _warn_of_sharing(self, node: AppNode, function: FunctionType | None) -> None:
+        assert function is not None, "it was observed"
+        if not _holds_a_part_of(function, node):
+            self._warn(node, "it has the same lifespan function as an app around it, which ran it for itself")
+
+    def _warn(self, node: AppNode, why: str) -> None:
+        logger.warning(
+            "%s is not started: %s. To start it anyway, list the app in mounts=[...]; to silence this warning, list it "
+            "in exclude=[...]",
+            node.label,
+            why,
+        )
+
+    def _ownership(self, node: AppNode) -> tuple[Ownership, FunctionType | None]:
+        return ownership(self._startups.observed, _signatures(node), node, _Relations(self, node))
+
+    def has_lifespan(self, node: AppNode, begun: Begun) -> bool:
+        """Return whether a generator may be the lifespan of an app, or a hook of ours that was given to it."""
+        lifespans = [*node.lifespans, *(self._hooks if any(key in self.root.members for key in node.members) else ())]
+        return any(signature.matches(begun) for lifespan in lifespans for signature in signatures_of(lifespan))
+
+    def _passed(self, app: Any, wrapper: AppNode) -> bool:
+        """Return whether an app got the lifespan of the wrapper that holds it, as far as can be observed."""
+        inner = _described(app, wrapper)
+        if any(key in self._startups.known for key in inner.members) or not self._is_observable(inner):
+            return True
+        return self._ownership(inner)[0] is not Ownership.NOT_BEGUN
+
+    def _is_observable(self, node: AppNode) -> bool:
+        return bool(_signatures(node)) or _starts_nothing(node)
+
+    def _wraps_a_running_app(self, node: AppNode) -> bool:
+        """Return whether an unknown wrapper holds an app that runs: sent a lifespan, it may start that app again."""
+        for thing in node.wrapped.values():
+            if id(thing) in self._startups.known:
+                # An app that keeps the one that it is mounted in, as admin sites do, is not a wrapper of it.
+                if self._is_around(thing, node):
+                    continue
+            else:
+                found, function = self._ownership(_described(thing, node))
+                if found is Ownership.NOT_BEGUN:
+                    continue
+                if found is Ownership.SHARED:
+                    self._warn_of_sharing(node, function)
+            if names_lifespan(node.app):
+                self._warn(node, "it wraps an app that runs already, and may start that app again")
+            return True
+        return False
+
+    def _is_around(self, thing: Any, node: AppNode) -> bool:
+        known = self._startups.known.get(id(thing))
+        return known is not None and any(known.node is outer for outer in node.around())
+
+    def _may_be_started(self, node: AppNode) -> bool:
+        for outer in node.around():
+            if outer not in self._references:
+                lifespans = [*outer.lifespans, *_event_handlers(outer), *(self._hooks if outer is self.root else ())]
+                self._references[outer] = references_of(lifespans)
+            if self._references[outer].may_start(node.members.values()):
+                return True
+        return False
+
+    def _scope_of(self, node: AppNode) -> Scope:
+        scope: Scope = {**_SCOPE, **self._scope, "state": node.state}
         if node is self.root:
             return scope
         for key in ("app", "router"):  # what frameworks put into a lifespan scope of theirs
             scope.pop(key, None)
-        if node.nested.form(ROUTER) is not None and node.nested.form(STARLETTE) is None:
+        if node.form(ROUTER) is not None and node.form(STARLETTE) is None:
             # A bare router is given the application that it belongs to.
-            around = (Identity(outer.nested.app).form(STARLETTE) for outer in (node, *node.around))
+            around = (outer.form(STARLETTE) for outer in node.around())
             applications = (application for application in around if application is not None)
-            scope["app"] = next(applications, self._scope.get("app", self.root.nested.app))
+            scope["app"] = next(applications, self._scope.get("app", self.root.app))
         return scope
 
 
-def _claim(nested: Identity, readings: Iterable[Reading]) -> tuple[Claim, str]:
-    """Whether a lifespan around the app seems to run it, and why; then it is left alone, as it would be without us."""
-    rule = nested.rule
-    if rule.sent is LifespanPolicy.IF_NAMED:
-        logger.warning(
-            "%s is not started: %s. To start it all the same, name the app in mounts=[...]; to leave it alone without "
-            "this warning, in exclude=[...]",
-            nested.label,
-            rule.why,
-        )
-        return Claim.DOUBT, rule.why
-    if rule.sent is not LifespanPolicy.ALWAYS:
-        logger.debug("%s is sent no lifespan, as what is known of it says", nested.label)
-        return Claim.CERTAIN, f"is sent no lifespan: {rule.why}"
-    lifespans = nested.lifespans
-    claims = [reading.claim(nested.aliases, lifespans) for reading in readings]
-    claim = next((claim for claim in (Claim.CERTAIN, Claim.DOUBT) if claim in claims), Claim.NONE)
-    if claim is Claim.CERTAIN:
-        logger.debug("%s is run by a lifespan around it", nested.label)
-    elif claim is Claim.DOUBT:
-        logger.warning(
-            "%s is not started: a lifespan around it, or a hook, names it and seems to run it. If nothing does, name "
-            "the app in mounts=[...]; if that is so, name it in exclude=[...] and this warning is gone",
-            nested.label,
-        )
-    return claim, claim.value
+def _signatures(node: AppNode) -> list[Signature]:
+    return [signature for lifespan in node.lifespans for signature in signatures_of(lifespan)]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Relations:
+    """How the arguments of a generator are related to an app of a tree."""
+
+    tree: Tree
+    node: AppNode
+
+    def is_part(self, thing: object) -> bool:
+        """Return whether an object is the app, or the application that a router belongs to."""
+        if id(thing) in self.node.members:
+            return True
+        # The lifespan of a router is called with its application.
+        router = self.node.form(ROUTER)
+        return router is not None and spec_of(thing).name == STARLETTE and id(router) in _described(thing).members
+
+    def is_around(self, thing: object) -> bool:
+        """Return whether an object is an app that the app is nested in, or the application of its router."""
+        members = _described(thing).members
+        return any(outer.reaches(members) for outer in self.node.around())
+
+    def has_lifespan(self, thing: object, begun: Begun) -> bool:
+        """Return whether a generator may be the lifespan of an app, or a hook of ours that was given to it."""
+        return spec_of(thing) is not UNKNOWN and self.tree.has_lifespan(_described(thing), begun)
+
+
+def _described(app: Any, parent: AppNode | None = None) -> AppNode:
+    return describe(AppNode(app, parent=parent))
+
+
+def _starts_nothing(node: AppNode) -> bool:
+    """Return whether the lifespan of an app is the framework's default, without event handlers."""
+    is_default = all(type(lifespan).__name__ == "_DefaultLifespan" for lifespan in node.lifespans)
+    return bool(node.lifespans) and is_default and not _event_handlers(node)
+
+
+def _event_handlers(node: AppNode) -> list[Any]:
+    """Return the functions that an app was given with ``on_event`` or ``on_startup=``."""
+    return [
+        handler
+        for thing in node.members.values()
+        for name in ("on_startup", "on_shutdown")
+        for handler in items_of(attributes_of(thing).get(name))
+    ]
+
+
+def _holds_a_part_of(function: FunctionType, node: AppNode) -> bool:
+    """Return whether a lifespan function holds a part of an app: the session manager that its routes hold."""
+    held = {
+        id(thing) for thing in closure_of(function).values() if not is_a(thing, type, FunctionType, str, bytes, int)
+    }
+    todo, seen = [(thing, 0) for thing in node.members.values()], set[int]()
+    while todo and len(seen) < MAX_WRAPPERS * 10:
+        thing, depth = todo.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if id(thing) in held:
+            return True
+        if depth < PARTS_DEPTH:
+            own = attributes_of(thing)
+            todo += [(own[name], depth + 1) for name in own if name not in {"state", "_state"}]
+            todo += [(inner, depth + 1) for value in own.values() for inner in items_of(value)]
+    return False
+
+
+PARTS_DEPTH = 4
+"""How deep the parts of an app are looked for: router, routes, endpoint, what the endpoint keeps."""

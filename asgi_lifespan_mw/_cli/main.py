@@ -23,7 +23,8 @@ from typing import Any, TextIO, cast, final
 
 import anyio
 
-from .._apps.discovery import Identity, attributes_of
+from .._apps.discovery import AppNode, describe
+from .._apps.introspection import attributes_of
 from .._asgi import checked_app
 from .._config import checked_seconds
 from .._hooks.decorators import hooks_of
@@ -189,8 +190,8 @@ def _instead(error: BaseException, directory: str) -> str:
 
 def _ours_in(app: Any) -> LifespanMiddleware:
     """What starts the mounts of an app: around it, among its middleware, or as its lifespan; else one that does not."""
-    identity = Identity(app)
-    for thing in identity.aliases:
+    node = describe(AppNode(app))
+    for thing in (*node.members.values(), *node.wrapped.values(), *node.forwarded.values()):
         if isinstance(thing, LifespanMiddleware):
             return thing
         for middleware in attributes_of(thing).get("user_middleware", ()):
@@ -199,7 +200,7 @@ def _ours_in(app: Any) -> LifespanMiddleware:
                     return LifespanMiddleware(app, *middleware.args, **middleware.kwargs)
                 except (TypeError, ValueError) as error:
                     raise BadUsage(f"LifespanMiddleware among the app's middleware: {error}") from None
-    lifespan = next((function for function in identity.lifespans if isinstance(function, Lifespan)), None)
+    lifespan = next((function for function in node.lifespans if isinstance(function, Lifespan)), None)
     return LifespanMiddleware(app, lifespan, mounts=hooks_of(lifespan).mounts if lifespan else "off")
 
 

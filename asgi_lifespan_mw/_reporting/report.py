@@ -4,7 +4,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
-from .._apps.tree import LeftOut, Node
+from .._apps.discovery import AppNode
 from .._units.unit import Unit, UnitState
 from .failures import summarize
 
@@ -96,36 +96,33 @@ class _Rows(list[UnitReport]):
             self.of_unit(unit, "hook", path, depth, unit.state)
         if run.root is None:
             return
-        if run.sends_to_app and not run.reason_against_root:
-            self.of_node(run.root, "app", path, depth)
-            return
         if run.sends_to_app:
-            self.left_out(run.root.nested.label, "app", path, depth, run.reason_against_root)
-        self.inside(run.root, path, depth + run.sends_to_app)
-
-    def of_node(self, node: Node, kind: UnitKind, path: str, depth: int) -> None:
-        """Tell of an app, and of what is mounted in it."""
-        behind, first = path + node.nested.path, len(self)
-        told: Container[str] = ()
-        if node.unit is None:
-            self.append(UnitReport(node.nested.label, kind, behind, depth))
+            self.of_node(run, run.root, path, depth)
         else:
-            self.of_unit(node.unit, kind, behind, depth, node.added, is_supported=node.delivered)
-            if node.unit.runs:
+            self.inside(run, run.root, path, depth)
+
+    def of_node(self, run: "Run", node: AppNode, path: str, depth: int) -> None:
+        """Tell of an app, and of what is mounted in it."""
+        kind: UnitKind = "mount" if node.is_mount else "app"
+        behind, first = path + node.path, len(self)
+        told: Container[str] = ()
+        unit = run.units.get(node)
+        if node.reason:
+            self.left_out(node.label, kind, behind, depth, node.reason)
+        elif unit is None:
+            self.append(UnitReport(node.label, kind, behind, depth))
+        else:
+            self.of_unit(unit, kind, behind, depth, node.added, is_supported=node.is_supported)
+            if unit.runs:
                 # A run inside the app tells of its own apps; they are found from outside too, as running already.
                 told = {row.path for row in self[first:]}
-        self.inside(node, path, depth + 1, told)
+        self.inside(run, node, path, depth + 1, told)
 
-    def inside(self, parent: Node, path: str, depth: int, told: Container[str] = ()) -> None:
+    def inside(self, run: "Run", parent: AppNode, path: str, depth: int, told: Container[str] = ()) -> None:
         """Tell of what is mounted in an app, but for what is behind the paths that are told already."""
-        for found in list(parent.found):  # the run may go on in another thread
-            kind: UnitKind = "mount" if found.nested.label.startswith("mount") else "app"
-            if path + found.nested.path in told:
-                continue
-            if isinstance(found, LeftOut):
-                self.left_out(found.nested.label, kind, path + found.nested.path, depth, found.reason)
-            else:
-                self.of_node(found, kind, path, depth)
+        for node in list(parent.children):  # the run may go on in another thread
+            if path + node.path not in told:
+                self.of_node(run, node, path, depth)
 
     def left_out(self, unit: str, kind: UnitKind, path: str, depth: int, reason: str) -> None:
         """Tell of an app that is not ours to start."""

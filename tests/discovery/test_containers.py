@@ -18,8 +18,8 @@ from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Isolated, LifespanMiddleware, register_container
 from asgi_lifespan_mw._apps import containers as _containers
-from asgi_lifespan_mw._apps.containers import LifespanPolicy, full_name, spec_of
-from asgi_lifespan_mw._apps.discovery import Identity, look_inside
+from asgi_lifespan_mw._apps.containers import full_name, spec_of
+from asgi_lifespan_mw._apps.discovery import AppNode, describe, expects_lifespan, look_inside
 from asgi_lifespan_mw._types import ASGIApp
 from tests.usages import Records, lived, recorded, started_and_stopped
 
@@ -61,12 +61,12 @@ def an(name: str, base: type = RefusesLifespan, /, **attributes: Any) -> Any:
 
 def found(app: ASGIApp) -> list[Any]:
     """The apps that are nested in an app that took its lifespan."""
-    return [nested.app for nested in look_inside(app, "", delivered=True).nested]
+    return [nested.app for nested in look_inside(AppNode(app)).nested]
 
 
 def labels(app: ASGIApp, path: str = "") -> list[str]:
     """What is found in an app, by the names that messages use."""
-    return [nested.label for nested in look_inside(app, path, delivered=True).nested]
+    return [nested.label for nested in look_inside(AppNode(app, path)).nested]
 
 
 def told(caplog: pytest.LogCaptureFixture, level: int) -> list[logging.LogRecord]:
@@ -195,7 +195,7 @@ async def test_a_decorated_app_is_the_app_that_it_wraps() -> None:
 
 def test_a_function_that_wraps_a_class_is_no_app_to_ask() -> None:
     """``Consumer.as_asgi()`` is one, and takes any message for one to a WebSocket."""
-    assert Identity(decorated(RefusesLifespan)).rule.sent is LifespanPolicy.NEVER
+    assert not expects_lifespan(decorated(RefusesLifespan))
 
 
 def test_a_quart_is_its_method_and_its_middleware() -> None:
@@ -203,12 +203,12 @@ def test_a_quart_is_its_method_and_its_middleware() -> None:
     attributes = {"__module__": "quart.app", "asgi_app": RefusesLifespan.__call__}
     quart: Any = type("Quart", (RefusesLifespan,), attributes)()
     method = quart.asgi_app
-    assert list(Identity(quart).aliases) == [quart]
-    assert list(Identity(method).aliases) == [method, quart]
+    assert list(describe(AppNode(quart)).members.values()) == [quart]
+    assert list(describe(AppNode(method)).members.values()) == [method, quart]
     quart.asgi_app = HandsOn(method)
-    assert list(Identity(quart).aliases) == [quart, quart.asgi_app]
+    assert list(describe(AppNode(quart)).members.values()) == [quart, quart.asgi_app]
     refuses = RefusesLifespan().__call__
-    assert list(Identity(refuses).aliases) == [refuses]
+    assert list(describe(AppNode(refuses)).members.values()) == [refuses]
 
 
 # --- Whether it is sent ---
@@ -363,7 +363,7 @@ def test_an_attribute_that_is_not_there_is_no_way_inside(caplog: pytest.LogCaptu
     caplog.set_level(logging.DEBUG, "asgi_lifespan_mw")
     register_container(ByTenant, "renamed.apps[]", "skips", segment="renamed.base")
     assert labels(ByTenant({})) == []
-    assert "no way inside ByTenant: it has no 'renamed.apps[]'" in [
+    assert "ByTenant has no 'renamed.apps[]' to look into" in [
         record.getMessage() for record in told(caplog, logging.DEBUG)
     ]
 

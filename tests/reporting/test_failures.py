@@ -297,6 +297,7 @@ class Raises:
         self.error = error
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "lifespan"
         await receive()
         raise self.error
 

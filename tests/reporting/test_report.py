@@ -182,9 +182,14 @@ async def test_an_app_without_lifespan_is_told_of() -> None:
     async def only_http(scope: Any, receive: Any, send: Any) -> None:
         assert scope["type"] == "http"
 
-    app = LifespanMiddleware(Starlette(routes=[Mount("/old", only_http)]))
+    async def not_lifespan(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] != "lifespan"
+
+    app = LifespanMiddleware(Starlette(routes=[Mount("/old", not_lifespan), Mount("/plain", only_http)]))
     await RecordingServer().run(app)
     assert row_of(app.report, "/old").outcome == "unsupported"
+    assert row_of(app.report, "/plain").outcome == "left out"
+    assert row_of(app.report, "/plain").reason == "does not handle the lifespan"
     alone = LifespanMiddleware(only_http)
     with pytest.raises(AssertionError):
         await RecordingServer().run(alone)
@@ -225,7 +230,7 @@ async def test_each_left_out_app_has_its_reason(caplog: pytest.LogCaptureFixture
     assert row_of(app.report, "/static").reason == "is sent no lifespan: serves files and fails at any other scope"
     assert row_of(app.report, "/excluded").reason == "is excluded"
     assert row_of(app.report, "/by-hand").outcome == "left out"
-    assert row_of(app.report, "/by-hand").reason == "a lifespan around it names it and seems to run it"
+    assert row_of(app.report, "/by-hand").reason == "shares the lifespan of an app around it"
     assert row_of(app.report, "/forwards").outcome == "stopped"
     (inside,) = (row for row in app.report.units if row.kind == "app" and row.depth == 2)  # type: ignore[union-attr]
     assert (inside.outcome, inside.reason) == ("left out", "is started by its parent")

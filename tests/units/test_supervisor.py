@@ -449,6 +449,7 @@ async def test_an_app_that_is_done_beside_one_that_stays_busy_is_left_alone(jour
     """Only what stays busy is cancelled when its second is up."""
 
     async def stays_busy(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "lifespan"
         await journal.app("busy")(scope, receive, send)
         await anyio.sleep_forever()
 

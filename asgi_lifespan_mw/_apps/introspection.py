@@ -1,0 +1,134 @@
+"""Reading objects without running any code of theirs.
+
+What a user keeps in an app may be lazy, broken or shared with other threads. So attributes are read from the object's
+own dictionary and slots, containers are read as the built-in types that they are, and a class is searched along its
+``__mro__``. No ``__getattr__``, property, ``__len__``, ``__iter__``, ``__eq__`` or ``__repr__`` is called.
+"""
+
+import functools
+from collections import deque
+from collections.abc import Iterable, Mapping
+from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, ModuleType
+from typing import Any, TypeGuard, cast
+
+from .._asgi import is_a
+
+MAX_ITEMS = 1000
+"""A container with more items holds data, not apps or lifespans."""
+
+
+def is_function(thing: Any) -> TypeGuard[FunctionType]:
+    """Return whether an object is a Python function, without asking its ``__class__``, by which a lazy one wakes up."""
+    return issubclass(cast("type[object]", type(thing)), FunctionType)
+
+
+def attributes_of(thing: object) -> dict[str, Any]:
+    """Return a copy of an object's own attributes, those in slots too."""
+    dictionary, slots = _layout(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
+    own: Any = dictionary.__get__(thing) if dictionary else None
+    found: dict[str, Any] = own.copy() if is_a(own, dict) else {}
+    for name, slot in slots:
+        try:
+            found[name] = slot.__get__(thing)
+        except AttributeError:  # the slot is empty
+            continue
+    return found
+
+
+@functools.lru_cache(maxsize=1000)  # bounded: it keeps the classes
+def _layout(cls: type) -> tuple[Any, list[tuple[str, Any]]]:
+    """Return the descriptor of a class's ``__dict__``, None if a class replaced it, and its slots by name."""
+    dictionary = next((vars(base)["__dict__"] for base in cls.__mro__ if "__dict__" in vars(base)), None)
+    slots = [
+        (name, member)
+        for base in cls.__mro__
+        for name, member in vars(base).items()
+        if isinstance(member, MemberDescriptorType) and base.__module__ != "builtins"
+    ]
+    return (dictionary if isinstance(dictionary, GetSetDescriptorType) else None), slots
+
+
+def attribute_of_class(cls: type, name: str) -> Any:
+    """Return a class's attribute as it stands in the class, or None."""
+    for base in cls.__mro__:
+        if name in base.__dict__:
+            return base.__dict__[name]
+    return None
+
+
+_BUILT_IN: tuple[Any, ...] = (dict, list, tuple, set, frozenset, deque)
+
+
+def items_of(thing: Any) -> list[Any]:
+    """Return what a built-in container holds, the values of a dictionary; nothing for any other object."""
+    kind: Any = next((kind for kind in _BUILT_IN if is_a(thing, kind)), None)
+    if kind is None or kind.__len__(thing) > MAX_ITEMS:
+        return []
+    return list(kind.values(thing) if hasattr(kind, "values") else kind.__iter__(thing))
+
+
+def called_function(thing: Any) -> tuple[FunctionType | None, tuple[object, ...]]:
+    """Return the Python function that a call of `thing` runs, and the arguments that `thing` adds to it.
+
+    It is None for what is not written in Python. Partials, bound methods and objects with ``__call__`` are resolved.
+    """
+    bound: tuple[object, ...] = ()
+    for _ in range(MAX_ITEMS):  # functools.partial(...) may be nested, in itself even
+        if is_function(thing):
+            return thing, bound
+        if is_a(thing, functools.partial):
+            bound += tuple(thing.args) + tuple(thing.keywords.values())
+            thing = thing.func
+        elif is_a(thing, MethodType):
+            bound = (*bound, thing.__self__)
+            thing = thing.__func__
+        elif is_a(thing, type, BuiltinFunctionType, ModuleType):
+            return None, bound
+        else:
+            call = attribute_of_class(cast("type[object]", type(thing)), "__call__")
+            return (call, (*bound, thing)) if is_function(call) else (None, bound)
+    return None, bound
+
+
+def undecorated(function: FunctionType) -> FunctionType:
+    """Return the function that a function's decorators wrap, as ``__wrapped__`` names it."""
+    seen = {id(function)}
+    while True:
+        inner = attributes_of(function).get("__wrapped__")
+        if not is_function(inner) or id(inner) in seen:
+            return function
+        seen.add(id(inner))
+        function = inner
+
+
+def closure_of(function: FunctionType) -> Mapping[str, Any]:
+    """Return the variables that a function took from the functions around it, by name."""
+    found: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:  # the variable is not set yet
+            continue
+    return found
+
+
+def defaults_of(function: FunctionType) -> Iterable[Any]:
+    """Return the default values of a function's parameters."""
+    return (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+
+
+@functools.lru_cache(maxsize=1000)
+def names_in(code: Any) -> frozenset[str]:
+    """Return the names that a function's code uses, and the strings that it compares or sends.
+
+    The code of functions defined inside it counts too.
+    """
+    found = {*code.co_names, *code.co_freevars}
+    for constant in code.co_consts:
+        if isinstance(constant, str):
+            found.add(constant)
+        elif isinstance(constant, (tuple, frozenset)):
+            found.update(item for item in cast("Iterable[object]", constant) if isinstance(item, str))
+        elif isinstance(constant, type(code)):
+            found |= names_in(constant)
+    return frozenset(found)
