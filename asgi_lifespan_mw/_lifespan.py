@@ -68,13 +68,15 @@ class Lifespan(HookDecorators):
 
     @asynccontextmanager
     async def _lived(self, app: Any) -> AsyncGenerator[State | None]:
+        __tracebackhide__ = True
         state: State = {}
         hooks = self._hooks
         settings = Settings(mounts=hooks.mounts, exclude=tuple(hooks.excluded()))
         run = Run(
             app, hooks.in_start_order(), settings, {"type": "lifespan", "app": app, "state": state}, sends_to_app=False
         )
-        await run.start()
+        if (failure := await run.start()) is not None:
+            raise failure
         run.serve()
         try:
             yield state or None
@@ -83,7 +85,8 @@ class Lifespan(HookDecorators):
                 raise
             await run.stop_after(error)
             raise
-        await run.stop()
+        if (failure := await run.stop()) is not None:
+            raise failure
 
     def __repr__(self) -> str:
         return f"<Lifespan of {', '.join(repr(hook.name) for hook in self._hooks.in_start_order()) or 'no hooks'}>"

@@ -101,15 +101,22 @@ class LifespanManager:
 
         *Cancellation:* what has started is stopped, shielded, within `shutdown_timeout`.
         """
+        __tracebackhide__ = True
         self._refuse_another_entry()
         self.state.clear()
         scope = {"type": "lifespan", "state": self.state}
         has_app = self._app is not None
         self._run = run = Run(
-            self._app, hooks_of(self._lifespan).in_start_order(), self._settings, scope, sends_to_app=has_app
+            self._app,
+            hooks_of(self._lifespan).in_start_order(),
+            self._settings,
+            scope,
+            sends_to_app=has_app,
+            logs_tracebacks=False,
         )
         try:
-            await run.start()
+            if (error := await run.start()) is not None:
+                raise error
             if run.is_refused:
                 raise LifespanNotSupported(run.label) from run.refusal
         except BaseException:
@@ -132,11 +139,13 @@ class LifespanManager:
 
         *Cancellation:* the app is stopped all the same, shielded.
         """
+        __tracebackhide__ = True
         run, self._run = self._run, None
         if run is None:
             raise RuntimeError("LifespanManager was not entered")
         if error is None:
-            await run.stop()
+            if (failure := await run.stop()) is not None:
+                raise failure
         else:
             await run.stop_after(error)
 
@@ -150,6 +159,7 @@ class LifespanManager:
 
         *Cancellation:* Ctrl-C, at this or at any later time, stops the app in its order before it is raised.
         """
+        __tracebackhide__ = True
         if not is_loop_gone():
             raise RuntimeError("`with LifespanManager(...)` would hold up the event loop here; use `async with`")
         self._refuse_another_entry()
@@ -167,6 +177,7 @@ class LifespanManager:
             raise RuntimeError("LifespanManager is entered already; make another one for another run")
 
     def _leave(self, *raised: Any) -> None:
+        __tracebackhide__ = True
         if self._run is not None:
             self.call(self.__aexit__, *raised)
 
@@ -178,6 +189,7 @@ class LifespanManager:
         Raises:
             BaseException: all that leaving an ``async with`` raises, as it is.
         """
+        __tracebackhide__ = True
         self._thread.__exit__(kind, error, traceback)
 
     def call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
@@ -196,11 +208,13 @@ class LifespanManager:
 
         *Cancellation:* Ctrl-C cancels the function, and is raised when that has ended.
         """
+        __tracebackhide__ = True
         if self._portal is None:
             raise RuntimeError("LifespanManager.call() is for `with LifespanManager(...)`, which was not entered")
         outcome = Future[T]()
 
         async def fulfil() -> None:
+            __tracebackhide__ = True
             try:
                 outcome.set_result(await function(*args))
             except BaseException as error:  # one that is no `Exception` would tear the event loop down

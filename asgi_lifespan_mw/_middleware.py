@@ -17,7 +17,7 @@ from ._reporting.crash import CrashPolicy, OnCrash, checked_on_crash, terminate
 from ._reporting.report import Report
 from ._run import Run
 from ._types import ASGIApp, Receive, Scope, Send, State
-from ._units.backend import is_cancellation, is_closing
+from ._units.backend import is_closing
 from ._units.unit import Unit
 
 LifespanArgument: TypeAlias = Lifespan | ContextFunction
@@ -140,16 +140,49 @@ class LifespanMiddleware(HookDecorators):
         return f"LifespanMiddleware({self.app!r})"
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        __tracebackhide__ = True
         await _received(receive, "lifespan.startup", Phase.IDLE)
         state: State = scope.get("state", {})
         policy = CrashPolicy(self._on_crash)
         run = self._new_run({**scope, "state": state}, on_crash=policy)
         try:
-            await self._live(run, state, policy, receive, send)
+            failed = await self._live(run, state, policy, receive, send)
         finally:
             if self._report == run.report:
                 report = run.report()
                 self._report = lambda: report  # the run, with all that its units hold, is let go
+        if failed is None:
+            return
+        phase, error = failed
+        if phase:
+            # Outside of any `except`, so that nothing is chained to what the server raises by accident.
+            try:
+                await send({"type": f"lifespan.{phase}.failed", "message": run.format_failures()})
+            except BaseException as refusal:  # hypercorn refuses to serve only if its own error comes out
+                refusal.__context__, refusal.__suppress_context__ = error, True
+                raise
+        raise error
+
+    async def _live(
+        self, run: Run, state: State, policy: CrashPolicy, receive: Receive, send: Send
+    ) -> tuple[str, BaseException] | None:
+        """Start, serve and stop; return the phase that failed and what is to be raised, or None."""
+        if (failure := await run.start()) is not None:
+            return "startup", failure
+        if run.is_refused and run.refusal is not None:
+            return "", run.refusal
+        try:
+            await self._serve(run, state, policy, receive, send)
+        except BaseException as error:
+            if not is_closing(error):
+                await run.abandon()
+            raise
+        finally:
+            self._states = [other for other in self._states or () if other is not state] or None
+        if (failure := await run.stop()) is not None:
+            return "shutdown", failure
+        await send({"type": "lifespan.shutdown.complete"})
+        return None
 
     def _new_run(
         self, scope: dict[str, Any], *, on_crash: Callable[[Unit], None] = lambda _: None, **changes: Any
@@ -159,21 +192,6 @@ class LifespanMiddleware(HookDecorators):
         run = Run(self.app, self._hooks.in_start_order(), settings, scope, on_crash=on_crash)
         self._report = run.report
         return run
-
-    async def _live(self, run: Run, state: State, policy: CrashPolicy, receive: Receive, send: Send) -> None:
-        await _or_tell(run.start(), "startup", run, send)
-        if run.is_refused and run.refusal is not None:
-            raise run.refusal
-        try:
-            await self._serve(run, state, policy, receive, send)
-        except BaseException as error:
-            if not is_closing(error):
-                await run.abandon()
-            raise
-        finally:
-            self._states = [other for other in self._states or () if other is not state] or None
-        await _or_tell(run.stop(), "shutdown", run, send)
-        await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve(self, run: Run, state: State, policy: CrashPolicy, receive: Receive, send: Send) -> None:
         """Say that the startup is complete, and wait for the shutdown."""
@@ -208,17 +226,3 @@ async def _received(receive: Receive, expected: str, phase: Phase) -> None:
     message = await receive()
     if message["type"] != expected:
         raise ProtocolViolation("the server", f"sent {message['type']!r}", phase.value, repr(expected))
-
-
-async def _or_tell(work: Awaitable[None], phase: str, run: Run, send: Send) -> None:
-    """Await `work`, and tell the server of its failure before it is raised.
-
-    What `send` raises wins, with the failure as its context: hypercorn refuses to serve only if its own error comes
-    out. A cancellation is the server's own doing, of which it is told nothing.
-    """
-    try:
-        await work
-    except BaseException as error:
-        if not is_closing(error) and not is_cancellation(error):
-            await send({"type": f"lifespan.{phase}.failed", "message": run.format_failures()})
-        raise

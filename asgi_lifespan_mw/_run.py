@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, final
+from typing import Any, final
 
 from ._apps.discovery import AppNode
 from ._apps.state import SharedState
@@ -13,7 +13,7 @@ from ._config import Settings
 from ._hooks.hook import Hook, HookKind
 from ._protocol.session import Session
 from ._protocol.table import Phase
-from ._reporting.failures import format_failures, log_crash, log_failures, merge
+from ._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
 from ._reporting.report import Report, report_of
 from ._units.backend import is_cancellation, is_closing
 from ._units.supervisor import Supervisor, UnitFailed
@@ -43,6 +43,8 @@ class Run:
         is_refused: whether the app turned the lifespan away, and nothing else was to be run.
         refusal: the exception with which it did; None if it just returned.
         times: when the whole came to "start", "started", "stop" and "stopped"; what it did not come to is not there.
+        error: the exception for the caller to raise; None if nothing failed.
+        logs_tracebacks: whether failures are logged with tracebacks.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Run:
         scope: dict[str, Any],
         *,
         sends_to_app: bool = True,
+        logs_tracebacks: bool = True,
         on_crash: Callable[[Unit], None] = lambda _: None,
     ) -> None:
         """Prepare a run; nothing is started yet.
@@ -63,11 +66,14 @@ class Run:
             settings: how to treat mounts and time.
             scope: the server's lifespan scope. Its ``state`` must be there, and is filled in place.
             sends_to_app: whether the app is sent a lifespan, which it is not where we are its lifespan.
+            logs_tracebacks: whether failures are logged with tracebacks; the caller may show them to the user instead.
             on_crash: called with a unit that broke while serving.
         """
         self.label = f"app {name_of(app)}"
         self.is_refused = False
         self.refusal: Exception | None = None
+        self.error: BaseException | None = None
+        self.logs_tracebacks = logs_tracebacks
         self._units = Supervisor(self._crashed)
         self._realm = SharedState(scope["state"])
         self._app = app
@@ -90,12 +96,12 @@ class Run:
         if around is not None and around.stage is UnitState.STARTING:
             around.runs += (self,)
 
-    async def start(self) -> None:
+    async def start(self) -> BaseException | None:
         """Start everything, in order.
 
-        Raises:
-            BaseException: what failed, as it was raised; with errors of the clean-up, a group. All that had started
-                is stopped by then.
+        Returns:
+            The exception to raise if something failed, else None: what failed, as it was raised, or a group with the
+            errors of the clean-up. All that had started is stopped by then.
 
         *Cancellation:* everything is stopped, shielded; then it is raised again.
         """
@@ -117,24 +123,26 @@ class Run:
             if not self.is_refused:
                 self._note("started")
                 self._log("startup", "start", "started")
-            return
+            return None
         await self._stop_units()
         self._realm.undo()
-        self._raise("startup")
+        return self._failed("startup")
 
-    async def stop(self) -> None:
+    async def stop(self) -> BaseException | None:
         """Stop everything, in reverse.
 
-        Raises:
-            BaseException: what failed, now or by a crash while serving; several errors as a group.
+        Returns:
+            The exception to raise if something failed, else None: what failed, now or by a crash while serving;
+            several errors as a group.
 
         *Cancellation:* what is left is stopped, shielded; then it is raised again.
         """
         self._is_serving = False
         await self._stop_units()
         if self._units.failures:
-            self._raise("shutdown")
+            return self._failed("shutdown")
         self._log("shutdown", "stop", "stopped")
+        return None
 
     async def stop_after(self, error: BaseException) -> None:
         """Stop everything because what ran in between raised `error`, which the caller raises again.
@@ -148,10 +156,12 @@ class Run:
             await self.abandon()
             return
         try:
-            await self.stop()
-        except BaseException as another:
-            if is_cancellation(another):
+            another = await self.stop()
+        except BaseException as cancellation:
+            if is_cancellation(cancellation):
                 return
+            raise
+        if another is not None:
             raise merge("shutdown", [error, another]) from None
 
     async def abandon(self) -> None:
@@ -163,7 +173,7 @@ class Run:
         await self._units.stop_shielded()
         self._note("stopped")
         self._leave()
-        log_failures(self._units.failures, is_server_told=False)
+        self._log_failures(with_tracebacks=True)  # nobody is sent them
         self._log("shutdown", "stop", "stopped")
 
     def in_progress(self) -> list[Unit]:
@@ -278,14 +288,26 @@ class Run:
         if self._tree is not None:
             self._tree.leave()
 
-    def _raise(self, phase: str) -> NoReturn:
+    def _failed(self, phase: str) -> BaseException:
+        """Log what failed, and return what is to be raised."""
+        self._log_failures(with_tracebacks=self.logs_tracebacks and is_read())
         errors = [] if self._error_of_ours is None else [self._error_of_ours]
-        log_failures(self._units.failures, self._error_of_ours, is_server_told=True)
         errors += [unit.error for unit in self._units.failures if unit.error is not None]
-        raise merge(phase, errors)
+        self.error = merge(phase, errors)
+        return self.error
+
+    def _log_failures(self, *, with_tracebacks: bool) -> None:
+        """Log the failures, but for the crashes, which were logged when they happened."""
+        if self._error_of_ours is not None:
+            log_error(summarize_other(self._error_of_ours), self._error_of_ours, with_traceback=with_tracebacks)
+        for unit in self._units.failures:
+            # A run inside the unit, such as that of a middleware in a mount, may have failed with the same exception.
+            is_told = any(run.error is unit.error and run.logs_tracebacks for run in unit.runs)
+            if unit.failed_in is not UnitState.STARTED and (self.logs_tracebacks or not is_told):
+                log_failure(unit, with_traceback=with_tracebacks and not is_told)
 
     def _crashed(self, unit: Unit) -> None:
-        log_crash(unit)
+        log_failure(unit)
         if self._is_serving:
             self._on_crash(unit)
 

@@ -230,9 +230,11 @@ def _check(app: Any, options: argparse.Namespace, screen: "_Screen") -> tuple[Re
     screen.run = run
 
     async def live() -> None:
-        await run.start()
-        if not run.is_refused:
-            await run.stop()
+        failed = await run.start()
+        if failed is None and not run.is_refused:
+            failed = await run.stop()
+        if failed is not None:
+            raise failed
 
     error, status = "", OK
     try:

@@ -6,12 +6,12 @@ its ERROR records, else by the server, as part of the message of ``lifespan.*.fa
 
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from .._exceptions import LifespanError, LifespanTimeout, ProtocolViolation, ShutdownFailed, StartupFailed
 from .._units.unit import Unit, UnitState
-from .tracebacks import text_of, users_traceback
+from .tracebacks import text_of, trim, users_traceback
 
 logger = logging.getLogger("asgi_lifespan_mw")
 
@@ -56,27 +56,10 @@ def failed_phase(unit: Unit) -> str:
     return _PHASES.get(unit.failed_in or UnitState.OVER, "shutdown failed")
 
 
-def log_failures(units: Iterable[Unit], other: BaseException | None = None, *, is_server_told: bool) -> None:
-    """Log each failure at ERROR, except crashes, which were logged when they happened.
-
-    Args:
-        units: the units that failed.
-        other: an error that was not a unit's, or None.
-        is_server_told: whether the server is sent the failures; it prints the tracebacks if no handler takes the log.
-    """
-    with_traceback = is_read() or not is_server_told
-    if other is not None:
-        log_error(summarize_other(other), other, with_traceback=with_traceback)
-    for unit in units:
-        if unit.failed_in is not UnitState.STARTED:
-            assert unit.error is not None, "the unit failed"
-            log_error(summarize(unit), unit.error, with_traceback=with_traceback)
-
-
-def log_crash(unit: Unit) -> None:
-    """Log a crash at ERROR with its traceback: the server is told only when it stops."""
-    assert unit.error is not None, "the unit crashed"
-    log_error(summarize(unit), unit.error)
+def log_failure(unit: Unit, *, with_traceback: bool = True) -> None:
+    """Log the headline of a failure at ERROR, and its traceback if it has one."""
+    assert unit.error is not None, "the unit failed"
+    log_error(summarize(unit), unit.error, with_traceback=with_traceback)
 
 
 def log_error(headline: str, error: BaseException, *, with_traceback: bool = True) -> None:
@@ -130,8 +113,13 @@ def format_failures(
 
 
 def merge(phase: str, errors: Sequence[BaseException]) -> BaseException:
-    """Return the exception to raise: a single error as itself, several as a group, the cause first."""
+    """Return the exception to raise: a single error as itself, several as a group, the cause first.
+
+    Their tracebacks begin at the user's first frame.
+    """
     distinct = list({id(error): error for error in errors}.values())
+    for error in distinct:
+        trim(error)
     if len(distinct) == 1:
         return distinct[0]
     return BaseExceptionGroup(f"{phase} failed, the cause first", distinct)

@@ -8,6 +8,7 @@ code on. An exception without such a frame, such as a timeout, is shown without 
 import os
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, cast
 
@@ -23,21 +24,28 @@ _CALLERS: Final = frozenset(
 
 
 def users_traceback(error: BaseException) -> str:
-    """Trim the traceback of `error` to the user's frames, and return `error` as Python prints it then.
-
-    The tracebacks of its causes, and of the members of a group, are trimmed too.
+    """Return `error` as Python prints it, after its traceback was trimmed.
 
     Returns:
         "" if no frame is left, or if a property of the user's exception class raises.
     """
+    trim(error)
     try:
-        printed = list(_printed(error))
-        for one in printed:
-            one.__traceback__ = _from_users_frame(one.__traceback__)
         text = "".join(traceback.format_exception(error)).strip()
-    except Exception:
+        has_frames = any(one.__traceback__ is not None for one in _printed(error))
+    except Exception:  # a property of the user's may raise anything
         return ""
-    return text if any(one.__traceback__ is not None for one in printed) else ""
+    return text if has_frames else ""
+
+
+def trim(error: BaseException) -> None:
+    """Remove the frames before the user's first one from the traceback of `error`.
+
+    The same is done to its causes and to the members of a group.
+    """
+    with suppress(Exception):  # as above
+        for one in _printed(error):
+            one.__traceback__ = _from_users_frame(one.__traceback__)
 
 
 def text_of(error: BaseException) -> str:
