@@ -16,7 +16,7 @@ from .._config import Settings
 from .._isolated import Isolated
 from .._log import logger
 from .._types import Scope, State
-from .containers import ISOLATED, ROUTER, STARLETTE, UNKNOWN, LifespanPolicy, spec_of
+from .containers import APPLICATIONS, ISOLATED, ROUTER, STARLETTE, UNKNOWN, LifespanPolicy, spec_of
 from .discovery import (
     MAX_WRAPPERS,
     AppNode,
@@ -76,6 +76,7 @@ class Tree:
 
     Attributes:
         root: the wrapped app.
+        application: the framework's application, which hooks are given: in the wrapped app, or it itself.
     """
 
     def __init__(self, app: Any, scope: Scope, shared: SharedState, settings: Settings) -> None:
@@ -91,7 +92,8 @@ class Tree:
         self._signatures: dict[AppNode, list[Signature]] = {}
         self._isolated: list[tuple[Isolated, State, State, State]] = []
         self.root = _described(app)
-        self.root.label = f"app {name_of(self._application())}"
+        self.application = self._application()
+        self.root.label = f"app {name_of(self.application)}"
         self.root.shared, self.root.given, self.root.state = shared, dict(shared.state), shared.state
         self._excluded = self._excluded_objects()
         if self._excluded:
@@ -100,8 +102,9 @@ class Tree:
 
     def _application(self) -> Any:
         """Return the framework's application in the wrapped app, or the wrapped app."""
-        application = self._scope.get("app")
-        return application or self.root.forms.get(STARLETTE) or self.root.app
+        forms = self.root.forms
+        inside = next((forms[name] for name in APPLICATIONS if name in forms), self.root.app)
+        return self._scope.get("app", inside)
 
     def _excluded_objects(self) -> dict[int, Any]:
         """Return what is never sent a lifespan: the apps that the user named, and what they wrap."""
@@ -330,12 +333,8 @@ class Tree:
             self._warn(node, policy.why)
             return cast("str", policy.why)
         if is_a(node.app, type) and attribute_of_class(node.app, "__await__") is None:
-            logger.warning(
-                "%s is the class %s, expected an instance; mount %s(...)",
-                node.label,
-                name_of(node.app),
-                node.app.__name__,
-            )
+            name = type.__dict__["__name__"].__get__(node.app)
+            logger.warning("%s is the class %s, expected an instance; mount %s(...)", node.label, name, name)
         logger.debug("%s is sent no lifespan: %s", node.label, policy.why)
         return f"is sent no lifespan: {policy.why}"
 
