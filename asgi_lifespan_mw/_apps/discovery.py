@@ -8,7 +8,7 @@ keep their routes behind properties.
 import functools
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import CO_VARARGS
 from itertools import groupby
@@ -40,8 +40,13 @@ MAX_WRAPPERS = 100
 """An app with more wrappers around it makes its ``.app`` anew whenever the attribute is read."""
 
 
+# Shared by all nodes that have none, for a tree may have thousands; never written to.
+_NOTHING: Mapping[int, Any] = {}
+_NO_FORMS: Mapping[str, Any] = {}
+_NO_STATE: State = {}
+
+
 @final
-@dataclass(slots=True, eq=False)
 class AppNode:
     """An app in the tree of one run.
 
@@ -54,9 +59,12 @@ class AppNode:
         members: the objects that are this app, by identity: the app, its router, what known wrappers forward to.
         wrapped: the objects that unknown wrappers among the members hold, and may forward to, by identity.
         forwarded: the objects that it starts by itself, with lifespans of their own, by identity.
+        forms: the members and wrapped objects whose classes are in the table, by the names of the rows.
         lifespans: the functions that are run for its lifespan, as far as they are known.
+        policy: the row of the table that says if it is sent a lifespan.
         children: the apps nested in it, in the order in which they were found.
         reason: why it is not started by us; empty if it is.
+        is_started: whether it has started, by whoever started it.
         is_supported: whether it supports the lifespan; true until it refused one.
         refusal: the exception with which it refused; None if it did not, or just returned.
         shared: the state that requests to it see. *Invariant:* set before it starts, as the next two.
@@ -65,23 +73,32 @@ class AppNode:
         added: the keys of the state that it set.
     """
 
-    app: Any
-    path: str = ""
-    is_mount: bool = False
-    label: str = ""
-    parent: "AppNode | None" = None
-    members: dict[int, Any] = field(default_factory=dict[int, Any])
-    wrapped: dict[int, Any] = field(default_factory=dict[int, Any])
-    forwarded: dict[int, Any] = field(default_factory=dict[int, Any])
-    lifespans: list[Any] = field(default_factory=list[Any])
-    children: "list[AppNode]" = field(default_factory=list["AppNode"])
-    reason: str = ""
-    is_supported: bool = True
-    refusal: Exception | None = None
-    shared: SharedState | None = None
-    given: State = field(default_factory=dict[str, Any])
-    state: State = field(default_factory=dict[str, Any])
-    added: Sequence[str] = ()
+    __slots__ = (
+        "added", "app", "children", "forms", "forwarded", "given", "is_mount", "is_started", "is_supported", "label",
+        "lifespans", "members", "parent", "path", "policy", "reason", "refusal", "shared", "state", "wrapped",
+    )  # fmt: skip
+
+    def __init__(
+        self, app: Any, path: str = "", label: str = "", parent: "AppNode | None" = None, *, is_mount: bool = False
+    ) -> None:
+        """Make the record of an app; `describe` fills it in."""
+        self.app = app
+        self.path = path
+        self.is_mount = is_mount
+        self.label = label
+        self.parent = parent
+        self.members = self.wrapped = self.forwarded = _NOTHING
+        self.forms = _NO_FORMS
+        self.lifespans: Sequence[Any] = ()
+        self.policy = UNKNOWN
+        self.children: list[AppNode] = []
+        self.reason = ""
+        self.is_started = False
+        self.is_supported = True
+        self.refusal: Exception | None = None
+        self.shared: SharedState | None = None
+        self.given = self.state = _NO_STATE
+        self.added: Sequence[str] = ()
 
     def reaches(self, known: Collection[int]) -> bool:
         """Return whether one of the objects that its lifespan reaches, or may reach, is known, by identity."""
@@ -96,60 +113,50 @@ class AppNode:
             yield node
             node = node.parent
 
-    def form(self, name: str) -> Any:
-        """Return the object in it, or in what it wraps, whose class has the row of that name; None if there is none."""
-        parts = (self.members, self.wrapped)
-        return next((thing for part in parts for thing in part.values() if spec_of(thing).name == name), None)
-
 
 def describe(node: AppNode) -> AppNode:
-    """Fill in which objects are an app, what it may start by itself, and its lifespan functions."""
-    todo: list[tuple[Any, dict[int, Any]]] = [(node.app, node.members)]
+    """Fill in which objects are an app, what it may start by itself, its lifespan functions, and its policy."""
+    members, wrapped, forwarded = dict[int, Any](), dict[int, Any](), dict[int, Any]()
+    forms: dict[str, Any] = {}
+    lifespans: list[Any] = []
+    todo: list[tuple[Any, dict[int, Any], bool]] = [(node.app, members, True)]
     seen = set[int]()
     while todo and len(seen) < MAX_WRAPPERS:
-        thing, part = todo.pop()
+        thing, part, is_self = todo.pop()
         if id(thing) in seen:
             continue
         seen.add(id(thing))
         part[id(thing)] = thing
         spec = spec_of(thing)
-        if spec.lifespan and part is node.members:
-            node.lifespans += follow(thing, spec.lifespan)
+        if part is not forwarded:
+            forms.setdefault(spec.name, thing)
+        if spec.lifespan and part is members:
+            lifespans += follow(thing, spec.lifespan)
+        if is_self and spec.sent is not LifespanPolicy.ALWAYS and node.policy is UNKNOWN:
+            node.policy = spec
         for inner, kind, _ in edges_of(thing, parts=False):
-            if kind in {EdgeKind.SELF, EdgeKind.PASSES_ON}:
-                todo.append((inner, part))
-            elif kind is EdgeKind.FORWARDS:
-                todo.append((inner, node.forwarded))
-            elif kind is EdgeKind.WRAPS:
-                todo.append((inner, node.wrapped if part is node.members else part))
+            goes_on = {EdgeKind.FORWARDS: forwarded, EdgeKind.WRAPS: wrapped if part is members else part}
+            todo.append((inner, goes_on.get(kind, part), is_self and kind is EdgeKind.SELF))
+    node.members, node.wrapped, node.forwarded = members, wrapped or _NOTHING, forwarded or _NOTHING
+    node.forms, node.lifespans = forms, lifespans
+    if node.policy is UNKNOWN:
+        node.policy = _policy_inside(node)
     node.label = node.label or f"app {name_of(node.app)}"
     return node
 
 
-def policy_of(node: AppNode) -> ContainerSpec:
-    """Return the row that says if an app is sent a lifespan: classes, static files and WSGI apps are not."""
+def _policy_inside(node: AppNode) -> ContainerSpec:
+    """Return the row of an app that a wrapper passes the lifespan on to, of a kind that is sent none."""
     if not callable(node.app):
         return NO_APP
     for row in UNASKED:
         module, _, name = row.name.rpartition(".")
-        if module in sys.modules and id(vars(sys.modules[module]).get(name)) in (node.members | node.wrapped):
+        if module in sys.modules and id(vars(sys.modules[module]).get(name)) in {*node.members, *node.wrapped}:
             return row
-    todo, own = [node.app], dict[int, Any]()
-    while todo:
-        thing = todo.pop()
-        own[id(thing)] = thing
-        inside = edges_of(thing, parts=False)
-        todo += [inner for inner, kind, _ in inside if kind is EdgeKind.SELF and id(inner) not in own]
-    policy = _first_policy(own.values())
-    if policy is UNKNOWN and len(own) < len(node.members) + len(node.wrapped) and not names_lifespan(node.app):
-        # CORSMiddleware(WsgiToAsgi(flask)), which would only raise; one with a lifespan of its own answers it.
-        return _first_policy([*node.members.values(), *node.wrapped.values()])
-    return policy
-
-
-def _first_policy(things: Iterable[Any]) -> ContainerSpec:
-    specs = map(spec_of, things)
-    return next((spec for spec in specs if spec.sent is not LifespanPolicy.ALWAYS), UNKNOWN)
+    inside = [*node.members.values(), *node.wrapped.values()]
+    policy = next((spec for spec in map(spec_of, inside) if spec.sent is not LifespanPolicy.ALWAYS), UNKNOWN)
+    # CORSMiddleware(WsgiToAsgi(flask)) would only raise; a wrapper with a lifespan of its own answers it.
+    return UNKNOWN if policy is not UNKNOWN and names_lifespan(node.app) else policy
 
 
 @final
@@ -159,13 +166,20 @@ class Inside:
 
     Attributes:
         nested: the apps that do not get its lifespan, in the order of the routes.
+        lists: the objects and paths that led to several objects, with their number; more of them is news.
         reached: the objects that do get it, apart from the app.
         forwarded: those of them that the app starts with a lifespan of their own.
     """
 
     nested: list[AppNode] = field(default_factory=list[AppNode])
+    lists: list[tuple[Any, str, int]] = field(default_factory=list[tuple[Any, str, int]])
     reached: list[Any] = field(default_factory=list[Any])
     forwarded: list[AppNode] = field(default_factory=list[AppNode])
+
+
+def has_news(lists: Sequence[tuple[Any, str, int]]) -> bool:
+    """Return whether something was mounted since a look; `lists` is what the look found."""
+    return any(len(follow(thing, path)) != count for thing, path, count in lists)
 
 
 def look_inside(
@@ -196,7 +210,7 @@ def look_inside(
 
 
 @final
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Place:
     """An object that is looked into: where it is, how many unknown wrappers are around it, if it got the lifespan."""
 
@@ -215,12 +229,18 @@ class _Look:
         self._node = node
         self._excluded = excluded
         self._passed = passed
-        # An app that keeps the one that it is mounted in, for its version, does not lead back to it.
-        self._seen = {id(node.app), *(id(outer.app) for outer in node.around() if spec_of(node.app) is UNKNOWN)}
+        # A raw app that wraps nothing, which `describe` saw.
+        self._is_bare = len(node.members) == 1 and not node.wrapped and UNKNOWN.name in node.forms
+        self._seen = {id(node.app)}
+        if node.wrapped:
+            # An app that keeps the one that it is mounted in, for its version, does not lead back to it.
+            self._seen |= {id(outer.app) for outer in node.around()}
 
     def sort(self, place: "_Place") -> "Iterator[_Place]":
         """Sort what one object holds; return what is to be looked into."""
-        for inner, kind, segment in edges_of(place.thing):
+        if place.thing is self._node.app and self._is_bare:
+            return
+        for inner, kind, segment in edges_of(place.thing, lists=self.inside.lists):
             if id(inner) in self._seen:
                 if kind is EdgeKind.MERGED:  # app.mount("/a", router); app.include_router(router)
                     self.inside.reached.append(inner)
@@ -260,7 +280,7 @@ def _joined(path: str, segment: str) -> str:
 
 def _nested(app: Any, path: str, parent: AppNode, *, is_mount: bool) -> AppNode:
     label = f"mount {path or '/'!r}" if is_mount else f"app {name_of(app)}"
-    return AppNode(app, path, is_mount, label, parent)
+    return AppNode(app, path, label, parent, is_mount=is_mount)
 
 
 def all_nested(app: object) -> Iterator[AppNode]:
@@ -288,19 +308,29 @@ def is_nested(wanted: object, app: object) -> bool:
 # --- the objects inside an object ---
 
 
-def edges_of(app: object, *, parts: bool = True) -> list[tuple[Any, EdgeKind, str | None]]:
+def edges_of(
+    app: object, *, parts: bool = True, lists: list[tuple[Any, str, int]] | None = None
+) -> list[tuple[Any, EdgeKind, str | None]]:
     """Return what is inside an object, each with the part of the URL that leads there; the first way counts.
 
-    Without `parts`, only what gets or may get a lifespan of the object, not its routes and mounts.
+    Args:
+        app: the object.
+        parts: whether its routes and mounts count too, and not only what gets or may get a lifespan of the object.
+        lists: takes the paths that lead to several objects; see `Inside`.
     """
     spec = spec_of(app)
     found: dict[int, tuple[Any, EdgeKind, str | None]] = {}
     for path, edges in _by_path(spec, parts):
         inside = follow(app, path)
-        for inner, segment in zip(inside, _segments(app, spec, len(inside)), strict=True):
-            kind = next((edge.kind for edge in edges if _leads(edge, app, inner)), None)
-            if kind is not None:
-                found.setdefault(id(inner), (inner, kind, segment))
+        if lists is not None and "[" in path:
+            lists.append((app, path, len(inside)))
+        segments = None if spec.segment is None else _segments(app, spec.segment, len(inside))
+        for at, inner in enumerate(inside):
+            for edge in edges:
+                if _leads(edge, app, inner):
+                    if id(inner) not in found:
+                        found[id(inner)] = inner, edge.kind, None if segments is None else segments[at]
+                    break
     if spec is UNKNOWN or is_a(app, MethodType):
         for inner in wrapped_by(app):
             found.setdefault(id(inner), (inner, EdgeKind.WRAPS, None))
@@ -327,7 +357,7 @@ def follow(thing: Any, path: str, *, keys: bool = False) -> list[Any]:
     found = [thing]
     try:
         for step in _steps(path):
-            if step.startswith("["):
+            if step[0] == "[":
                 found = [inner for one in found for inner in _items(one, step[1:-1], keys=keys)]
             else:
                 found = [getattr(one, step) for one in found]
@@ -346,11 +376,9 @@ def _items(thing: Any, key: str, *, keys: bool) -> list[Any]:
     return [thing[key]] if key in thing else []
 
 
-def _segments(app: object, spec: ContainerSpec, count: int) -> Sequence[str | None]:
-    """Return the parts of the URL that lead to so many apps; None if there is no such part."""
-    if spec.segment is None:
-        return [None] * count
-    found = follow(app, spec.segment, keys=True)
+def _segments(app: object, path: str, count: int) -> Sequence[str]:
+    """Return the parts of the URL that lead to so many apps."""
+    found = follow(app, path, keys=True)
     texts = [text.decode() if isinstance(text, bytes) else text for text in found]
     segments = [text.rstrip("/*") if isinstance(text, str) else "" for text in texts]
     return segments if len(segments) == count else (segments[:1] or [""]) * count
@@ -393,18 +421,16 @@ def _held_by(wrapper: Any) -> list[tuple[Any, bool]]:
     if is_a(wrapper, type) or not callable(wrapper):
         return []
     # Gate(app).handle, mounted as a bound method, holds what the gate holds.
-    owner: Any = cast("MethodType", wrapper).__self__ if is_a(wrapper, MethodType) else wrapper
+    owner: Any = getattr(wrapper, "__self__", None) if is_a(wrapper, MethodType) else wrapper
     if owner is not wrapper and spec_of(owner) is not UNKNOWN:
         return [(owner, False)]
     function, _ = called_function(wrapper)
     own = attributes_of(owner)
     if function is not None:
-        used = _names_used(function, cast("type[object]", type(owner)))
-        of_class = {
-            name: attribute_of_class(cast("type[object]", type(owner)), name) for name in used if name not in own
-        }
+        used = _names_used(function, owner)
         if "getattr" not in used:
-            own = {name: value for name, value in (of_class | own).items() if name in used}
+            own = {name: own[name] for name in own if name in used}
+        own |= _class_attributes(function.__code__, _class_of(owner))
     held: list[tuple[Any, bool]] = []
     for name, value in own.items():
         is_certain = name in {"app", "__wrapped__"} and callable(value) and not is_a(value, type)
@@ -442,9 +468,20 @@ def _takes_three(thing: Any) -> bool:
     return bool(function.__code__.co_flags & CO_VARARGS) or least <= ASGI_ARGUMENTS <= most
 
 
-def _names_used(function: FunctionType, cls: type) -> frozenset[str]:
-    """Return the names that a function uses, and those that the methods which it names use."""
-    return _names_of_code(function.__code__, cls)
+def _class_of(thing: object) -> Any:  # mypy takes classes for unhashable
+    return type(thing)
+
+
+def _names_used(function: FunctionType, owner: object) -> frozenset[str]:
+    """Return the names that a function uses, and those that the methods of its owner use which it names."""
+    return _names_of_code(function.__code__, _class_of(owner))
+
+
+@functools.lru_cache(maxsize=1000)
+def _class_attributes(code: CodeType, cls: type) -> dict[str, Any]:
+    """Return the apps that a class keeps for all its objects, and that a method uses: ``inner = FastAPI()``."""
+    found = {name: attribute_of_class(cls, name) for name in _names_of_code(code, cls)}
+    return {name: value for name, value in found.items() if callable(value) and not is_function(value)}
 
 
 @functools.lru_cache(maxsize=1000)
@@ -499,7 +536,12 @@ def names_lifespan(app: Any) -> bool:
     function, bound = called_function(app)
     if function is None:
         return False
-    return any(map(_is_about_lifespan, _names_used(function, type(bound[-1]) if bound else object)))
+    return _names_the_lifespan(function.__code__, _class_of(bound[-1] if bound else None))
+
+
+@functools.lru_cache(maxsize=1000)
+def _names_the_lifespan(code: CodeType, cls: type) -> bool:
+    return any(map(_is_about_lifespan, _names_of_code(code, cls)))
 
 
 def _is_about_lifespan(name: str) -> bool:

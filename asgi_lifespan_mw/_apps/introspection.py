@@ -17,9 +17,9 @@ MAX_ITEMS = 1000
 """A container with more items holds data, not apps or lifespans."""
 
 
-def is_function(thing: Any) -> TypeGuard[FunctionType]:
+def is_function(thing: object) -> TypeGuard[FunctionType]:
     """Return whether an object is a Python function, without asking its ``__class__``, by which a lazy one wakes up."""
-    return issubclass(cast("type[object]", type(thing)), FunctionType)
+    return issubclass(type(thing), FunctionType)
 
 
 def attributes_of(thing: object) -> dict[str, Any]:
@@ -85,7 +85,8 @@ def called_function(thing: Any) -> tuple[FunctionType | None, tuple[object, ...]
         elif is_a(thing, type, BuiltinFunctionType, ModuleType):
             return None, bound
         else:
-            call = attribute_of_class(cast("type[object]", type(thing)), "__call__")
+            whole: object = thing
+            call = attribute_of_class(type(whole), "__call__")
             return (call, (*bound, thing)) if is_function(call) else (None, bound)
     return None, bound
 
@@ -94,7 +95,7 @@ def undecorated(function: FunctionType) -> FunctionType:
     """Return the function that a function's decorators wrap, as ``__wrapped__`` names it."""
     seen = {id(function)}
     while True:
-        inner = attributes_of(function).get("__wrapped__")
+        inner = function.__dict__.get("__wrapped__")
         if not is_function(inner) or id(inner) in seen:
             return function
         seen.add(id(inner))

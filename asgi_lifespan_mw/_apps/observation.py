@@ -58,7 +58,7 @@ class Observation:
 
     begun: dict[int, list[Begun]] = field(default_factory=dict[int, list[Begun]])
 
-    def see(self, generator: AsyncGenerator[Any, Any]) -> None:
+    def see(self, generator: Any) -> None:
         """Record a generator that is about to take its first step."""
         function = _function_of(generator)
         if function is not None:
@@ -109,9 +109,9 @@ def _chained(before: _Hook | None) -> tuple[_Hook, _Hook | None]:
     return first_step, before
 
 
-def _function_of(generator: AsyncGenerator[Any, Any]) -> FunctionType | None:
+def _function_of(generator: Any) -> FunctionType | None:
     """Return the function that made a generator: the first of its references that has its code."""
-    code = cast("Any", generator).ag_code
+    code = generator.ag_code
     things: list[Any] = gc.get_referents(generator)
     for thing in things:
         if is_function(thing) and thing.__code__ is code:
@@ -153,9 +153,9 @@ class Signature:
         """Return whether a generator may be of this lifespan, for whichever app."""
         if id(begun.function) not in map(id, self.functions):
             return False
-        if not all(any(bound is argument for argument in begun.arguments) for bound in self.bound):
+        if self.bound and not {*map(id, self.bound)} <= {*map(id, begun.arguments)}:
             return False
-        return self.parts is None or any(part is begun.arguments[0] for part in self.parts if begun.arguments)
+        return self.parts is None or id(next(iter(begun.arguments), None)) in map(id, self.parts)
 
 
 def signatures_of(lifespan: Any) -> list[Signature]:

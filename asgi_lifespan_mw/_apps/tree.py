@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any, Final, cast, final
+from typing import Any, Final, NamedTuple, cast, final
 
 from .._asgi import is_a, name_of
 from .._config import Settings
@@ -23,11 +23,11 @@ from .discovery import (
     all_nested,
     describe,
     expects_lifespan,
+    has_news,
     look_inside,
     names_lifespan,
-    policy_of,
 )
-from .introspection import attributes_of, closure_of, items_of
+from .introspection import attribute_of_class, attributes_of, closure_of, items_of
 from .observation import Begun, Observation, Ownership, Signature, observation, observing, ownership, signatures_of
 from .references import References, references_of
 from .state import SharedState
@@ -35,20 +35,18 @@ from .state import SharedState
 _SCOPE = {"asgi": {"version": "3.0", "spec_version": "2.0"}}
 
 
-@final
-@dataclass(slots=True, eq=False)
-class _Known:
-    """An object that is part of an app that runs.
+class _Known(NamedTuple):
+    """An object that an app which starts or runs consists of.
 
     Attributes:
         thing: the object, kept alive while its identity counts.
         node: the app.
-        is_started: whether the app has started; false while it starts.
+        is_member: whether the object is the app; else the app only started it.
     """
 
     thing: object
     node: AppNode
-    is_started: bool
+    is_member: bool
 
 
 @final
@@ -86,11 +84,11 @@ class Tree:
         self._settings = settings
         self._startups = _startups.get() or _Startups()
         self._keys: list[int] = []
-        self._ours: dict[int, AppNode] = {}
         self._found: dict[int, Any] = {}
-        self._scanned: dict[int, AppNode] = {}
+        self._scanned: dict[int, tuple[AppNode, list[tuple[Any, str, int]]]] = {}
         self._hooks: Sequence[Any] = ()
         self._references: dict[AppNode, References] = {}
+        self._signatures: dict[AppNode, list[Signature]] = {}
         self._isolated: list[tuple[Isolated, State, State, State]] = []
         self.root = _described(app)
         self.root.label = f"app {name_of(self._application())}"
@@ -103,16 +101,17 @@ class Tree:
     def _application(self) -> Any:
         """Return the framework's application in the wrapped app, or the wrapped app."""
         application = self._scope.get("app")
-        return application or self.root.form(STARLETTE) or self.root.app
+        return application or self.root.forms.get(STARLETTE) or self.root.app
 
     def _excluded_objects(self) -> dict[int, Any]:
         """Return what is never sent a lifespan: the apps that the user named, and what they wrap."""
         found = {id(app): app for app in self._settings.exclude}
         for app in self._settings.exclude:
             node = _described(app)
-            inner = node.members | node.wrapped | node.forwarded
-            # exclude=[plugin], which keeps the app that it is mounted in: the app is not meant.
-            found |= {key: inner[key] for key in inner if key not in self.root.members | self.root.wrapped}
+            for part in (node.members, node.wrapped, node.forwarded):
+                # exclude=[plugin], which keeps the app that it is mounted in: the app is not meant.
+                ours = (self.root.members, self.root.wrapped)
+                found |= {key: part[key] for key in part if key not in ours[0] and key not in ours[1]}
         return found
 
     @contextmanager
@@ -138,6 +137,7 @@ class Tree:
             if self._startups.runs == 0:
                 self._startups.observed.begun.clear()
             self._references.clear()
+            self._signatures.clear()
             self._hooks = ()
 
     def leave(self) -> None:
@@ -166,18 +166,17 @@ class Tree:
         root = self.root
         if self.is_excluded(root):
             return "is excluded"
-        policy = policy_of(root)
+        policy = root.policy
         if policy.sent is LifespanPolicy.NEVER:
             return f"is sent no lifespan: {policy.why}"
         known = self._startups.known.get(id(root.app))
-        return "runs already" if known is not None and known.is_started else ""
+        return "runs already" if known is not None and known.node.is_started else ""
 
     def begin(self, node: AppNode) -> Scope:
         """Prepare an app for its start, and return the scope of its lifespan."""
         # What hooks set meanwhile is the wrapped app's to see.
         node.given = dict(node.state)
-        for thing in node.members.values():
-            self._note(thing, node, is_started=False)
+        self._note(node.members.values(), node)
         return self._scope_of(node)
 
     def settle(self, node: AppNode) -> None:
@@ -187,8 +186,7 @@ class Tree:
             StateCollision: If the app set a key that another unit had set to another object.
         """
         if node.is_supported:
-            for thing in node.members.values():
-                self._note(thing, node, is_started=True)
+            node.is_started = True
             self._ownership(node)
             assert node.shared is not None, "set before it started"
             node.added = node.shared.add(node.label, node.given, node.state, is_mount=node is not self.root)
@@ -200,15 +198,12 @@ class Tree:
         if node is not self.root:
             logger.debug("%s does not support the lifespan protocol", node.label, exc_info=node.refusal)
 
-    def _note(self, thing: object, node: AppNode, *, is_started: bool) -> None:
-        known = self._startups.known.get(id(thing))
-        if known is None:
-            self._startups.known[id(thing)] = _Known(thing, node, is_started)
-            self._keys.append(id(thing))
-        elif known.node is node:
-            known.is_started = is_started
-        if is_started:
-            self._ours[id(thing)] = node
+    def _note(self, things: Iterable[object], node: AppNode, *, is_member: bool = True) -> None:
+        known = self._startups.known
+        for thing in things:
+            if id(thing) not in known:
+                known[id(thing)] = _Known(thing, node, is_member)
+                self._keys.append(id(thing))
 
     # --- step 1: what is nested in an app ---
 
@@ -218,12 +213,14 @@ class Tree:
             return []
         if not node.is_supported and sum(1 for _ in node.around()) >= MAX_WRAPPERS:
             return []
-        self._scanned[id(node.app)] = node
         inside = look_inside(
             node, delivered=node.is_supported, excluded=self._excluded, passed=lambda app: self._passed(app, node)
         )
-        for thing in (*(node.members.values() if node.is_supported else ()), *inside.reached):
-            self._note(thing, node, is_started=True)
+        self._scanned[id(node.app)] = node, inside.lists
+        if node.is_supported:
+            node.is_started = True
+            self._note(node.members.values(), node)
+        self._note(inside.reached, node, is_member=False)
         for forwarded in inside.forwarded:
             forwarded.reason = "is started by its parent"
         node.children += inside.forwarded
@@ -237,10 +234,11 @@ class Tree:
         if not isinstance(self._settings.mounts, str):
             return []
         found: list[AppNode] = []
-        for node in list(self._scanned.values()):
-            nested = look_inside(node, delivered=node.is_supported, excluded=self._excluded).nested
-            if new := [inner for inner in nested if id(inner.app) not in self._found]:
-                found += self._placed(node, new)
+        for key, (node, lists) in list(self._scanned.items()):
+            if has_news(lists):
+                inside = look_inside(node, delivered=node.is_supported, excluded=self._excluded)
+                self._scanned[key] = node, inside.lists
+                found += self._placed(node, [inner for inner in inside.nested if id(inner.app) not in self._found])
         return found
 
     def _placed(self, parent: AppNode, nested: Iterable[AppNode]) -> list[AppNode]:
@@ -249,11 +247,11 @@ class Tree:
         given = dict(parent.state)
         placed: list[AppNode] = []
         for node in nested:
-            if id(node.app) not in node.members:
+            if not node.members:
                 describe(node)
             self._found[id(node.app)] = node.app
             node.parent, node.shared, node.given, node.state = parent, parent.shared, given, dict(given)
-            isolated = cast("Isolated | None", node.form(ISOLATED))
+            isolated: Isolated | None = node.forms.get(ISOLATED)
             if isolated is not None and not self._shares_isolated(isolated):
                 node.shared = SharedState(node.state)
                 self._isolated.append((isolated, given, node.state, {}))
@@ -306,11 +304,13 @@ class Tree:
         if self.is_excluded(node):
             return "is excluded"
         if id(node) in self._insisted:
-            return "runs already" if any(key in self._ours for key in node.members) else ""
+            ours = (known[key] for key in node.members if key in known)
+            is_ours = any(entry.is_member and not entry.node.reason for entry in ours)
+            return "runs already" if is_ours or any(key in self.root.wrapped for key in node.members) else ""
         if any(key in known for key in node.members):
             logger.debug("%s runs already and is not started again", node.label)
             return "runs already"
-        policy = policy_of(node)
+        policy = node.policy
         if policy.sent is not LifespanPolicy.ALWAYS:
             return self._withheld(node, policy)
         if reason := self._observed(node):
@@ -320,7 +320,7 @@ class Tree:
         if not self._is_observable(node) and self._may_be_started(node):
             self._warn(node, "a lifespan around it, or a hook, may start it, which cannot be observed")
             return "may be started by a lifespan around it"
-        if not expects_lifespan(node.app, lambda thing: self._is_around(thing, node)):
+        if spec_of(node.app) is UNKNOWN and not expects_lifespan(node.app, lambda thing: self._is_around(thing, node)):
             logger.debug("%s does not handle the lifespan and is sent none", node.label)
             return "does not handle the lifespan"
         return ""
@@ -329,7 +329,7 @@ class Tree:
         if policy.sent is LifespanPolicy.IF_NAMED:
             self._warn(node, policy.why)
             return cast("str", policy.why)
-        if is_a(node.app, type) and not hasattr(node.app, "__await__"):
+        if is_a(node.app, type) and attribute_of_class(node.app, "__await__") is None:
             logger.warning(
                 "%s is the class %s, expected an instance; mount %s(...)",
                 node.label,
@@ -343,8 +343,7 @@ class Tree:
         found, function = self._ownership(node)
         if found is Ownership.BEGUN:
             logger.debug("%s is started by a lifespan around it, or a hook", node.label)
-            for thing in node.members.values():
-                self._note(thing, node, is_started=True)
+            self._note(node.members.values(), node)
             return "is started by its parent"
         if found is Ownership.SHARED:
             self._warn_of_sharing(node, function)
@@ -365,7 +364,7 @@ class Tree:
         )
 
     def _ownership(self, node: AppNode) -> tuple[Ownership, FunctionType | None]:
-        return ownership(self._startups.observed, _signatures(node), node, _Relations(self, node))
+        return ownership(self._startups.observed, self._signatures_of(node), node, _Relations(self, node))
 
     def has_lifespan(self, node: AppNode, begun: Begun) -> bool:
         """Return whether a generator may be the lifespan of an app, or a hook of ours that was given to it."""
@@ -379,8 +378,15 @@ class Tree:
             return True
         return self._ownership(inner)[0] is not Ownership.NOT_BEGUN
 
+    def _signatures_of(self, node: AppNode) -> list[Signature]:
+        found = self._signatures.get(node)
+        if found is None:
+            found = [signature for lifespan in node.lifespans for signature in signatures_of(lifespan)]
+            self._signatures[node] = found
+        return found
+
     def _is_observable(self, node: AppNode) -> bool:
-        return bool(_signatures(node)) or _starts_nothing(node)
+        return bool(self._signatures_of(node)) or _starts_nothing(node)
 
     def _wraps_a_running_app(self, node: AppNode) -> bool:
         """Return whether an unknown wrapper holds an app that runs: sent a lifespan, it may start that app again."""
@@ -419,16 +425,12 @@ class Tree:
             return scope
         for key in ("app", "router"):  # what frameworks put into a lifespan scope of theirs
             scope.pop(key, None)
-        if node.form(ROUTER) is not None and node.form(STARLETTE) is None:
+        if ROUTER in node.forms and STARLETTE not in node.forms:
             # A bare router is given the application that it belongs to.
-            around = (outer.form(STARLETTE) for outer in node.around())
+            around = (outer.forms.get(STARLETTE) for outer in node.around())
             applications = (application for application in around if application is not None)
             scope["app"] = next(applications, self._scope.get("app", self.root.app))
         return scope
-
-
-def _signatures(node: AppNode) -> list[Signature]:
-    return [signature for lifespan in node.lifespans for signature in signatures_of(lifespan)]
 
 
 @final
@@ -444,7 +446,7 @@ class _Relations:
         if id(thing) in self.node.members:
             return True
         # The lifespan of a router is called with its application.
-        router = self.node.form(ROUTER)
+        router = self.node.forms.get(ROUTER)
         return router is not None and spec_of(thing).name == STARLETTE and id(router) in _described(thing).members
 
     def is_around(self, thing: object) -> bool:
@@ -463,8 +465,9 @@ def _described(app: Any, parent: AppNode | None = None) -> AppNode:
 
 def _starts_nothing(node: AppNode) -> bool:
     """Return whether the lifespan of an app is the framework's default, without event handlers."""
-    is_default = all(type(lifespan).__name__ == "_DefaultLifespan" for lifespan in node.lifespans)
-    return bool(node.lifespans) and is_default and not _event_handlers(node)
+    if not node.lifespans or any(type(lifespan).__name__ != "_DefaultLifespan" for lifespan in node.lifespans):
+        return False
+    return not _event_handlers(node)
 
 
 def _event_handlers(node: AppNode) -> list[Any]:

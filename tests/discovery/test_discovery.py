@@ -27,7 +27,7 @@ from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Isolated, Lifespan, LifespanManager, LifespanMiddleware, LifespanTimeout
 from asgi_lifespan_mw._apps.containers import LifespanPolicy
-from asgi_lifespan_mw._apps.discovery import AppNode, describe, look_inside, policy_of
+from asgi_lifespan_mw._apps.discovery import AppNode, describe, look_inside
 from asgi_lifespan_mw._types import ASGIApp
 from tests.conftest import VIRTUAL
 from tests.plans import Boom, fails_to_start, hangs_at_start
@@ -1197,7 +1197,7 @@ def test_routes_and_unknown_parts_lead_nowhere() -> None:
 
     assert labels(Starlette(routes=[Route("/", show_state), HasApp()])) == []
     not_callable: Any = object()
-    assert policy_of(describe(AppNode(not_callable))).sent is LifespanPolicy.NEVER
+    assert describe(AppNode(not_callable)).policy.sent is LifespanPolicy.NEVER
 
 
 def test_an_excluded_app_is_not_looked_into() -> None:

@@ -307,8 +307,9 @@ async def test_the_first_failure_of_a_unit_counts() -> None:
     with pytest.raises(UnitFailed):
         await units.start(unit)
     await units.stop()
-    assert str(unit.error) == "first"
-    assert units.failures == [unit]
+    assert unit.failure is not None
+    assert str(unit.failure.error) == "first"
+    assert units.failures == [unit.failure]
 
 
 async def test_an_app_that_turns_the_lifespan_away_and_stays_does_not_hold_the_startup_up() -> None:
