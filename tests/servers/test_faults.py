@@ -82,7 +82,7 @@ def assert_said(patterns: list[str], server: Server) -> None:
 def test_a_part_that_does_not_start_keeps_the_server_from_serving(
     every_setup: Setup, fault: Fault, tmp_path: Path
 ) -> None:
-    """No request is answered, what had started is stopped, the server is told once, and the output tells what failed."""
+    """No request is answered, what had started is stopped, the server is told once, the output tells what failed."""
     with (
         Server(every_setup, f"tests.apps.faults:{fault.app}", tmp_path / "shop.db") as server,
         server.visit("/") as visit,
