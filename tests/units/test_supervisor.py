@@ -414,7 +414,8 @@ async def test_a_unit_that_blocked_the_event_loop_is_named_in_the_log(
     await run(LifespanMiddleware(Journal().app(), on_startup=[blocks]))
     (text,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert re.fullmatch(
-        r"startup of hook 'blocks' \(.*\) took more than 10 s and blocked the event loop; threaded\(\) runs a `def` hook in a worker thread",
+        r"startup of hook 'blocks' \(.*\) took more than 10 s and blocked the event loop; "
+        r"threaded\(\) runs a `def` hook in a worker thread",
         text,
     )
 
