@@ -14,7 +14,6 @@ from ._config import checked_seconds
 from ._exceptions import LifespanError, LifespanTimeout, ProtocolViolation
 from ._protocol.session import Session, on_departure
 from ._protocol.table import Phase, Severity
-from ._reporting.failures import failed_phase
 from ._types import ASGIApp, Receive, Scope, Send, State
 from ._units.backend import CANCELLED_GRACE, current_asyncio_task, is_closing
 from ._units.supervisor import Supervisor, UnitFailed
@@ -128,9 +127,9 @@ class _Probe:
             raise
         if self._way.cancels is None:
             await self._judge(tasks)
-        elif isinstance(self._unit.error, LifespanTimeout):
+        elif isinstance(self._error(), LifespanTimeout):
             self._find(f"{self._unit.name} did not end within {self._seconds:g} s of its cancellation")
-        return self._unit.error is None and self._session.phase is not Phase.UNSUPPORTED
+        return self._unit.failure is None and self._session.phase is not Phase.UNSUPPORTED
 
     async def _start_and_stop(self) -> None:
         self._units.set_deadline(self._seconds)
@@ -180,15 +179,15 @@ class _Probe:
             self._is_told_to_return |= departure.phase == Phase.STOPPED.value
 
     async def _judge(self, tasks: set[asyncio.Task[Any]]) -> None:
-        error, phase, failure, name = self._unit.error, self._session.phase, self._way.failure, self._unit.name
+        error, phase, severity, name = self._error(), self._session.phase, self._way.failure, self._unit.name
         if phase is Phase.UNSUPPORTED:
             refusal = f"{name} does not support the lifespan protocol: {self._session.refusal!r}"
             # It may always do so; not where it took the lifespan before.
-            self._find(refusal, "note" if self._way is _SCENARIOS[0] else failure)
+            self._find(refusal, "note" if self._way is _SCENARIOS[0] else severity)
         if isinstance(error, LifespanError):
-            self._find(str(error), failure)
-        elif error is not None:
-            self._find(f"{failed_phase(self._unit)} in {name}: {error!r}", failure)
+            self._find(str(error), severity)
+        elif self._unit.failure is not None:
+            self._find(f"{self._unit.failure.phase.value} in {name}: {error!r}", severity)
         if self._unit.is_cancelled() and phase is Phase.STOPPED and not self._is_told_to_return:
             self._find(f"{name} was still busy {CANCELLED_GRACE:g} s after its last answer")
         if self._way.lacks != "state" and self._scope.get("state") is not self._state:
@@ -198,6 +197,9 @@ class _Probe:
         if left:
             names = sorted(getattr(task.get_coro(), "__qualname__", task.get_name()) for task in left)
             self._find(f"{name} left tasks behind: {', '.join(names)}")
+
+    def _error(self) -> BaseException | None:
+        return None if self._unit.failure is None else self._unit.failure.error
 
     def _find(self, text: str, severity: _Word = "warning") -> None:
         self._found.setdefault((severity, text), Finding(severity, self._way.name, text))

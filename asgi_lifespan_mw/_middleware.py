@@ -9,16 +9,16 @@ from ._apps.discovery import is_nested
 from ._asgi import checked_app, straight_through
 from ._config import Settings, checked_apps, checked_mounts, checked_seconds
 from ._exceptions import ProtocolViolation
-from ._hooks.decorators import ContextFunction, HookDecorators
+from ._hooks.decorators import ContextFunction, HookDecorators, hooks_of
 from ._hooks.hook import HookFunction, HookKind
 from ._lifespan import Lifespan
 from ._protocol.table import Phase
 from ._reporting.crash import CrashPolicy, OnCrash, checked_on_crash, terminate
-from ._reporting.report import Report
+from ._reporting.report import Report, build_report
 from ._run import Run
 from ._types import ASGIApp, Receive, Scope, Send, State
 from ._units.backend import is_closing
-from ._units.unit import Unit
+from ._units.failure import Failure
 
 LifespanArgument: TypeAlias = Lifespan | ContextFunction
 
@@ -90,7 +90,9 @@ class LifespanMiddleware(HookDecorators):
         # The state of each run that is on, for the requests of a server that has none; the last one counts. None where
         # no run is on, which costs a request less than an empty list.
         self._states: list[State] | None = None
-        self._report: Callable[[], Report | None] = lambda: None
+        # The run that began last, and its report once it is over: a run holds on to all that its units hold.
+        self._run: Run | None = None
+        self._last_report: Report | None = None
 
     @straight_through
     def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
@@ -111,7 +113,7 @@ class LifespanMiddleware(HookDecorators):
     @property
     def report(self) -> Report | None:
         """What was started and stopped in the run that began last, and how long it took; None before the first."""
-        return self._report()
+        return self._last_report if self._run is None else build_report(self._run)
 
     @contextmanager
     def override(self, hook: HookFunction | ASGIApp | str, replacement: HookFunction | None) -> Generator[None]:
@@ -144,16 +146,35 @@ class LifespanMiddleware(HookDecorators):
         await _received(receive, "lifespan.startup", Phase.IDLE)
         state: State = scope.get("state", {})
         policy = CrashPolicy(self._on_crash)
-        run = self._new_run({**scope, "state": state}, on_crash=policy)
+        run = prepare_run(self, {**scope, "state": state}, on_crash=policy)
         try:
-            failed = await self._live(run, state, policy, receive, send)
+            phase, error = "startup", await run.start()
+            if error is None and run.is_refused:
+                phase, error = "", run.refusal  # the app raised at the lifespan, and nothing of ours was to be run
+            if error is None:
+                try:
+                    self._states = [*(self._states or ()), state]
+                    run.serve()
+                    await send({"type": "lifespan.startup.complete"})
+                    with policy.interrupt:
+                        await _received(receive, "lifespan.shutdown", Phase.STARTED)
+                    if policy.interrupt.cancelled_caught:
+                        await run.abandon()
+                        terminate()
+                        await _received(receive, "lifespan.shutdown", Phase.STARTED)
+                except BaseException as failure:
+                    if not is_closing(failure):
+                        await run.abandon()
+                    raise
+                finally:
+                    self._states = [other for other in self._states or () if other is not state] or None
+                phase, error = "shutdown", await run.stop()
         finally:
-            if self._report == run.report:
-                report = run.report()
-                self._report = lambda: report  # the run, with all that its units hold, is let go
-        if failed is None:
+            if self._run is run:
+                self._last_report, self._run = build_report(run), None
+        if error is None:
+            await send({"type": "lifespan.shutdown.complete"})
             return
-        phase, error = failed
         if phase:
             # Outside of any `except`, so that nothing is chained to what the server raises by accident.
             try:
@@ -163,48 +184,6 @@ class LifespanMiddleware(HookDecorators):
                 raise
         raise error
 
-    async def _live(
-        self, run: Run, state: State, policy: CrashPolicy, receive: Receive, send: Send
-    ) -> tuple[str, BaseException] | None:
-        """Start, serve and stop; return the phase that failed and what is to be raised, or None."""
-        if (failure := await run.start()) is not None:
-            return "startup", failure
-        if run.is_refused and run.refusal is not None:
-            return "", run.refusal
-        try:
-            await self._serve(run, state, policy, receive, send)
-        except BaseException as error:
-            if not is_closing(error):
-                await run.abandon()
-            raise
-        finally:
-            self._states = [other for other in self._states or () if other is not state] or None
-        if (failure := await run.stop()) is not None:
-            return "shutdown", failure
-        await send({"type": "lifespan.shutdown.complete"})
-        return None
-
-    def _new_run(
-        self, scope: dict[str, Any], *, on_crash: Callable[[Unit], None] = lambda _: None, **changes: Any
-    ) -> Run:
-        """Prepare a run, which `report` is of from now on; `changes` are settings that differ in it."""
-        settings = replace(self._settings, exclude=tuple(self._hooks.excluded()), **changes)
-        run = Run(self.app, self._hooks.in_start_order(), settings, scope, on_crash=on_crash)
-        self._report = run.report
-        return run
-
-    async def _serve(self, run: Run, state: State, policy: CrashPolicy, receive: Receive, send: Send) -> None:
-        """Say that the startup is complete, and wait for the shutdown."""
-        self._states = [*(self._states or ()), state]
-        run.serve()
-        await send({"type": "lifespan.startup.complete"})
-        with policy.interrupt:
-            await _received(receive, "lifespan.shutdown", Phase.STARTED)
-        if policy.interrupt.cancelled_caught:
-            await run.abandon()
-            terminate()
-            await _received(receive, "lifespan.shutdown", Phase.STARTED)
-
     def _include_all(self, lifespans: object) -> None:
         if isinstance(lifespans, Sequence) and not isinstance(lifespans, str):
             for lifespan in cast("Sequence[object]", lifespans):
@@ -213,8 +192,19 @@ class LifespanMiddleware(HookDecorators):
             self._include(lifespans, "LifespanMiddleware(lifespan=...)")
 
 
-# For the command line; of the class it is no public part.
-new_run = LifespanMiddleware._new_run  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+def prepare_run(
+    middleware: LifespanMiddleware,
+    scope: dict[str, Any],
+    *,
+    on_crash: Callable[[Failure], None] = lambda _: None,
+    **changes: Any,
+) -> Run:
+    """Prepare a run of a middleware, which its `report` is of from now on; `changes` are settings that differ."""
+    hooks = hooks_of(middleware)
+    settings = replace(middleware._settings, exclude=tuple(hooks.excluded()), **changes)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    run = Run(middleware.app, hooks.in_start_order(), settings, scope, on_crash=on_crash)
+    middleware._run = run  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the class is public, this is not
+    return run
 
 
 async def _received(receive: Receive, expected: str, phase: Phase) -> None:

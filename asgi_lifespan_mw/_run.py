@@ -1,9 +1,9 @@
 """One run: hooks, wrapped app and mounts, started in order and stopped in reverse."""
 
-import logging
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, final
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
+from typing import Any, NamedTuple, final
 
 from ._apps.discovery import AppNode
 from ._apps.state import SharedState
@@ -11,21 +11,30 @@ from ._apps.tree import Tree
 from ._asgi import name_of
 from ._config import Settings
 from ._hooks.hook import Hook, HookKind
+from ._log import logger
 from ._protocol.session import Session
 from ._protocol.table import Phase
 from ._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
-from ._reporting.report import Report, report_of
 from ._units.backend import is_cancellation, is_closing
+from ._units.failure import FailedPhase, Failure
 from ._units.supervisor import Supervisor, UnitFailed
-from ._units.unit import Unit, UnitState, current_unit
-
-logger = logging.getLogger("asgi_lifespan_mw")
+from ._units.unit import Unit, UnitState
 
 CANCELLED_LIMIT = 10.0
 """Seconds for stopping everything after a cancellation, where there is no `shutdown_timeout`."""
 
 _NEVER_TAKE_IT = ("django.", "channels.")
 """Where apps come from whose refusal of the lifespan is no news."""
+
+
+class _Enclosing(NamedTuple):
+    """The unit in whose body a run begins, and the run that the unit is of."""
+
+    run: "Run"
+    unit: Unit
+
+
+_enclosing: ContextVar[_Enclosing | None] = ContextVar("asgi_lifespan_mw_enclosing", default=None)
 
 
 @final
@@ -40,6 +49,8 @@ class Run:
         sends_to_app: whether the app is a unit at all; it is not where we are its lifespan.
         root: the app in the tree; None before it was looked at.
         units: the units of the apps that are started by us.
+        nested: the runs that began in a unit while it was starting: of a middleware inside an app, of a framework's own
+            `Lifespan`.
         is_refused: whether the app turned the lifespan away, and nothing else was to be run.
         refusal: the exception with which it did; None if it just returned.
         times: when the whole came to "start", "started", "stop" and "stopped"; what it did not come to is not there.
@@ -56,7 +67,7 @@ class Run:
         *,
         sends_to_app: bool = True,
         logs_tracebacks: bool = True,
-        on_crash: Callable[[Unit], None] = lambda _: None,
+        on_crash: Callable[[Failure], None] = lambda _: None,
     ) -> None:
         """Prepare a run; nothing is started yet.
 
@@ -67,7 +78,7 @@ class Run:
             scope: the server's lifespan scope. Its ``state`` must be there, and is filled in place.
             sends_to_app: whether the app is sent a lifespan, which it is not where we are its lifespan.
             logs_tracebacks: whether failures are logged with tracebacks; the caller may show them to the user instead.
-            on_crash: called with a unit that broke while serving.
+            on_crash: called with the failure of a unit while serving.
         """
         self.label = f"app {name_of(app)}"
         self.is_refused = False
@@ -81,20 +92,22 @@ class Run:
         self._tree: Tree | None = None
         hooks = list(hooks)
         self._functions = [hook.function for hook in hooks]
-        self.hooks = [_unit_of(hook, scope.get("app", app)) for hook in hooks]
+        self.hooks = [self._unit_of(hook, scope.get("app", app)) for hook in hooks]
         self.sends_to_app = sends_to_app
         self.times: dict[str, float] = {}
         self.root: AppNode | None = None
         self.units: dict[AppNode, Unit] = {}
+        self.nested: dict[Unit, list[Run]] = {}
         self._settings = settings
         self._on_crash = on_crash
         self._is_serving = False
         self._mounts = 0
         self._error_of_ours: BaseException | None = None
-        around = current_unit.get(None)
+        enclosing = _enclosing.get()
         # Later ones are not kept: a unit that runs apps for days would gather them.
-        if around is not None and around.stage is UnitState.STARTING:
-            around.runs += (self,)
+        if enclosing is not None and enclosing.unit.stage is UnitState.STARTING:
+            enclosing.run.nested.setdefault(enclosing.unit, []).append(self)
+            enclosing.unit.inside = enclosing.run.location_inside(enclosing.unit)
 
     async def start(self) -> BaseException | None:
         """Start everything, in order.
@@ -176,13 +189,20 @@ class Run:
         self._log_failures(with_tracebacks=True)  # nobody is sent them
         self._log("shutdown", "stop", "stopped")
 
-    def in_progress(self) -> list[Unit]:
-        """The units that are starting or stopping now."""
-        return self._units.in_progress()
+    def location_inside(self, unit: Unit) -> Callable[[], str]:
+        """Return a function that returns where the units of the runs in a unit's body stand; "" if there is none."""
 
-    def report(self) -> Report:
-        """What was done so far."""
-        return report_of(self)
+        def location() -> str:
+            for run in self.nested[unit]:
+                for inner in run.in_progress():
+                    return f"{inner.name}, at {inner.place()}"
+            return ""
+
+        return location
+
+    def in_progress(self) -> list[Unit]:
+        """Return the units that are starting or stopping now."""
+        return self._units.in_progress()
 
     def seconds(self, first: str, then: str) -> float | None:
         """The time between two events; None if one of them was not."""
@@ -198,8 +218,8 @@ class Run:
         """Return what failed; with the tracebacks that are not in the log, all of them, or none."""
         return format_failures(self._units.failures, self._error_of_ours, with_tracebacks=with_tracebacks)
 
-    def survey(self) -> Report:
-        """What would be started, as far as can be seen without starting anything. Such a run is not started."""
+    def survey(self) -> None:
+        """Find what would be started, as far as can be seen without a start. Such a run is not started."""
         tree = self._tree = self._new_tree()
         todo = [tree.root]
         while todo:
@@ -208,7 +228,6 @@ class Run:
                 tree.decide(node)
             todo += reversed(tree.scan(node))
         tree.leave()
-        return self.report()
 
     async def _start_all(self) -> None:
         tree = self._tree = self._new_tree()
@@ -256,7 +275,7 @@ class Run:
         sessions: list[Session] = []
         for node in nodes:
             session = Session(node.app, tree.begin(node), strict=self._settings.strict)
-            unit = self.units[node] = Unit(node.label, session.live)
+            unit = self.units[node] = self._new_unit(node.label, session.live)
             if self._settings.concurrent and node.parent is not None and node.parent in self.units:
                 unit.inherits = self.units[node.parent].context
             sessions.append(session)
@@ -267,6 +286,32 @@ class Run:
             node.refusal = session.refusal
             tree.settle(node)
             self._mounts += node is not tree.root
+
+    def _unit_of(self, hook: Hook, app: object) -> Unit:
+        async def live_context(unit: Unit) -> None:
+            async with hook.open(app) as state:
+                unit.started(state)
+                await unit.wait_for_stop()
+
+        async def live_function(unit: Unit) -> None:
+            await hook.call(app)
+            unit.started()
+            unit.stopped()
+
+        live = live_context if hook.kind is HookKind.CONTEXT else live_function
+        is_shutdown_function = hook.kind is HookKind.SHUTDOWN
+        return self._new_unit(
+            hook.label, live, timeout=hook.timeout, is_hook=True, is_shutdown_function=is_shutdown_function
+        )
+
+    def _new_unit(self, name: str, body: Callable[[Unit], Awaitable[None]], **options: Any) -> Unit:
+        """Make a unit whose body knows that a run which begins in it is inside of this one."""
+
+        async def live(unit: Unit) -> None:
+            _enclosing.set(_Enclosing(self, unit))
+            await body(unit)
+
+        return Unit(name, live, **options)
 
     async def _stop_units(self) -> None:
         self._note("stop")
@@ -292,7 +337,7 @@ class Run:
         """Log what failed, and return what is to be raised."""
         self._log_failures(with_tracebacks=self.logs_tracebacks and is_read())
         errors = [] if self._error_of_ours is None else [self._error_of_ours]
-        errors += [unit.error for unit in self._units.failures if unit.error is not None]
+        errors += [failure.error for failure in self._units.failures]
         self.error = merge(phase, errors)
         return self.error
 
@@ -300,16 +345,18 @@ class Run:
         """Log the failures, but for the crashes, which were logged when they happened."""
         if self._error_of_ours is not None:
             log_error(summarize_other(self._error_of_ours), self._error_of_ours, with_traceback=with_tracebacks)
-        for unit in self._units.failures:
+        for failure in self._units.failures:
             # A run inside the unit, such as that of a middleware in a mount, may have failed with the same exception.
-            is_told = any(run.error is unit.error and run.logs_tracebacks for run in unit.runs)
-            if unit.failed_in is not UnitState.STARTED and (self.logs_tracebacks or not is_told):
-                log_failure(unit, with_traceback=with_tracebacks and not is_told)
+            inner = [run for runs in self.nested.values() for run in runs if run.error is failure.error]
+            is_told = any(run.logs_tracebacks for run in inner)
+            if failure.phase is not FailedPhase.SERVING and (self.logs_tracebacks or not is_told):
+                log_failure(failure, with_traceback=with_tracebacks and not is_told)
 
     def _crashed(self, unit: Unit) -> None:
-        log_failure(unit)
+        assert unit.failure is not None, "it crashed"
+        log_failure(unit.failure)
         if self._is_serving:
-            self._on_crash(unit)
+            self._on_crash(unit.failure)
 
     def _tell_refusal(self, root: AppNode) -> None:
         if not self.hooks and not self._mounts:
@@ -328,19 +375,3 @@ class Run:
 
 def _never_takes_it(aliases: Iterable[object]) -> bool:
     return any(cls.__module__.startswith(_NEVER_TAKE_IT) for thing in aliases for cls in type(thing).__mro__)
-
-
-def _unit_of(hook: Hook, app: object) -> Unit:
-    async def live_context(unit: Unit) -> None:
-        async with hook.open(app) as state:
-            unit.started(state)
-            await unit.wait_for_stop()
-
-    async def live_function(unit: Unit) -> None:
-        await hook.call(app)
-        unit.started()
-        unit.stopped()
-
-    live = live_context if hook.kind is HookKind.CONTEXT else live_function
-    is_shutdown_function = hook.kind is HookKind.SHUTDOWN
-    return Unit(hook.label, live, timeout=hook.timeout, is_hook=True, is_shutdown_function=is_shutdown_function)

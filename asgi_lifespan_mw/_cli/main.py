@@ -29,8 +29,8 @@ from .._asgi import checked_app
 from .._config import checked_seconds
 from .._hooks.decorators import hooks_of
 from .._lifespan import Lifespan
-from .._middleware import LifespanMiddleware, new_run
-from .._reporting.report import Report
+from .._middleware import LifespanMiddleware, prepare_run
+from .._reporting.report import Report, build_report
 from .._reporting.tracebacks import text_of, users_traceback
 from .._run import Run
 from .render import as_ascii, as_json, as_svg, as_trace, in_colors, name, seconds, tree
@@ -104,7 +104,7 @@ def _carried_out(options: argparse.Namespace, screen: "_Screen") -> tuple[str, i
     ours = _ours_in(app)  # it also loads the containers that packages bring, which is no part of the startup
     warnings = _listen(is_live=screen.live is not None)
     if options.command == "tree":
-        report, error, status = _new_run(ours).survey(), "", OK
+        report, error, status = _survey(ours), "", OK
     else:
         report, error, status = _check(app, options, screen)
     findings = warnings.copy()  # those that follow would be about a middleware that is not there
@@ -209,7 +209,14 @@ def _ours_in(app: Any) -> LifespanMiddleware:
 
 def _new_run(middleware: LifespanMiddleware, **limits: Any) -> Run:
     scope: dict[str, Any] = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
-    return new_run(middleware, scope, **limits)
+    return prepare_run(middleware, scope, **limits)
+
+
+def _survey(middleware: LifespanMiddleware) -> Report:
+    """Return what a middleware would start."""
+    run = _new_run(middleware)
+    run.survey()
+    return build_report(run)
 
 
 def _with_never_started(app: Any, ours: LifespanMiddleware, report: Report) -> Report:
@@ -217,7 +224,7 @@ def _with_never_started(app: Any, ours: LifespanMiddleware, report: Report) -> R
     told = {row.path for row in report.units}
     never = [
         replace(row, outcome="left out", reason=NEVER_STARTED) if row.outcome == "waiting" else row
-        for row in _new_run(LifespanMiddleware(app, exclude=[*hooks_of(ours).excluded()])).survey().units
+        for row in _survey(LifespanMiddleware(app, exclude=[*hooks_of(ours).excluded()])).units
         if row.path not in told
     ]
     return replace(report, units=(*report.units, *never))
@@ -242,9 +249,9 @@ def _check(app: Any, options: argparse.Namespace, screen: "_Screen") -> tuple[Re
         anyio.run(live, backend=options.backend.replace("uvloop", "asyncio"), backend_options=uvloop)
     except BaseException as raised:
         status = INTERRUPTED if isinstance(raised, KeyboardInterrupt) else FAILED
-        error = _told(run.report(), run.format_failures(with_tracebacks=True), raised)
+        error = _told(build_report(run), run.format_failures(with_tracebacks=True), raised)
     print(file=sys.stderr)  # between what the app prints and the report
-    return run.report(), error, status
+    return build_report(run), error, status
 
 
 def _told(report: Report, failures: str, raised: BaseException) -> str:
@@ -330,7 +337,7 @@ class _Screen:
     def _line(self) -> str:
         if self.run is None:
             return ""
-        rows = self.run.report().units
+        rows = build_report(self.run).units
         for row in reversed(rows):  # what is inside another one comes after it
             if row.outcome in {"starting", "stopping"}:
                 took = time.perf_counter() - self.run.times["start"] - (row.stop_began or row.began or 0)

@@ -6,24 +6,22 @@ traceback. Nothing here knows how hooks are run.
 
 import functools
 import inspect
-import traceback
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     AsyncContextDecorator,
     ContextDecorator,
-    asynccontextmanager,
-    contextmanager,
 )
 from dataclasses import dataclass
 from enum import Enum
-from types import CodeType, FunctionType, MethodType, TracebackType
-from typing import Any, TypeAlias, cast, final
+from types import CodeType, FunctionType, MethodType
+from typing import Any, TypeAlias, final
 
 from .._config import checked_seconds
 from .._types import State
 from .._units.location import short
+from .contexts import StateContext, entered
 
 HookFunction: TypeAlias = Callable[[], Any] | Callable[[Any], Any]
 """What is registered: it takes the app or nothing."""
@@ -67,8 +65,10 @@ class Hook:
         if inspect.isawaitable(result):
             await result
         elif _is_unentered(result):
+            returned = type(result).__qualname__
             raise TypeError(
-                f"{self.label} returned {result!r}, which would never be entered; register it with context()"
+                f"{self.label} returned a value of type {returned}, which would never be entered; register it with "
+                "context()"
             )
 
     def open(self, app: object) -> AbstractAsyncContextManager[State]:
@@ -77,43 +77,7 @@ class Hook:
         Raises:
             TypeError: the function gave no context manager.
         """
-        result = self._called(app)
-        return _StateContext(self._entered(result), self)
-
-    def _entered(self, result: object) -> AbstractAsyncContextManager[object]:
-        if isinstance(result, AsyncGenerator):
-            return _of_async_generator(cast("AsyncGenerator[object]", result))
-        if isinstance(result, Generator):
-            return _SyncContextAdapter(_of_generator(cast("Generator[object]", result)))
-        if isinstance(result, AbstractAsyncContextManager):
-            return cast("AbstractAsyncContextManager[object]", result)
-        if isinstance(result, AbstractContextManager):
-            return _SyncContextAdapter(cast("AbstractContextManager[object]", result))
-        if inspect.iscoroutine(result):
-            result.close()
-        raise TypeError(
-            f"{self.label} returned {result!r}, expected a context manager: let the function yield once (start before "
-            "the yield, stop after it), or register it with on_startup()"
-        )
-
-    def state_of(self, value: object) -> State:
-        """What the context yielded, as lifespan state.
-
-        Raises:
-            TypeError: it is neither None nor a mapping with texts as keys.
-        """
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping):
-            raise TypeError(
-                f"{self.label} yielded {value!r}, expected nothing or a mapping that becomes lifespan state, such as "
-                f"{{{self.name!r}: {type(value).__name__.lower()}}}"
-            )
-        mapping = dict(cast("Mapping[object, Any]", value))
-        for key in mapping:
-            if not isinstance(key, str):
-                raise TypeError(f"{self.label} yielded a mapping with the key {key!r}, expected texts as keys")
-        return cast("State", mapping)
+        return StateContext(self.label, self.name, entered(self._called(app), self.label))
 
     def _called(self, app: object) -> Any:
         return self.function(app) if self.takes_app else self.function()
@@ -244,74 +208,3 @@ def _place(function: HookFunction) -> str:
 def described(thing: object) -> str:
     """A hook's function in a message: its name, and its place in the files."""
     return f"{_name(thing)!r} ({_place(thing)})" if callable(thing) else repr(thing)
-
-
-def _of_async_generator(generator: AsyncGenerator[object]) -> AbstractAsyncContextManager[object]:
-    return asynccontextmanager(lambda: generator)()
-
-
-def _of_generator(generator: Generator[object]) -> AbstractContextManager[object]:
-    return contextmanager(lambda: generator)()
-
-
-@final
-class _SyncContextAdapter(AbstractAsyncContextManager[object]):
-    """A plain context manager, entered and left on the event loop."""
-
-    def __init__(self, context: AbstractContextManager[object]) -> None:
-        self._context = context
-
-    async def __aenter__(self) -> object:
-        return self._context.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        return self._context.__exit__(kind, error, traceback)
-
-
-@final
-class _StateContext(AbstractAsyncContextManager[State]):
-    """A hook's context: it gives state, and its errors about yields name the hook."""
-
-    def __init__(self, context: AbstractAsyncContextManager[object], hook: Hook) -> None:
-        self._context = context
-        self._hook = hook
-
-    async def __aenter__(self) -> State:
-        with self._explains("generator didn't yield", "never yielded"):
-            value = await self._context.__aenter__()
-        try:
-            return self._hook.state_of(value)
-        except TypeError as error:
-            # The hook may catch what is raised at its yield; this is not to be caught.
-            await self.__aexit__(type(error), error, error.__traceback__)
-            raise
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        with self._explains("generator didn't stop", "yielded more than once"):
-            return await self._context.__aexit__(kind, error, trace)
-
-    @contextmanager
-    def _explains(self, complaint: str, deed: str) -> Generator[None]:
-        try:
-            yield
-        except RuntimeError as error:
-            if error.args != (complaint,) or not _is_about_the_hook(error):
-                raise
-            raise TypeError(
-                f"{self._hook.label} {deed}; a context yields exactly once: it starts before the yield and stops "
-                "after it"
-            ) from error
-
-
-_BETWEEN = ("asgi_lifespan_mw", "contextlib", "anyio", "asyncio", "trio", "outcome", "threading")
-"""Modules whose frames may lie between us and the generator of a hook. Others are the user's, with contexts inside."""
-
-
-def _is_about_the_hook(error: BaseException) -> bool:
-    """Whether contextlib raised an error about the hook's own generator, not about one that the hook uses."""
-    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return modules.count("contextlib") == 1 and all(name.partition(".")[0] in _BETWEEN for name in modules)

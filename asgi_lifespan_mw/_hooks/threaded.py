@@ -4,13 +4,15 @@ import functools
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 import anyio
 from anyio import to_thread
 
+from .contexts import GeneratorContext
 from .hook import bare, described
 
 P = ParamSpec("P")
@@ -36,10 +38,33 @@ class _ThreadedCall(AbstractAsyncContextManager[Any], Awaitable[Any]):
 
     async def __aenter__(self) -> Any:
         result = await self._result()
+        if isinstance(result, Generator):
+            result = GeneratorContext(cast("Generator[object, Any, Any]", result), f"hook {self._hook}")
         if not isinstance(result, AbstractContextManager):
-            raise TypeError(f"hook {self._hook} returned {result!r}, expected a context manager, or a yield in it")
+            kind = type(result).__qualname__
+            raise TypeError(
+                f"hook {self._hook} returned a value of type {kind}, expected a context manager, or a yield in it"
+            )
         self._context = cast("AbstractContextManager[Any]", result)
-        return await _run(self._context.__enter__)
+        entered = Future[Any]()
+
+        def enter() -> None:
+            try:
+                entered.set_result(self._context.__enter__())
+            except BaseException as error:
+                entered.set_exception(error)
+
+        try:
+            await _run(enter)
+        except BaseException:
+            # Its time ran out. What it opens is closed again when its thread has opened it.
+            entered.add_done_callback(self._leave)
+            raise
+        return entered.result()
+
+    def _leave(self, entered: Future[Any]) -> None:
+        if entered.exception() is None:
+            self._context.__exit__(None, None, None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -86,14 +111,14 @@ def threaded(function: Callable[P, T]) -> Callable[P, _ThreadedCall]:
     Raises:
         TypeError: `function` is no function, or an ``async def``, which does not block.
 
-    *Cancellation:* a thread can't be cancelled. It is left to end by itself, and what it gives is dropped; the process
-    waits for it at its own end. A stop whose turn comes when the time is up is begun all the same.
+    *Cancellation:* a thread cannot be cancelled. It runs to its end, and its result is dropped; the process waits for
+    it at its own end. A context whose time runs out while it is entered is left again when its thread returns. A stop
+    whose turn comes when the time is up is begun all the same.
     """
     _check(function)
-    call = contextmanager(function) if inspect.isgeneratorfunction(function) else function
 
     @functools.wraps(function)
     def in_thread(*args: P.args, **kwargs: P.kwargs) -> _ThreadedCall:
-        return _ThreadedCall(functools.partial(call, *args, **kwargs), described(function))
+        return _ThreadedCall(functools.partial(function, *args, **kwargs), described(function))
 
     return in_thread

@@ -11,11 +11,10 @@ from typing import assert_never, final
 import anyio
 
 from .._exceptions import ProtocolViolation, ShutdownFailed, StartupFailed
+from .._log import logger
 from .._types import SHUTDOWN, STARTUP, ASGIApp, Scope
 from .._units.unit import Unit
 from .table import EXPECTED, Action, Event, Phase, Severity, Transition, advance, entry_of, event_of
-
-logger = logging.getLogger("asgi_lifespan_mw")
 
 _LEVELS = {Severity.NOTE: logging.DEBUG, Severity.WARNING: logging.WARNING}
 
@@ -108,8 +107,8 @@ class Session:
 
     def _fail(self, step: Event, message: object) -> None:
         failed = StartupFailed if step is Event.FAILS_STARTUP else ShutdownFailed
-        self._unit.app_message = _reason(message)
-        self._unit.fail(failed(self._unit.name, self._unit.app_message))
+        reason = _reason(message)
+        self._unit.fail(failed(self._unit.name, reason), reason)
 
     def _take(self, step: Event, message: object = None) -> Transition:
         """Take one step: log it, or raise, as serious as it is, and go on to the next phase."""

@@ -1,18 +1,16 @@
 """What is done about a unit that crashes: it raises after it started and before it was to stop."""
 
 import inspect
-import logging
 import signal
 from collections.abc import Callable
 from typing import Literal, TypeAlias, cast, final
 
 import anyio
 
-from .._units.unit import Unit
+from .._log import logger
+from .._units.failure import Failure
 from .failures import log_error
 from .tracebacks import text_of
-
-logger = logging.getLogger("asgi_lifespan_mw")
 
 OnCrash: TypeAlias = Literal["log", "stop"] | Callable[[BaseException], object]
 
@@ -48,19 +46,18 @@ class CrashPolicy:
         self._on_crash = on_crash
         self._is_stopping = False
 
-    def __call__(self, unit: Unit) -> None:
+    def __call__(self, failure: Failure) -> None:
         """Call the user's function, or stop the process. The crash is in the log already."""
         if self._on_crash == "stop":
             self._stop()
         if isinstance(self._on_crash, str):
             return
-        assert unit.error is not None, "the unit crashed"
         try:
-            result = self._on_crash(unit.error)
+            result = self._on_crash(failure.error)
         except Exception as error:
-            log_error(f"on_crash failed, after the crash in {unit.name}: {text_of(error)}", error)
+            log_error(f"on_crash failed, after the crash in {failure.unit}: {text_of(error)}", error)
         except BaseException as error:  # raised here, it would end the event loop before anything is stopped
-            log_error(f"on_crash asks to end the process, after the crash in {unit.name}: {text_of(error)}", error)
+            log_error(f"on_crash asks to end the process, after the crash in {failure.unit}: {text_of(error)}", error)
             self._stop()
         else:
             if inspect.iscoroutine(result):

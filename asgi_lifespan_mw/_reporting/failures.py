@@ -10,12 +10,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from .._exceptions import LifespanError, LifespanTimeout, ProtocolViolation, ShutdownFailed, StartupFailed
-from .._units.unit import Unit, UnitState
+from .._log import logger
+from .._units.failure import FailedPhase, Failure
 from .tracebacks import text_of, trim, users_traceback
-
-logger = logging.getLogger("asgi_lifespan_mw")
-
-_PHASES: Final = {UnitState.STARTING: "startup failed", UnitState.STARTED: "crash"}
 
 _TRACEBACK: Final = "Traceback (most recent call last):"
 
@@ -32,18 +29,17 @@ _ADVICE_BY_TYPE: Final = {
 """What to do about an error that is known by its type."""
 
 
-def summarize(unit: Unit) -> str:
-    """Return the headline of a failed unit: its phase and name, the error's own text, and advice if there is any."""
-    error = unit.error
-    assert error is not None, "the unit failed"
-    if isinstance(error, (StartupFailed, ShutdownFailed)) and error.unit == unit.name:
-        headline = f"{failed_phase(unit)} in {unit.name}: {_last_line(error.reason) or 'it gave no reason'}"
-    elif isinstance(error, (LifespanTimeout, ProtocolViolation)) and error.args[0] == unit.name:
-        headline = "; ".join([str(error), *getattr(error, "__notes__", ())])
+def summarize(failure: Failure) -> str:
+    """Return the headline of a failure: its phase and unit, the error's own text, and advice if there is any."""
+    error, who = failure.error, f"{failure.phase.value} in {failure.unit}"
+    if isinstance(error, (StartupFailed, ShutdownFailed)) and error.unit == failure.unit:
+        headline = f"{who}: {_last_line(error.reason) or 'it gave no reason'}"
+    elif isinstance(error, (LifespanTimeout, ProtocolViolation)) and error.args[0] == failure.unit:
+        headline = f"{error}; it was at {failure.location}" if failure.location else str(error)
     else:
-        headline = f"{failed_phase(unit)} in {unit.name}: {text_of(error)}"
-    advice = _advice(error)
-    return f"{headline} ({advice.format(unit=unit.name)})" if advice else headline
+        headline = f"{who}: {text_of(error)}"
+    advice = failure.advice or _advice(failure)
+    return f"{headline} ({advice})" if advice else headline
 
 
 def summarize_other(error: BaseException) -> str:
@@ -51,15 +47,9 @@ def summarize_other(error: BaseException) -> str:
     return f"startup failed: {error if isinstance(error, LifespanError) else text_of(error)}"
 
 
-def failed_phase(unit: Unit) -> str:
-    """Return what became of a failed unit: "startup failed", "crash" or "shutdown failed"."""
-    return _PHASES.get(unit.failed_in or UnitState.OVER, "shutdown failed")
-
-
-def log_failure(unit: Unit, *, with_traceback: bool = True) -> None:
+def log_failure(failure: Failure, *, with_traceback: bool = True) -> None:
     """Log the headline of a failure at ERROR, and its traceback if it has one."""
-    assert unit.error is not None, "the unit failed"
-    log_error(summarize(unit), unit.error, with_traceback=with_traceback)
+    log_error(summarize(failure), failure.error, with_traceback=with_traceback)
 
 
 def log_error(headline: str, error: BaseException, *, with_traceback: bool = True) -> None:
@@ -88,12 +78,12 @@ def is_read(*, by_last_resort: bool = False) -> bool:
 
 
 def format_failures(
-    units: Sequence[Unit], other: BaseException | None = None, *, with_tracebacks: bool | None = None
+    failures: Sequence[Failure], other: BaseException | None = None, *, with_tracebacks: bool | None = None
 ) -> str:
     """Return what failed: each headline, the cause first, what its app said, and tracebacks.
 
     Args:
-        units: the units that failed.
+        failures: the failures of units.
         other: an error that was not a unit's, such as a collision of state, or None.
         with_tracebacks: whether tracebacks are in it; None for those that are not in the log.
     """
@@ -102,13 +92,12 @@ def format_failures(
         parts.append(summarize_other(other))
         if not is_read() if with_tracebacks is None else with_tracebacks:
             parts.append(users_traceback(other))
-    for unit in units:
-        assert unit.error is not None, "the unit failed"
-        headline = summarize(unit)
-        parts += [headline, _said(unit, headline)]
-        is_logged = is_read(by_last_resort=unit.failed_in is UnitState.STARTED)
+    for failure in failures:
+        headline = summarize(failure)
+        parts += [headline, _said(failure, headline)]
+        is_logged = is_read(by_last_resort=failure.phase is FailedPhase.SERVING)
         if not is_logged if with_tracebacks is None else with_tracebacks:
-            parts.append(users_traceback(unit.error))
+            parts.append(users_traceback(failure.error))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -125,10 +114,10 @@ def merge(phase: str, errors: Sequence[BaseException]) -> BaseException:
     return BaseExceptionGroup(f"{phase} failed, the cause first", distinct)
 
 
-def _said(unit: Unit, headline: str) -> str:
+def _said(failure: Failure, headline: str) -> str:
     """Return what a failed app said beside the headline, without the traceback of an exception that it raised."""
-    message = unit.app_message.strip()
-    if not isinstance(unit.error, (StartupFailed, ShutdownFailed)):  # Starlette sends a traceback, and raises
+    message = failure.app_message.strip()
+    if not isinstance(failure.error, (StartupFailed, ShutdownFailed)):  # Starlette sends a traceback, and raises
         message = "\n".join(itertools.takewhile(lambda line: _TRACEBACK not in line, message.splitlines())).strip()
     return "" if message in headline else message
 
@@ -138,7 +127,8 @@ def _last_line(reason: str) -> str:
     return reason.strip().splitlines()[-1] if _TRACEBACK in reason else reason
 
 
-def _advice(error: BaseException) -> str:
+def _advice(failure: Failure) -> str:
     """Return what to do about an error that is known; "" for others."""
+    error = failure.error
     known = (_ADVICE_BY_TYPE.get(f"{cls.__module__}.{cls.__qualname__}", "") for cls in type(error).__mro__)
-    return _ADVICE.get(text_of(error), "") or next(filter(None, known), "")
+    return _ADVICE.get(text_of(error), "").format(unit=failure.unit) or next(filter(None, known), "")

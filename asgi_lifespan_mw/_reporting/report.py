@@ -1,15 +1,12 @@
 """What a run did and how long it took, as frozen records: the one source of the command line's pictures."""
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+from typing import Final, Literal, Protocol, TypeAlias, final
 
 from .._apps.discovery import AppNode
 from .._units.unit import Unit, UnitState
 from .failures import summarize
-
-if TYPE_CHECKING:
-    from .._run import Run
 
 UnitKind: TypeAlias = Literal["hook", "app", "mount"]
 UnitStatus: TypeAlias = Literal[
@@ -70,8 +67,26 @@ class Report:
     stop_seconds: float | None = None
 
 
-def report_of(run: "Run") -> Report:
-    """The report of a run as it stands now; it may be asked for from another thread."""
+class ReportedRun(Protocol):
+    """What a report needs of a run; `Run` is one."""
+
+    @property
+    def hooks(self) -> Sequence[Unit]: ...
+    @property
+    def root(self) -> AppNode | None: ...
+    @property
+    def sends_to_app(self) -> bool: ...
+    @property
+    def units(self) -> Mapping[AppNode, Unit]: ...
+    @property
+    def nested(self) -> Mapping[Unit, Sequence["ReportedRun"]]: ...
+    @property
+    def times(self) -> Mapping[str, float]: ...
+    def seconds(self, first: str, then: str) -> float | None: ...
+
+
+def build_report(run: ReportedRun) -> Report:
+    """Return the report of a run as it stands now. Another thread may ask for it."""
     rows = _Rows(run.times.get("start", 0.0))
     rows.of_run(run, "", 0)
     return Report(
@@ -90,55 +105,68 @@ class _Rows(list[UnitReport]):
         super().__init__()
         self._origin = origin
 
-    def of_run(self, run: "Run", path: str, depth: int) -> None:
-        """Tell of a run that is at that depth behind that path."""
+    def of_run(self, run: ReportedRun, path: str, depth: int) -> None:
+        """Add the rows of a run that is at that depth behind that path."""
         for unit in run.hooks:
-            self.of_unit(unit, "hook", path, depth, unit.state)
+            self.of_unit(run, unit, "hook", path, depth, state=unit.state)
         if run.root is None:
             return
-        if run.sends_to_app:
-            self.of_node(run, run.root, path, depth)
-        else:
-            self.inside(run, run.root, path, depth)
+        start = run.root if run.sends_to_app else None
+        # A stack of apps in place of a recursion, for they may be nested 500 times.
+        todo = [iter([(run.root, path, depth)] if start else self._inside(run.root, path, depth, ()))]
+        while todo:
+            entry = next(todo[-1], None)
+            if entry is None:
+                todo.pop()
+            else:
+                node, path, depth = entry
+                told = self._of_node(run, node, path + node.path, depth)
+                todo.append(iter(self._inside(node, path, depth + 1, told)))
 
-    def of_node(self, run: "Run", node: AppNode, path: str, depth: int) -> None:
-        """Tell of an app, and of what is mounted in it."""
+    def _of_node(self, run: ReportedRun, node: AppNode, path: str, depth: int) -> Container[str]:
+        """Add the row of an app; return the paths that runs in its lifespan told of."""
         kind: UnitKind = "mount" if node.is_mount else "app"
-        behind, first = path + node.path, len(self)
-        told: Container[str] = ()
-        unit = run.units.get(node)
+        first, unit = len(self), run.units.get(node)
         if node.reason:
-            self.left_out(node.label, kind, behind, depth, node.reason)
+            self.left_out(node.label, kind, path, depth, node.reason)
         elif unit is None:
-            self.append(UnitReport(node.label, kind, behind, depth))
+            self.append(UnitReport(node.label, kind, path, depth))
         else:
-            self.of_unit(unit, kind, behind, depth, node.added, is_supported=node.is_supported)
-            if unit.runs:
+            self.of_unit(run, unit, kind, path, depth, state=node.added, is_supported=node.is_supported)
+            if unit in run.nested:
                 # A run inside the app tells of its own apps; they are found from outside too, as running already.
-                told = {row.path for row in self[first:]}
-        self.inside(run, node, path, depth + 1, told)
+                return {row.path for row in self[first:]}
+        return ()
 
-    def inside(self, run: "Run", parent: AppNode, path: str, depth: int, told: Container[str] = ()) -> None:
-        """Tell of what is mounted in an app, but for what is behind the paths that are told already."""
-        for node in list(parent.children):  # the run may go on in another thread
-            if path + node.path not in told:
-                self.of_node(run, node, path, depth)
+    def _inside(self, parent: AppNode, path: str, depth: int, told: Container[str]) -> list[tuple[AppNode, str, int]]:
+        """Return what is mounted in an app, but for what is behind the paths that were told of."""
+        children = list(parent.children)  # the run may go on in another thread
+        return [(node, path, depth) for node in children if path + node.path not in told]
 
     def left_out(self, unit: str, kind: UnitKind, path: str, depth: int, reason: str) -> None:
         """Tell of an app that is not ours to start."""
         self.append(UnitReport(unit, kind, path, depth, "left out", reason))
 
     def of_unit(
-        self, unit: Unit, kind: UnitKind, path: str, depth: int, state: Iterable[str], *, is_supported: bool = True
+        self,
+        run: ReportedRun,
+        unit: Unit,
+        kind: UnitKind,
+        path: str,
+        depth: int,
+        *,
+        state: Iterable[str],
+        is_supported: bool = True,
     ) -> None:
         """Tell of a unit, and of the runs in it."""
         history = unit.history.copy()
         outcome = _outcome(unit, history) if is_supported else "unsupported"
-        reason = summarize(unit) if unit.error is not None else unit.cancelled_at and f"at {unit.cancelled_at}"
+        at = unit.cancelled_at and f"at {unit.cancelled_at}"
+        reason = summarize(unit.failure) if unit.failure is not None else at
         times = (*self._span(history, UnitState.STARTING), *self._span(history, UnitState.STOPPING))
         self.append(UnitReport(unit.name, kind, path, depth, outcome, reason, tuple(state), *times))
-        for run in unit.runs:
-            self.of_run(run, path, depth + 1)
+        for inner in run.nested.get(unit, ()):
+            self.of_run(inner, path, depth + 1)
 
     def _span(self, history: Mapping[UnitState, float], stage: UnitState) -> tuple[float | None, float | None]:
         """When a stage was entered, and how long it lasted; None for what did not happen or is not over."""
@@ -151,7 +179,7 @@ class _Rows(list[UnitReport]):
 
 
 def _outcome(unit: Unit, history: dict[UnitState, float]) -> UnitStatus:
-    if unit.error is not None:
+    if unit.failure is not None:
         return "failed"
     stage = next(reversed(history), UnitState.NEW)
     return _STATUSES.get(stage) or ("stopped" if UnitState.STARTED in history else "cancelled")

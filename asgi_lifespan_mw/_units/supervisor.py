@@ -9,7 +9,6 @@ Rule 3: whoever drives the units may be cancelled at any await. Then
 `Supervisor.stop_shielded` goes on from where it was.
 """
 
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -18,17 +17,20 @@ from typing import TYPE_CHECKING, final
 
 import anyio
 
+from .._log import logger
 from .backend import CANCELLED_GRACE, asyncios_cancellation, checkpoint, current_asyncio_task, was_spared
+from .failure import Failure
 from .unit import Unit, UnitState, finish
 
 if TYPE_CHECKING:
     import asyncio
 
-logger = logging.getLogger("asgi_lifespan_mw")
-
 SLOW_AFTER = 10.0
 """Seconds after which a unit at work is named in the log; then after twice as long, and so on."""
 
+
+UNBLOCK = "threaded() runs a `def` hook in a worker thread"
+"""The hint for a unit that blocks the event loop."""
 
 _BARELY = 1.0
 """Seconds within which a unit may be done before it is named."""
@@ -43,21 +45,24 @@ class Supervisor:
     """The units of one run, in the order of their start.
 
     Attributes:
-        failures: the units that failed, in the order in which they did.
+        failures: what failed, in the order in which it happened.
         context: the context variables that the next unit begins with.
-        on_crash: called with a unit that broke after it had started and before it was to stop.
     """
 
     def __init__(self, on_crash: Callable[[Unit], None]) -> None:
-        self.failures: list[Unit] = []
+        self.failures: list[Failure] = []
         self.context = copy_context()
-        self.on_crash = on_crash
+        self._on_crash = on_crash
         self._batches: list[Sequence[Unit]] = []
         self._deadline = math.inf
         self._seconds = math.inf
         self._wake: anyio.Event | None = None
         self._owner_task: asyncio.Task[object] | None = None
         self._before = 0
+
+    def on_crash(self, unit: Unit, /) -> None:
+        """Take note of a unit that failed between its start and its stop."""
+        self._on_crash(unit)
 
     def set_deadline(self, seconds: float | None) -> None:
         """Give what follows a time limit, counted from now; None for no limit."""
@@ -121,8 +126,8 @@ class Supervisor:
 
     def _mark_blocking(self, batch: Sequence[Unit], phase: str) -> None:
         """Time out the last of the batch if it is done, but late: it blocked the event loop, and the driver with it."""
-        if batch and batch[-1].error is None and self._is_late(batch[-1]):
-            batch[-1].time_out(phase, self._seconds)
+        if batch and batch[-1].failure is None and self._is_late(batch[-1]):
+            batch[-1].time_out(phase, self._seconds, f"it blocked the event loop; {UNBLOCK}")
 
     def _is_late(self, unit: Unit) -> bool:
         due = unit.deadline(self._deadline)
@@ -181,7 +186,7 @@ class Supervisor:
                 await self._next_change(min(due, began + patience))
         if time.perf_counter() - entered > patience + _BARELY:
             who = batch[-1].name
-            logger.warning("%s of %s took more than %g s, in which the event loop was held up", phase, who, patience)
+            logger.warning("%s of %s took more than %g s and blocked the event loop; %s", phase, who, patience, UNBLOCK)
 
     async def _finish(self, batch: Sequence[Unit]) -> None:
         """End what has done its part, within a second or what is left of the time."""

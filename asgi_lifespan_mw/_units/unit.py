@@ -12,22 +12,18 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from enum import Enum
-from typing import TYPE_CHECKING, Final, final
+from typing import Protocol, final
 
 import anyio
 
 from .._exceptions import LifespanTimeout, ShutdownFailed, StartupFailed
+from .._log import logger
 from .._types import State
 from .backend import CANCELLED_GRACE, asyncios_cancellation, is_cancellation, is_loop_gone, spare_current_task, spawn
+from .failure import FailedPhase, Failure
 from .location import where
-
-if TYPE_CHECKING:
-    from .._run import Run
-    from .supervisor import Supervisor
-
-logger = logging.getLogger("asgi_lifespan_mw")
 
 
 class UnitState(Enum):
@@ -45,8 +41,32 @@ class UnitState(Enum):
     """Its task is over, or was left behind because it ignored its cancellation."""
 
 
-current_unit: Final[ContextVar["Unit"]] = ContextVar("current_unit")
-"""The unit whose body runs here: an app in it may have a run of its own."""
+class Owner(Protocol):
+    """What a unit needs of whoever drives it.
+
+    Attributes:
+        context: the context variables that the next unit begins with.
+        failures: the failures of all units, in the order in which they happened.
+    """
+
+    context: Context
+    failures: list[Failure]
+
+    def wake(self) -> None:
+        """Look at the units again."""
+        ...
+
+    def on_crash(self, unit: "Unit", /) -> None:
+        """Take note of a unit that failed between its start and its stop."""
+        ...
+
+    def is_owner_cancelled(self) -> bool:
+        """Return whether the task that drives the units is being cancelled."""
+        ...
+
+    def when_owner_is_done(self, callback: Callable[[], None], /) -> None:
+        """Call back when the task that drives the units has ended."""
+        ...
 
 
 @final
@@ -61,14 +81,11 @@ class Unit:
         is_shutdown_function: whether the body runs when the unit is stopped, and its start is nothing.
         stage: where it stands.
         state: the lifespan state that it gave when it had started; most units give none.
-        error: why it failed. *Invariant:* None for a unit that has not failed.
-        said: the message of an app that failed; it goes into the answer to the server.
-        failed_in: the stage in which it failed. *Invariant:* None exactly where `error` is.
+        failure: what went wrong with it; None for a unit that has not failed.
         inherits: the context variables that it begins with; None for those of the unit that started last.
         context: the context variables as they stood when it had started; None before.
         history: each stage after NEW, with the time of `time.perf_counter` at which it was entered.
-        runs: the runs that began in its body while it was starting: a middleware inside an app, a framework's
-            own `Lifespan`.
+        inside: returns where the units of a run that began in its body stand; "" if there is none.
         cancelled_at: the place in its code at which a start was given up; empty where none was.
     """
 
@@ -88,13 +105,11 @@ class Unit:
         self.is_shutdown_function = is_shutdown_function
         self.stage = UnitState.NEW
         self.state: State = {}
-        self.error: BaseException | None = None
-        self.app_message = ""
-        self.failed_in: UnitState | None = None
+        self.failure: Failure | None = None
         self.inherits: Context | None = None
         self.context: Context | None = None
         self.history: dict[UnitState, float] = {}
-        self.runs: tuple[Run, ...] = ()
+        self.inside: Callable[[], str] = str
         self.cancelled_at = ""
         self._over: anyio.Event | None = None
         self._began = math.inf
@@ -135,12 +150,12 @@ class Unit:
         if self.stage is not UnitState.OVER:
             self._transition(UnitState.ENDING)
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException, app_message: str = "") -> None:
         """Say that the unit failed; what its body raises after this says it better than a bare message."""
         if self.is_cancelled():  # by us: Starlette takes it for a failure, and says so before it ends
             return
         broke_while_serving = self.stage is UnitState.STARTED
-        self._mark_failed(error)
+        self._mark_failed(error, app_message=app_message)
         self.stopped()
         if broke_while_serving:
             self._ending = spawn(self._end_crashed, f"end of {self.name}", copy_context())
@@ -157,7 +172,7 @@ class Unit:
 
     # What `Supervisor` calls.
 
-    def start(self, units: "Supervisor") -> None:
+    def start(self, units: Owner) -> None:
         """Start the body in a task, or nothing for a unit that runs at the stop."""
         self._units = units
         self._scope = anyio.CancelScope()
@@ -183,14 +198,17 @@ class Unit:
         """The time at which the start or the stop that is under way must be done; `whole` is that of all units."""
         return whole if self.timeout is None else min(whole, self._began + self.timeout)
 
-    def time_out(self, phase: str, seconds: float) -> None:
+    def time_out(self, phase: str, seconds: float, advice: str = "") -> None:
         """Fail because time ran out, the unit's own or the `seconds` of all, and cancel."""
         if self.timeout is not None and self._began + self.timeout <= anyio.current_time():
             seconds = self.timeout
         error = LifespanTimeout(self.name, phase, seconds)
-        if place := self.place():
+        place = self.place()
+        if place:
             error.add_note(f"it was at {place}")
-        self._mark_failed(error, UnitState.STARTING if phase == "startup" else UnitState.STOPPING)
+        self._mark_failed(error, FailedPhase.STARTUP if phase == "startup" else FailedPhase.SHUTDOWN)
+        if self.failure is not None and self.failure.error is error:
+            self.failure.location, self.failure.advice = place, advice
         self.stopped()
         self.cancel()
 
@@ -212,8 +230,8 @@ class Unit:
 
     def place(self) -> str:
         """Where the body stands in its code, or which unit of a run in it is at work; empty where it can't be seen."""
-        for unit in (unit for run in self.runs for unit in run.in_progress()):
-            return f"{unit.name}, at {unit.place()}"
+        if inside := self.inside():
+            return inside
         try:
             return where(self._task)
         except Exception:  # it looks into objects of the user's, and must not do harm
@@ -221,7 +239,7 @@ class Unit:
             return ""
 
     def _transition(self, stage: UnitState) -> None:
-        if self.error is None and logger.isEnabledFor(logging.DEBUG):
+        if self.failure is None and logger.isEnabledFor(logging.DEBUG):
             self._log_progress(stage)
         self._set_state(stage)
         self._units.wake()
@@ -245,7 +263,6 @@ class Unit:
         self._task = spawn(self._live, self.name, context, self._never_ran)
 
     async def _live(self) -> None:
-        current_unit.set(self)
         try:
             with self._scope:
                 await self.body(self)
@@ -267,12 +284,14 @@ class Unit:
             error = self._unexpected_cancellation(error, "it was cancelled, and nobody asked for that")
         elif isinstance(error, GeneratorExit):  # raised on, it would look like the end of our own coroutines
             error = self._unexpected_cancellation(error, "it raised what only closes generators")
-        if self.error is None:
+        if self.failure is None:
             self._mark_failed(error)
-        elif isinstance(self.error, (StartupFailed, ShutdownFailed)) or any(one is self.error for one in _chain(error)):
-            self.error = error
+            return
+        known = self.failure.error
+        if isinstance(known, (StartupFailed, ShutdownFailed)) or any(one is known for one in _chain(error)):
+            self.failure.error = error
         else:
-            self.error.__context__ = error
+            known.__context__ = error
 
     def _unexpected_cancellation(self, error: BaseException, what: str) -> BaseException:
         failed = StartupFailed if self.stage is UnitState.STARTING else ShutdownFailed
@@ -280,11 +299,12 @@ class Unit:
         unasked.__cause__ = error
         return unasked
 
-    def _mark_failed(self, error: BaseException, stage: UnitState | None = None) -> None:
-        if self.error is None:
-            self.error = error
-            self.failed_in = stage or self.stage
-            self._units.failures.append(self)
+    def _mark_failed(self, error: BaseException, phase: FailedPhase | None = None, app_message: str = "") -> None:
+        if self.failure is None:
+            self.failure = Failure(
+                self.name, phase or _PHASES.get(self.stage, FailedPhase.SHUTDOWN), error, app_message
+            )
+            self._units.failures.append(self.failure)
 
     def _never_ran(self) -> None:
         self._record_result(asyncios_cancellation()())
@@ -293,7 +313,7 @@ class Unit:
     def _end(self) -> None:
         if self.stage is UnitState.OVER:  # it was left behind, and ended after all
             return
-        if self.stage is UnitState.STARTED and self.error is None and not self._stop.is_set():
+        if self.stage is UnitState.STARTED and self.failure is None and not self._stop.is_set():
             logger.info("%s ended before the shutdown", self.name)
         self._transition(UnitState.OVER)
         if self._over is not None:
@@ -302,9 +322,12 @@ class Unit:
 
     def _report_crash(self) -> None:
         """Tell of a crash, once."""
-        if self.failed_in is UnitState.STARTED and not self._is_told:
+        if self.failure is not None and self.failure.phase is FailedPhase.SERVING and not self._is_told:
             self._is_told = True
             self._units.on_crash(self)
+
+
+_PHASES = {UnitState.STARTING: FailedPhase.STARTUP, UnitState.STARTED: FailedPhase.SERVING}
 
 
 async def is_over(*units: Unit, seconds: float) -> bool:

@@ -3,8 +3,8 @@
 import functools
 import inspect
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
@@ -604,7 +604,8 @@ async def test_a_context_function_that_gives_none_fails() -> None:
         return 5
 
     with pytest.raises(
-        TypeError, match=r"hook 'returns_five' \(.*test_hook.py:\d+\) returned 5, expected .*on_startup"
+        TypeError,
+        match=r"hook 'returns_five' \(.*test_hook.py:\d+\) returned a value of type int, expected .*on_startup",
     ):
         await lived(Lifespan(contexts=[returns_five]))
 
@@ -612,7 +613,8 @@ async def test_a_context_function_that_gives_none_fails() -> None:
 async def test_a_context_function_that_gives_a_coroutine_fails() -> None:
     """The coroutine is closed, so that Python does not warn of it beside the error."""
     with pytest.raises(
-        TypeError, match=r"hook 'returning' .*returned <coroutine .*expected a context manager.*on_startup"
+        TypeError,
+        match=r"hook 'returning' .*returned a value of type coroutine, expected a context manager.*on_startup",
     ):
         await lived(Lifespan(contexts=[indirectly(lambda _: coroutine_function)([])]))
 
@@ -695,18 +697,110 @@ def test_a_working_directory_that_was_removed_is_no_obstacle(tmp_path: Path, mon
         Lifespan().on_startup(lambda one, two: None)  # type: ignore[type-var]
 
 
-@pytest.mark.parametrize("value", [5, "text", ["a", "b"], object()], ids=["number", "text", "list", "object"])
-async def test_a_context_that_yields_what_is_no_mapping_fails(value: Any) -> None:
-    """The error names the hook, shows the value, and shows the right form."""
+@pytest.mark.parametrize(
+    "value", [5, "postgres://u:secret@db", ["a", "b"], object()], ids=lambda value: type(value).__name__
+)
+async def test_a_context_that_yields_what_is_not_a_mapping_fails(value: Any) -> None:
+    """The error names the hook and the type of the value, and shows the right form; the value may be a secret."""
 
     async def yields_value() -> AsyncIterator[Any]:
         yield value
 
+    kind = type(value).__name__
     expected = (
-        rf"hook 'yields_value' .* yielded {re.escape(repr(value))}, expected nothing or a mapping.*'yields_value': "
+        rf"hook 'yields_value' .* yielded a value of type {kind}, expected nothing or a mapping.*'yields_value': "
     )
-    with pytest.raises(TypeError, match=expected):
+    with pytest.raises(TypeError, match=expected) as caught:
         await lived(Lifespan(contexts=[yields_value]))
+    assert repr(value) not in str(caught.value)
+
+
+class LazyMapping(Mapping[str, Any]):
+    """Settings that fail when they are read."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["database"])
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, key: str) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("no"), ConnectionError("no"), KeyError("no"), KeyboardInterrupt()], ids=repr
+)
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
+async def test_a_context_is_left_if_its_mapping_cannot_be_read(error: BaseException, is_async: bool) -> None:
+    """What it opened is closed."""
+    log: list[str] = []
+
+    async def asynchronous() -> AsyncIterator[Any]:
+        try:
+            yield LazyMapping(error)
+        finally:
+            log.append("closed")
+
+    def plain() -> Iterator[Any]:
+        try:
+            yield LazyMapping(error)
+        finally:
+            log.append("closed")
+
+    with pytest.raises(type(error)):
+        await lived(Lifespan(contexts=[asynchronous if is_async else plain]))
+    assert log == ["closed"]
+
+
+@pytest.mark.parametrize("error", [StopIteration("mine"), StopAsyncIteration("mine"), RuntimeError("mine")], ids=repr)
+async def test_what_ends_iterations_may_be_raised_around_a_context(error: Exception) -> None:
+    """It goes through generators as any other exception does."""
+    log: list[str] = []
+
+    async def asynchronous() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            log.append("async")
+
+    def plain() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            log.append("plain")
+
+    for context in (asynchronous, plain):
+        [hook] = hooks_of(Lifespan(contexts=[context])).in_start_order()
+        with pytest.raises(type(error), match="mine") as caught:
+            async with hook.open(None):
+                raise error
+        assert caught.value is error
+    assert log == ["async", "plain"]
+
+
+async def test_a_context_may_handle_what_is_raised_at_its_yield() -> None:
+    """It swallows it, or raises another exception in its place."""
+
+    async def swallows() -> AsyncIterator[None]:
+        with suppress(OSError):
+            yield
+
+    def replaces() -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            raise LookupError("another") from None
+
+    [swallowing, replacing] = hooks_of(Lifespan(contexts=[swallows, replaces])).in_start_order()
+    async with swallowing.open(None):
+        raise OSError
+    with pytest.raises(LookupError, match="another"):
+        async with replacing.open(None):
+            raise OSError
 
 
 async def test_a_context_that_catches_everything_fails_all_the_same() -> None:
@@ -718,7 +812,7 @@ async def test_a_context_that_catches_everything_fails_all_the_same() -> None:
         except Exception:
             return
 
-    with pytest.raises(TypeError, match="yielded 5"):
+    with pytest.raises(TypeError, match="yielded a value of type int"):
         await lived(Lifespan(contexts=[yields_value]))
 
 
@@ -728,7 +822,7 @@ async def test_a_mapping_with_other_keys_than_texts_fails() -> None:
     async def yields_number() -> AsyncIterator[dict[Any, Any]]:
         yield {"db": 1, 2: 3}
 
-    with pytest.raises(TypeError, match=r"hook 'yields_number' .* key 2, expected texts"):
+    with pytest.raises(TypeError, match=r"hook 'yields_number' .* key of type int, expected string keys"):
         await lived(Lifespan(contexts=[yields_number]))
 
 

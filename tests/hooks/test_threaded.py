@@ -220,7 +220,9 @@ async def test_a_context_function_that_gives_no_context_manager_fails(returned: 
     def returns() -> Any:
         return returned
 
-    with pytest.raises(TypeError, match=rf"hook 'returns' \(.*\) returned {returned!r}, expected a context manager"):
+    with pytest.raises(
+        TypeError, match=r"hook 'returns' \(.*\) returned a value of type \w+, expected a context manager"
+    ):
         await lived(Lifespan(contexts=[threaded(returns)]))
 
 
@@ -253,6 +255,35 @@ async def test_a_thread_cannot_be_cancelled_and_is_left_to_end_by_itself() -> No
     assert not ended.is_set()
     may_end.set()
     assert ended.wait(10)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["opens", "fails to open"])
+async def test_a_context_that_is_abandoned_while_it_is_entered_is_left_when_its_thread_returns(fails: bool) -> None:
+    """What it opens is closed, if it opens anything."""
+    begun, may_enter, ended = anyio.Event(), threading.Event(), threading.Event()
+    log: list[str] = []
+
+    class Resource(AbstractContextManager[None]):
+        def __enter__(self) -> None:
+            anyio.from_thread.run_sync(begun.set)
+            assert may_enter.wait(10)
+            if fails:
+                ended.set()
+                raise OSError
+            log.append("opened")
+
+        def __exit__(self, *error: object) -> None:
+            log.append("closed")
+            ended.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lived, Lifespan(contexts=[threaded(Resource)]))
+        await begun.wait()
+        tasks.cancel_scope.cancel()
+    assert log == []
+    may_enter.set()
+    assert ended.wait(10)
+    assert log == ([] if fails else ["opened", "closed"])
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])  # real clocks, since a virtual one jumps meanwhile

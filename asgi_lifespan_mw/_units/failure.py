@@ -1,0 +1,36 @@
+"""`Failure`: what went wrong with one unit, made once and rendered by whoever tells of it."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import final
+
+
+class FailedPhase(Enum):
+    """The part of a unit's life in which it failed."""
+
+    STARTUP = "startup failed"
+    SERVING = "crash"
+    SHUTDOWN = "shutdown failed"
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Failure:
+    """The failure of one unit.
+
+    Attributes:
+        unit: the unit's name in messages, such as ``hook 'open_pool' (shop/db.py:12)``.
+        phase: the part of its life in which it failed.
+        error: the exception. An app that sends a bare message may raise a better one afterwards, which replaces it.
+        app_message: the message that an app sent with its failure; "" if there is none.
+        location: the line at which the unit waited when its time ran out; "" if the line is unknown, and for other
+            failures.
+        advice: what the user can do about the failure; "" if that is unknown. It ends the headline.
+    """
+
+    unit: str
+    phase: FailedPhase
+    error: BaseException
+    app_message: str = ""
+    location: str = ""
+    advice: str = ""
