@@ -1,5 +1,6 @@
-"""Event loops for the asynchronous tests: each runs on all of them."""
+"""Event loops for the asynchronous tests: each runs on all of them. Signals and coverage for the whole suite."""
 
+import signal
 import sys
 from typing import Any
 
@@ -18,7 +19,14 @@ LOST_BEFORE_312 = 0.5
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Lower the gate of the coverage where the interpreter loses lines, other ones in each run."""
+    """Restore the signals of Ctrl-C and Ctrl-backslash, and lower the coverage gate where Python loses lines.
+
+    A shell that starts the suite in the background of a script (`pytest &`) ignores SIGINT and SIGQUIT in it. Child
+    processes inherit ignored signals, and Python raises no KeyboardInterrupt then. Restored here, once, they are the
+    default in every test and in every process that a test starts.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     measure: Any = config.pluginmanager.getplugin("_cov")
     if sys.version_info < (3, 12) and measure is not None:  # pragma: no cover from 3.12
         measure.options.cov_fail_under = 100 - LOST_BEFORE_312

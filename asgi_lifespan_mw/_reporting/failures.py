@@ -35,11 +35,11 @@ def summarize(failure: Failure) -> str:
     if isinstance(error, (StartupFailed, ShutdownFailed)) and error.unit == failure.unit:
         headline = f"{who}: {_last_line(error.reason) or 'it gave no reason'}"
     elif isinstance(error, (LifespanTimeout, ProtocolViolation)) and error.args[0] == failure.unit:
-        headline = "; ".join([str(error), *getattr(error, "__notes__", ())])
+        headline = f"{error}; it was at {failure.location}" if failure.location else str(error)
     else:
         headline = f"{who}: {text_of(error)}"
-    advice = _advice(error)
-    return f"{headline} ({advice.format(unit=failure.unit)})" if advice else headline
+    advice = failure.advice or _advice(failure)
+    return f"{headline} ({advice})" if advice else headline
 
 
 def summarize_other(error: BaseException) -> str:
@@ -127,7 +127,8 @@ def _last_line(reason: str) -> str:
     return reason.strip().splitlines()[-1] if _TRACEBACK in reason else reason
 
 
-def _advice(error: BaseException) -> str:
+def _advice(failure: Failure) -> str:
     """Return what to do about an error that is known; "" for others."""
+    error = failure.error
     known = (_ADVICE_BY_TYPE.get(f"{cls.__module__}.{cls.__qualname__}", "") for cls in type(error).__mro__)
-    return _ADVICE.get(text_of(error), "") or next(filter(None, known), "")
+    return _ADVICE.get(text_of(error), "").format(unit=failure.unit) or next(filter(None, known), "")

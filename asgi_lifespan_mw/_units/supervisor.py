@@ -29,6 +29,9 @@ SLOW_AFTER = 10.0
 """Seconds after which a unit at work is named in the log; then after twice as long, and so on."""
 
 
+UNBLOCK = "threaded() runs a `def` hook in a worker thread"
+"""The hint for a unit that blocks the event loop."""
+
 _BARELY = 1.0
 """Seconds within which a unit may be done before it is named."""
 
@@ -124,7 +127,7 @@ class Supervisor:
     def _mark_blocking(self, batch: Sequence[Unit], phase: str) -> None:
         """Time out the last of the batch if it is done, but late: it blocked the event loop, and the driver with it."""
         if batch and batch[-1].failure is None and self._is_late(batch[-1]):
-            batch[-1].time_out(phase, self._seconds)
+            batch[-1].time_out(phase, self._seconds, f"it blocked the event loop; {UNBLOCK}")
 
     def _is_late(self, unit: Unit) -> bool:
         due = unit.deadline(self._deadline)
@@ -183,7 +186,7 @@ class Supervisor:
                 await self._next_change(min(due, began + patience))
         if time.perf_counter() - entered > patience + _BARELY:
             who = batch[-1].name
-            logger.warning("%s of %s took more than %g s, in which the event loop was held up", phase, who, patience)
+            logger.warning("%s of %s took more than %g s and blocked the event loop; %s", phase, who, patience, UNBLOCK)
 
     async def _finish(self, batch: Sequence[Unit]) -> None:
         """End what has done its part, within a second or what is left of the time."""

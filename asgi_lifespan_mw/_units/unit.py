@@ -198,14 +198,17 @@ class Unit:
         """The time at which the start or the stop that is under way must be done; `whole` is that of all units."""
         return whole if self.timeout is None else min(whole, self._began + self.timeout)
 
-    def time_out(self, phase: str, seconds: float) -> None:
+    def time_out(self, phase: str, seconds: float, advice: str = "") -> None:
         """Fail because time ran out, the unit's own or the `seconds` of all, and cancel."""
         if self.timeout is not None and self._began + self.timeout <= anyio.current_time():
             seconds = self.timeout
         error = LifespanTimeout(self.name, phase, seconds)
-        if place := self.place():
+        place = self.place()
+        if place:
             error.add_note(f"it was at {place}")
         self._mark_failed(error, FailedPhase.STARTUP if phase == "startup" else FailedPhase.SHUTDOWN)
+        if self.failure is not None and self.failure.error is error:
+            self.failure.location, self.failure.advice = place, advice
         self.stopped()
         self.cancel()
 

@@ -475,7 +475,7 @@ REGISTER = ["context", "on_startup", "on_shutdown"]
 
 
 @pytest.mark.parametrize("register", REGISTER)
-@pytest.mark.parametrize("given", [5, "name", b"name", object(), ()], ids=repr)
+@pytest.mark.parametrize("given", [5, "name", b"name", object(), ()], ids=lambda given: type(given).__name__)
 def test_what_cannot_be_called_is_refused(register: str, given: Any) -> None:
     """The refusal shows what was given, by which call, and what belongs there."""
     with pytest.raises(TypeError, match=rf"{register}\(\) got {re.escape(repr(given))}, expected a function"):

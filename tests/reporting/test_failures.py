@@ -17,11 +17,13 @@ from asgi_lifespan_mw import (
     LifespanManager,
     LifespanMiddleware,
     LifespanNotSupported,
+    LifespanTimeout,
     ShutdownFailed,
     StartupFailed,
     StateCollision,
 )
-from asgi_lifespan_mw._reporting.failures import is_read
+from asgi_lifespan_mw._reporting.failures import is_read, summarize
+from asgi_lifespan_mw._units.failure import FailedPhase, Failure
 from tests.server import RecordingServer
 
 
@@ -320,6 +322,21 @@ async def test_a_django_hook_that_is_not_asynchronous_is_told_with_advice() -> N
     error = SynchronousOnlyOperation("You cannot call this from an async context - use a thread or sync_to_async.")
     _, message = await told(LifespanMiddleware(Raises(error)))
     assert message.endswith("(run the hook in a worker thread: threaded(hook))")
+
+
+def test_the_advice_of_the_run_ends_the_headline() -> None:
+    """It knows more than the error tells: what it observed, or that a unit blocked the event loop."""
+    error = RuntimeError(ONCE)
+    failure = Failure("mount '/mcp'", FailedPhase.STARTUP, error, advice="its parent's lifespan runs it")
+    assert summarize(failure) == f"startup failed in mount '/mcp': RuntimeError: {ONCE} (its parent's lifespan runs it)"
+
+
+def test_a_timeout_names_the_line_at_which_it_waited() -> None:
+    """And nothing if that could not be seen."""
+    error = LifespanTimeout("hook 'a'", "startup", 1)
+    assert summarize(Failure("hook 'a'", FailedPhase.STARTUP, error)) == "startup timed out after 1 s in hook 'a'"
+    failure = Failure("hook 'a'", FailedPhase.STARTUP, error, location="shop.py:1 in a")
+    assert summarize(failure) == "startup timed out after 1 s in hook 'a'; it was at shop.py:1 in a"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.harness import Server, Setup
+from tests.servers.harness import HYPERCORN_TRIO, Server, Setup
 from tests.servers.units import TEA_ROOM, started, stopped
 
 pytestmark = pytest.mark.servers
@@ -28,7 +28,7 @@ class Fault:
 
 
 #: A traceback that goes down to the line that failed.
-TRACEBACK = [r"^Traceback \(most recent call last\):", r'^  File ".*faults\.py", line \d+, in ']
+TRACEBACK = [r"^[ |]*Traceback \(most recent call last\):", r'^[ |]*File ".*faults\.py", line \d+, in ']
 
 IN_STARTUP = [
     Fault(
@@ -69,12 +69,12 @@ IN_SHUTDOWN = [
 SOUND = [*started(TEA_ROOM), "told startup.complete", *stopped(TEA_ROOM), "told shutdown.complete"]
 #: The kettle is not stopped, for it has boiled over.
 CRASHED = [*started(TEA_ROOM), "told startup.complete", *stopped(["till", "shop", "admin", "metrics"])]
-CRASH = r"^crash in hook 'watch_the_kettle' \(.*faults\.py:\d+\): ExceptionGroup: "
+CRASH = r"^crash in hook 'watch_the_kettle' \(.*faults\.py:\d+\): RuntimeError: the kettle boiled over"
 
 
 def assert_said(patterns: list[str], server: Server) -> None:
-    """Fail unless each pattern occurs on stderr."""
-    missing = [pattern for pattern in patterns if not re.search(pattern, server.stderr, re.MULTILINE)]
+    """Fail unless each pattern occurs in the output."""
+    missing = [pattern for pattern in patterns if not re.search(pattern, str(server), re.MULTILINE)]
     assert not missing, str(server)
 
 
@@ -82,7 +82,7 @@ def assert_said(patterns: list[str], server: Server) -> None:
 def test_a_part_that_does_not_start_keeps_the_server_from_serving(
     every_setup: Setup, fault: Fault, tmp_path: Path
 ) -> None:
-    """No request is answered, what had started is stopped, the server is told once, and stderr tells what failed."""
+    """No request is answered, what had started is stopped, the server is told once, the output tells what failed."""
     with (
         Server(every_setup, f"tests.apps.faults:{fault.app}", tmp_path / "shop.db") as server,
         server.visit("/") as visit,
@@ -105,7 +105,7 @@ def test_a_part_that_does_not_start_keeps_the_server_from_serving(
 def test_a_part_that_does_not_stop_keeps_no_other_from_being_stopped(
     every_setup: Setup, fault: Fault, tmp_path: Path
 ) -> None:
-    """All others are stopped, the server is told once, and stderr tells what failed, as the server may not."""
+    """All others are stopped, the server is told once, and the output tells what failed."""
     with Server(every_setup, f"tests.apps.faults:{fault.app}", tmp_path / "shop.db") as server:
         server.wait_until_it_serves()
         server.signal(every_setup.stop)
@@ -113,7 +113,8 @@ def test_a_part_that_does_not_stop_keeps_no_other_from_being_stopped(
         assert server.wait() == every_setup.failed_stop, str(server)
         history = [*started(fault.units), "told startup.complete", *stopped(fault.units), "told shutdown.failed"]
         assert server.histories == [history] * every_setup.workers
-        assert_said(fault.log, server)
+        # Hypercorn on trio prints nothing of a failed shutdown, whose traceback it is sent.
+        assert_said(fault.log[:1] if every_setup is HYPERCORN_TRIO else fault.log, server)
 
 
 def test_a_crash_is_logged_at_once_and_told_at_the_end(every_setup: Setup, tmp_path: Path) -> None:

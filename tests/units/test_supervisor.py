@@ -355,8 +355,10 @@ async def test_a_function_that_blocks_the_event_loop_beyond_the_time_limit_is_bl
         raise AssertionError
 
     app = LifespanMiddleware(Journal().app(), on_startup=[blocks, innocent], startup_timeout=30)
-    _, error = await failing(app, LifespanTimeout)
+    server, error = await failing(app, LifespanTimeout)
     assert str(error).startswith("startup timed out after 30 s in hook 'blocks'")
+    hint = "(it blocked the event loop; threaded() runs a `def` hook in a worker thread)"
+    assert server.sent[0]["message"] == f"{error} {hint}"
 
 
 async def test_a_context_that_blocks_the_event_loop_at_its_stop_is_blamed_itself(
@@ -412,7 +414,9 @@ async def test_a_unit_that_blocked_the_event_loop_is_named_in_the_log(
     await run(LifespanMiddleware(Journal().app(), on_startup=[blocks]))
     (text,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert re.fullmatch(
-        r"startup of hook 'blocks' \(.*\) took more than 10 s, in which the event loop was held up", text
+        r"startup of hook 'blocks' \(.*\) took more than 10 s and blocked the event loop; "
+        r"threaded\(\) runs a `def` hook in a worker thread",
+        text,
     )
 
 
