@@ -320,7 +320,7 @@ class Tree:
             return reason
         if self._wraps_a_running_app(node):
             return "wraps an app that runs already"
-        if not self._is_observable(node) and self._may_be_started(node):
+        if not self._signatures_of(node) and not _starts_nothing(node) and self._may_be_started(node):
             self._warn(node, "a lifespan around it, or a hook, may start it, which cannot be observed")
             return "may be started by a lifespan around it"
         if spec_of(node.app) is UNKNOWN and not expects_lifespan(node.app, lambda thing: self._is_around(thing, node)):
@@ -373,7 +373,7 @@ class Tree:
     def _passed(self, app: Any, wrapper: AppNode) -> bool:
         """Return whether an app got the lifespan of the wrapper that holds it, as far as can be observed."""
         inner = _described(app, wrapper)
-        if any(key in self._startups.known for key in inner.members) or not self._is_observable(inner):
+        if any(key in self._startups.known for key in inner.members) or not self._signatures_of(inner):
             return True
         return self._ownership(inner)[0] is not Ownership.NOT_BEGUN
 
@@ -383,9 +383,6 @@ class Tree:
             found = [signature for lifespan in node.lifespans for signature in signatures_of(lifespan)]
             self._signatures[node] = found
         return found
-
-    def _is_observable(self, node: AppNode) -> bool:
-        return bool(self._signatures_of(node)) or _starts_nothing(node)
 
     def _wraps_a_running_app(self, node: AppNode) -> bool:
         """Return whether an unknown wrapper holds an app that runs: sent a lifespan, it may start that app again."""
