@@ -129,7 +129,10 @@ class Session:
 
 
 def _deed(step: Event, message: object) -> str:
-    return step.value if step is not Event.SENDS_OTHER else f"sent {entry_of(message, 'type') or message!r}"
+    if step is not Event.SENDS_OTHER:
+        return step.value
+    kind = entry_of(message, "type")
+    return f"sent {kind!r}" if isinstance(kind, str) else f"sent an object of type {type(message).__qualname__!r}"
 
 
 def _reason(message: object) -> str:
