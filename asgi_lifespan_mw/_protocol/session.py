@@ -129,10 +129,9 @@ class Session:
 
 
 def _deed(step: Event, message: object) -> str:
-    if step is not Event.SENDS_OTHER:
-        return step.value
     kind = entry_of(message, "type")
-    return f"sent {kind!r}" if isinstance(kind, str) else f"sent an object of type {type(message).__qualname__!r}"
+    sent = repr(kind) if isinstance(kind, str) else f"an object of type {type(message).__qualname__!r}"
+    return f"sent {sent}" if step is Event.SENDS_OTHER else step.value
 
 
 def _reason(message: object) -> str:

@@ -388,13 +388,12 @@ async def test_a_cancellation_that_cannot_be_printed_is_told() -> None:
 async def test_a_message_that_is_none_of_the_lifespans_is_told_by_its_type(caplog: pytest.LogCaptureFixture) -> None:
     """Its content may be secret."""
 
-    class Sends:
-        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            await receive()
-            await send({"url": "postgresql://shop:secret@db"})
+    async def sends(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"url": "postgresql://shop:secret@db"})
 
-    await RecordingServer().run(LifespanMiddleware(Sends(), on_startup=[lambda: None]))
-    assert "app Sends sent an object of type 'dict' while starting" in caplog.text
+    await RecordingServer().run(LifespanMiddleware(sends, on_startup=[lambda: None]))
+    assert "sends() sent an object of type 'dict' while starting" in caplog.text
     assert "secret" not in caplog.text
 
 
