@@ -17,8 +17,9 @@ from ._log import logger
 from ._protocol.session import Session
 from ._protocol.table import Phase
 from ._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
+from ._reporting.tracebacks import trim
 from ._units.backend import asyncios_cancellation, is_cancellation, is_closing
-from ._units.failure import FailedPhase, Failure
+from ._units.failure import FailedPhase, Failure, text_of
 from ._units.supervisor import Supervisor, UnitFailed
 from ._units.unit import Unit, UnitState
 
@@ -94,7 +95,7 @@ class Run:
         self._tree: Tree | None = None
         hooks = list(hooks)
         self._functions = [hook.function for hook in hooks]
-        self.hooks = [self._unit_of(hook, scope.get("app", app)) for hook in hooks]
+        self.hooks = [self._unit_of(hook) for hook in hooks]
         self.sends_to_app = sends_to_app
         self.times: dict[str, float] = {}
         self.root: AppNode | None = None
@@ -284,17 +285,19 @@ class Run:
         for node, session in zip(nodes, sessions, strict=True):
             node.is_supported = session.phase is not Phase.UNSUPPORTED
             node.refusal = session.refusal
+            if node is not tree.root and _is_mistake(node.refusal):
+                self._tell_mistake(node)
             tree.settle(node)
-            self._mounts += node is not tree.root
+            self._mounts += node is not tree.root and node.is_supported
 
-    def _unit_of(self, hook: Hook, app: object) -> Unit:
+    def _unit_of(self, hook: Hook) -> Unit:
         async def live_context(unit: Unit) -> None:
-            async with hook.open(app) as state:
+            async with hook.open(self._application()) as state:
                 unit.started(state)
                 await unit.wait_for_stop()
 
         async def live_function(unit: Unit) -> None:
-            await hook.call(app)
+            await hook.call(self._application())
             unit.started()
             unit.stopped()
 
@@ -303,6 +306,10 @@ class Run:
         return self._new_unit(
             hook.label, live, timeout=hook.timeout, is_hook=True, is_shutdown_function=is_shutdown_function
         )
+
+    def _application(self) -> object:
+        assert self._tree is not None, "it is starting"
+        return self._tree.application
 
     def _new_unit(self, name: str, body: Callable[[Unit], Awaitable[None]], **options: Any) -> Unit:
         """Make a unit whose body knows that a run which begins in it is inside of this one."""
@@ -362,16 +369,37 @@ class Run:
         if not self.hooks and not self._mounts:
             self.is_refused, self.refusal = True, root.refusal
             self._leave()
+        elif _is_mistake(root.refusal):
+            self._tell_mistake(root)
         elif _never_takes_it([*root.members.values(), *root.wrapped.values()]):
             logger.info("%s does not support the lifespan protocol; what else there is was started", self.label)
         else:
             logger.warning("%s does not support the lifespan protocol", self.label, exc_info=root.refusal)
 
+    def _tell_mistake(self, node: AppNode) -> None:
+        assert node.refusal is not None, "it is a mistake"
+        trim(node.refusal)
+        logger.warning(
+            "%s cannot be called with a lifespan: %s. Requests will fail too; is it a factory that was not called, or "
+            "a middleware with a wrong argument?",
+            node.label,
+            text_of(node.refusal),
+            exc_info=node.refusal,
+        )
+
     def _log(self, phase: str, first: str, then: str) -> None:
         took = self.seconds(first, then)
-        of_app = f"{self.label}, " if self.sends_to_app else ""
+        is_started = self.root is not None and self.root in self.units and self.root.is_supported
+        of_app = f"{self.label}, " if is_started else ""
         logger.info("%s complete in %.3f s: %shooks %d, mounts %d", phase, took, of_app, len(self.hooks), self._mounts)
 
 
 def _never_takes_it(aliases: Iterable[object]) -> bool:
     return any(cls.__module__.startswith(_NEVER_TAKE_IT) for thing in aliases for cls in type(thing).__mro__)
+
+
+def _is_mistake(refusal: Exception | None) -> bool:
+    """Return whether an app raised for another reason than the type of the scope, so that requests fail too."""
+    if isinstance(refusal, TypeError):  # a middleware that was given a wrong keyword; a factory that was not called
+        return any(words in str(refusal) for words in ("argument", "not callable", "in 'await' expression"))
+    return isinstance(refusal, (NameError, ImportError, SyntaxError))

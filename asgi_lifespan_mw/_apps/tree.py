@@ -16,7 +16,7 @@ from .._config import Settings
 from .._isolated import Isolated
 from .._log import logger
 from .._types import Scope, State
-from .containers import ISOLATED, ROUTER, STARLETTE, UNKNOWN, LifespanPolicy, spec_of
+from .containers import APPLICATIONS, ISOLATED, ROUTER, STARLETTE, UNKNOWN, LifespanPolicy, spec_of
 from .discovery import (
     MAX_WRAPPERS,
     AppNode,
@@ -76,6 +76,7 @@ class Tree:
 
     Attributes:
         root: the wrapped app.
+        application: the framework's application, which hooks are given: in the wrapped app, or it itself.
     """
 
     def __init__(self, app: Any, scope: Scope, shared: SharedState, settings: Settings) -> None:
@@ -91,7 +92,8 @@ class Tree:
         self._signatures: dict[AppNode, list[Signature]] = {}
         self._isolated: list[tuple[Isolated, State, State, State]] = []
         self.root = _described(app)
-        self.root.label = f"app {name_of(self._application())}"
+        self.application = self._application()
+        self.root.label = f"app {name_of(self.application)}"
         self.root.shared, self.root.given, self.root.state = shared, dict(shared.state), shared.state
         self._excluded = self._excluded_objects()
         if self._excluded:
@@ -100,8 +102,9 @@ class Tree:
 
     def _application(self) -> Any:
         """Return the framework's application in the wrapped app, or the wrapped app."""
-        application = self._scope.get("app")
-        return application or self.root.forms.get(STARLETTE) or self.root.app
+        forms = self.root.forms
+        inside = next((forms[name] for name in APPLICATIONS if name in forms), self.root.app)
+        return self._scope.get("app", inside)
 
     def _excluded_objects(self) -> dict[int, Any]:
         """Return what is never sent a lifespan: the apps that the user named, and what they wrap."""
@@ -317,7 +320,7 @@ class Tree:
             return reason
         if self._wraps_a_running_app(node):
             return "wraps an app that runs already"
-        if not self._is_observable(node) and self._may_be_started(node):
+        if not self._signatures_of(node) and not _starts_nothing(node) and self._may_be_started(node):
             self._warn(node, "a lifespan around it, or a hook, may start it, which cannot be observed")
             return "may be started by a lifespan around it"
         if spec_of(node.app) is UNKNOWN and not expects_lifespan(node.app, lambda thing: self._is_around(thing, node)):
@@ -330,12 +333,8 @@ class Tree:
             self._warn(node, policy.why)
             return cast("str", policy.why)
         if is_a(node.app, type) and attribute_of_class(node.app, "__await__") is None:
-            logger.warning(
-                "%s is the class %s, expected an instance; mount %s(...)",
-                node.label,
-                name_of(node.app),
-                node.app.__name__,
-            )
+            name = type.__dict__["__name__"].__get__(node.app)
+            logger.warning("%s is the class %s, expected an instance; mount %s(...)", node.label, name, name)
         logger.debug("%s is sent no lifespan: %s", node.label, policy.why)
         return f"is sent no lifespan: {policy.why}"
 
@@ -374,7 +373,7 @@ class Tree:
     def _passed(self, app: Any, wrapper: AppNode) -> bool:
         """Return whether an app got the lifespan of the wrapper that holds it, as far as can be observed."""
         inner = _described(app, wrapper)
-        if any(key in self._startups.known for key in inner.members) or not self._is_observable(inner):
+        if any(key in self._startups.known for key in inner.members) or not self._signatures_of(inner):
             return True
         return self._ownership(inner)[0] is not Ownership.NOT_BEGUN
 
@@ -384,9 +383,6 @@ class Tree:
             found = [signature for lifespan in node.lifespans for signature in signatures_of(lifespan)]
             self._signatures[node] = found
         return found
-
-    def _is_observable(self, node: AppNode) -> bool:
-        return bool(self._signatures_of(node)) or _starts_nothing(node)
 
     def _wraps_a_running_app(self, node: AppNode) -> bool:
         """Return whether an unknown wrapper holds an app that runs: sent a lifespan, it may start that app again."""
