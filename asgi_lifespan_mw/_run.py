@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, NamedTuple, final
 
+import anyio
+
 from ._apps.discovery import AppNode
 from ._apps.introspection import identity_of
 from ._apps.state import SharedState
@@ -17,9 +19,9 @@ from ._log import logger
 from ._protocol.session import Session
 from ._protocol.table import Phase
 from ._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
-from ._reporting.tracebacks import text_of, trim
-from ._units.backend import is_cancellation, is_closing
-from ._units.failure import FailedPhase, Failure
+from ._reporting.tracebacks import trim
+from ._units.backend import asyncios_cancellation, is_cancellation, is_closing
+from ._units.failure import FailedPhase, Failure, text_of
 from ._units.supervisor import Supervisor, UnitFailed
 from ._units.unit import Unit, UnitState
 
@@ -172,10 +174,8 @@ class Run:
             return
         try:
             another = await self.stop()
-        except BaseException as cancellation:
-            if is_cancellation(cancellation):
-                return
-            raise
+        except (asyncios_cancellation(), anyio.get_cancelled_exc_class()):
+            return
         if another is not None:
             raise merge("shutdown", [error, another]) from None
 

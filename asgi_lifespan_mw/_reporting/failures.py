@@ -11,8 +11,8 @@ from typing import Final
 
 from .._exceptions import LifespanError, LifespanTimeout, ProtocolViolation, ShutdownFailed, StartupFailed
 from .._log import logger
-from .._units.failure import FailedPhase, Failure
-from .tracebacks import text_of, trim, users_traceback
+from .._units.failure import FailedPhase, Failure, text_of
+from .tracebacks import trim, users_traceback
 
 _TRACEBACK: Final = "Traceback (most recent call last):"
 

@@ -22,7 +22,7 @@ from .._exceptions import LifespanTimeout, ShutdownFailed, StartupFailed
 from .._log import logger
 from .._types import State
 from .backend import CANCELLED_GRACE, asyncios_cancellation, is_cancellation, is_loop_gone, spare_current_task, spawn
-from .failure import FailedPhase, Failure
+from .failure import FailedPhase, Failure, text_of
 from .location import where
 
 
@@ -295,7 +295,7 @@ class Unit:
 
     def _unexpected_cancellation(self, error: BaseException, what: str) -> BaseException:
         failed = StartupFailed if self.stage is UnitState.STARTING else ShutdownFailed
-        unasked = failed(self.name, f"{what}: {error!r}")
+        unasked = failed(self.name, f"{what}: {text_of(error)}")
         unasked.__cause__ = error
         return unasked
 
