@@ -8,10 +8,12 @@ from typing import Any, NamedTuple, final
 import anyio
 
 from ._apps.discovery import AppNode
+from ._apps.introspection import identity_of
 from ._apps.state import SharedState
 from ._apps.tree import Tree
 from ._asgi import name_of
 from ._config import Settings
+from ._hooks.decorators import HookDecorators, hooks_of
 from ._hooks.hook import Hook, HookKind
 from ._log import logger
 from ._protocol.session import Session
@@ -93,9 +95,8 @@ class Run:
         self._app = app
         self._scope = scope
         self._tree: Tree | None = None
-        hooks = list(hooks)
-        self._functions = [hook.function for hook in hooks]
-        self.hooks = [self._unit_of(hook) for hook in hooks]
+        self._plan = list(hooks)
+        self.hooks = [self._unit_of(hook) for hook in self._plan]
         self.sends_to_app = sends_to_app
         self.times: dict[str, float] = {}
         self.root: AppNode | None = None
@@ -232,13 +233,28 @@ class Run:
 
     async def _start_all(self) -> None:
         tree = self._tree = self._new_tree()
-        with tree.starting(self._units.context, self._functions):
+        self._drop_repeated_hooks(tree)
+        with tree.starting(self._units.context, [hook.function for hook in self._plan]):
             await self._start_hooks()
             if self.sends_to_app and not tree.root.reason:
                 await self._start_apps(tree, [tree.root])
             await (self._start_levels(tree) if self._settings.concurrent else self._start_branches(tree))
+        tree.warn_of_strangers()
         if not tree.root.is_supported:
             self._tell_refusal(tree.root)
+
+    def _drop_repeated_hooks(self, tree: Tree) -> None:
+        """Leave out hooks that the wrapped app runs as its own lifespan: FastAPI(lifespan=f), and lifespan=f here."""
+        own = tree.lifespans_around() if self.sends_to_app else []
+        own += [
+            hook.function for one in own if isinstance(one, HookDecorators) for hook in hooks_of(one).in_start_order()
+        ]
+        known = {identity_of(function) for function in own}
+        kept = [(hook, unit) for hook, unit in zip(self._plan, self.hooks, strict=True) if not _is_known(hook, known)]
+        for unit in self.hooks:
+            if all(unit is not other for _, other in kept):
+                logger.warning("%s is run by %s too, and only there; remove it in one place", unit.name, self.label)
+        self._plan, self.hooks = [hook for hook, _ in kept], [unit for _, unit in kept]
 
     def _new_tree(self) -> Tree:
         tree = Tree(self._app, self._scope, self._realm, self._settings)
@@ -403,3 +419,7 @@ def _is_mistake(refusal: Exception | None) -> bool:
     if isinstance(refusal, TypeError):  # a middleware that was given a wrong keyword; a factory that was not called
         return any(words in str(refusal) for words in ("argument", "not callable", "in 'await' expression"))
     return isinstance(refusal, (NameError, ImportError, SyntaxError))
+
+
+def _is_known(hook: Hook, known: set[tuple[int, ...]]) -> bool:
+    return identity_of(hook.function) in known

@@ -23,11 +23,21 @@ from .discovery import (
     all_nested,
     describe,
     expects_lifespan,
+    follow,
     has_news,
+    is_nested,
     look_inside,
     names_lifespan,
 )
-from .introspection import attribute_of_class, attributes_of, closure_of, items_of
+from .introspection import (
+    attribute_of_class,
+    attributes_of,
+    called_function,
+    closure_of,
+    items_of,
+    names_in,
+    undecorated,
+)
 from .observation import Begun, Observation, Ownership, Signature, observation, observing, ownership, signatures_of
 from .references import References, references_of
 from .state import SharedState
@@ -57,12 +67,14 @@ class _Startups:
     Attributes:
         known: the objects of the apps that run, by identity.
         excluded: what the runs never send a lifespan.
+        hooks: the hooks' functions of the runs whose startup is under way, with their wrapped apps.
         observed: the lifespans that began.
         runs: how many startups are under way.
     """
 
     known: dict[int, _Known] = field(default_factory=dict[int, _Known])
     excluded: list[dict[int, Any]] = field(default_factory=list[dict[int, Any]])
+    hooks: list[tuple[AppNode, Sequence[Any]]] = field(default_factory=list[tuple[AppNode, Sequence[Any]]])
     observed: Observation = field(default_factory=Observation)
     runs: int = 0
 
@@ -126,22 +138,46 @@ class Tree:
             hooks: the functions that may start an app.
         """
         self._hooks = hooks
-        if self._settings.mounts == "off":
-            yield
-            return
         context.run(_startups.set, self._startups)
-        context.run(observation.set, self._startups.observed)
+        self._startups.hooks.append((self.root, hooks))
         self._startups.runs += 1
         try:
-            with observing():
+            if self._settings.mounts == "off":
                 yield
+            else:
+                context.run(observation.set, self._startups.observed)
+                with observing():
+                    yield
         finally:
+            self._startups.hooks[:] = [one for one in self._startups.hooks if one[0] is not self.root]
             self._startups.runs -= 1
             if self._startups.runs == 0:
                 self._startups.observed.begun.clear()
             self._references.clear()
             self._signatures.clear()
             self._hooks = ()
+
+    def lifespans_around(self) -> list[Any]:
+        """Return the lifespan functions that the wrapped app runs by itself, and the hooks of runs around this one.
+
+        A run around this one is that of a middleware which wraps the same app: ``add_middleware`` was called twice.
+        """
+        found = list(self.root.lifespans)
+        for thing in self.root.wrapped.values():
+            if path := spec_of(thing).lifespan:
+                found += follow(thing, path)
+        for root, hooks in self._startups.hooks:
+            if root.reaches({id(self.root.app)}):
+                found += hooks
+        return found
+
+    def warn_of_strangers(self) -> None:
+        """Log a WARNING for each app of `exclude` that is found nowhere."""
+        for app in self._settings.exclude if self._settings.mounts != "off" else ():
+            if not self.root.reaches({id(app)}) and not is_nested(app, self.root.app):
+                logger.warning(
+                    "exclude=[...] names app %s, which is found nowhere in %s", name_of(app), self.root.label
+                )
 
     def leave(self) -> None:
         """Forget the run: its apps may be run again, and requests see nothing more of it."""
@@ -191,6 +227,7 @@ class Tree:
         if node.is_supported:
             node.is_started = True
             self._ownership(node)
+            _warn_of_ignored_handlers(node)
             assert node.shared is not None, "set before it started"
             node.added = node.shared.add(node.label, node.given, node.state, is_mount=node is not self.root)
             return
@@ -466,12 +503,38 @@ def _starts_nothing(node: AppNode) -> bool:
     return not _event_handlers(node)
 
 
+def _warn_of_ignored_handlers(node: AppNode) -> None:
+    """Log a WARNING if an app has event handlers that its own lifespan keeps from running, as FastAPI's does."""
+    handlers = _event_handlers(node)
+    if not handlers or _starts_nothing(node):
+        return
+    # The default lifespan runs them; include_router() keeps it in the closure of a merged one.
+    todo, run = list(node.lifespans), set[int]()
+    for _ in range(MAX_WRAPPERS):
+        if not todo:
+            break
+        lifespan = todo.pop()
+        function, bound = called_function(lifespan)
+        if type(lifespan).__name__ == "_DefaultLifespan":
+            router = attributes_of(lifespan).get("_router")
+            run |= {id(handler) for name in _HANDLERS for handler in items_of(attributes_of(router).get(name))}
+        elif function is not None:
+            if names_in(undecorated(function).__code__) & {"startup", "_startup"}:
+                return  # app.router.startup() in a lifespan of the user's own
+            todo += [*bound, *closure_of(undecorated(function)).values()]
+    if any(id(handler) not in run for handler in handlers):
+        logger.warning(
+            "%s has on_event handlers that never run, because it has a lifespan of its own; move them into that one",
+            node.label,
+        )
+
+
 def _event_handlers(node: AppNode) -> list[Any]:
     """Return the functions that an app was given with ``on_event`` or ``on_startup=``."""
     return [
         handler
         for thing in node.members.values()
-        for name in ("on_startup", "on_shutdown")
+        for name in _HANDLERS
         for handler in items_of(attributes_of(thing).get(name))
     ]
 
@@ -496,5 +559,6 @@ def _holds_a_part_of(function: FunctionType, node: AppNode) -> bool:
     return False
 
 
+_HANDLERS = ("on_startup", "on_shutdown")
 PARTS_DEPTH = 4
 """How deep the parts of an app are looked for: router, routes, endpoint, what the endpoint keeps."""
