@@ -98,6 +98,7 @@ def straight_through(method: Callable[P, Awaitable[None]]) -> "Callable[P, Corou
 
         @functools.wraps(method)
         async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
+            __tracebackhide__ = True
             await inner(self, scope, receive, send)
 
     return cast("Callable[P, CoroutineType[Any, Any, None]]", call)

@@ -144,7 +144,9 @@ class Server:
         raise AssertionError
 
 
-@pytest.mark.parametrize("given", [make_app, Server().streamable_http_app, lambda scope: None], ids=repr)
+@pytest.mark.parametrize(
+    "given", [make_app, Server().streamable_http_app, lambda scope: None], ids=lambda given: given.__name__
+)
 def test_what_cannot_take_the_three_arguments_is_refused(given: Any) -> None:
     """A factory that was not called fails at the first request otherwise."""
     with pytest.raises(

@@ -69,7 +69,7 @@ def is_read(*, by_last_resort: bool = False) -> bool:
         return False
     if not logger.hasHandlers():
         return by_last_resort
-    reached: logging.Logger | None = logger
+    reached: logging.Logger | None = logger.logger
     while reached is not None:
         if any(one.level <= logging.ERROR and not isinstance(one, logging.NullHandler) for one in reached.handlers):
             return True
