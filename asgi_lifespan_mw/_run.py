@@ -382,7 +382,7 @@ class Run:
             self._on_crash(unit.failure)
 
     def _tell_refusal(self, root: AppNode) -> None:
-        if not self.hooks and not self._mounts:
+        if not self.hooks and not self.units.keys() - {root}:
             self.is_refused, self.refusal = True, root.refusal
             self._leave()
         elif _is_mistake(root.refusal):

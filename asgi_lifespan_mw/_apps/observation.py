@@ -19,10 +19,10 @@ See "Asynchronous generator hooks" in PEP 525.
 import gc
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from inspect import CO_ASYNC_GENERATOR, CO_VARARGS
 from types import FunctionType
@@ -48,21 +48,55 @@ class Begun:
 
 
 @final
-@dataclass(slots=True, eq=False)
 class Observation:
     """The lifespans that began during one startup.
 
-    Attributes:
-        begun: the generators, by the identity of their function.
+    Each is in one of two places: with its owner, once that was found, or without.
     """
 
-    begun: dict[int, list[Begun]] = field(default_factory=dict[int, list[Begun]])
+    __slots__ = ("_by_argument", "_of_owner", "_without_owner")
+
+    def __init__(self) -> None:
+        self._without_owner: dict[int, list[Begun]] = {}
+        self._by_argument: dict[tuple[int, int], Begun] = {}
+        self._of_owner: dict[tuple[int, int], Begun] = {}
 
     def see(self, generator: Any) -> None:
         """Record a generator that is about to take its first step."""
         function = _function_of(generator)
         if function is not None:
-            self.begun.setdefault(id(function), []).append(Begun(function, _arguments_of(generator)))
+            begun = Begun(function, _arguments_of(generator))
+            self._without_owner.setdefault(id(function), []).append(begun)
+            for argument in begun.arguments:
+                self._by_argument.setdefault((id(function), id(argument)), begun)
+
+    def without_owner(self, function: FunctionType, members: Iterable[int]) -> list[Begun]:
+        """Return the generators of a function that belong to nobody yet.
+
+        Only one that has an app among its arguments, if there is such a one; `members` is what that app consists of, by
+        identity. Many apps may have one lifespan function, and most are found by this.
+        """
+        for key in members:
+            begun = self._by_argument.get((id(function), key))
+            if begun is not None and begun.owner is None:
+                return [begun]
+        return self._without_owner.get(id(function), [])
+
+    def of(self, function: FunctionType, owner: object) -> Begun | None:
+        """Return the generator of a function that belongs to an app."""
+        return self._of_owner.get((id(function), id(owner)))
+
+    def give(self, begun: Begun, owner: object) -> None:
+        """Let a generator belong to an app."""
+        begun.owner = owner
+        self._without_owner[id(begun.function)].remove(begun)
+        self._of_owner[id(begun.function), id(owner)] = begun
+
+    def clear(self) -> None:
+        """Forget all generators, and what they were called with."""
+        self._without_owner.clear()
+        self._by_argument.clear()
+        self._of_owner.clear()
 
 
 observation: Final[ContextVar[Observation | None]] = ContextVar("asgi_lifespan_mw_observation", default=None)
@@ -209,7 +243,18 @@ class Ownership(Enum):
 
 
 class Relations(Protocol):
-    """What is known of the objects that generators were called with."""
+    """What is known of the objects that generators were called with.
+
+    Attributes:
+        members: what the app consists of, by identity.
+    """
+
+    @property
+    def members(self) -> Iterable[int]: ...
+
+    def around(self) -> Iterable[object]:
+        """Return the apps in the tree that the app is nested in."""
+        ...
 
     def is_part(self, thing: object) -> bool:
         """Tell if an object is the app, or a part that is the same app."""
@@ -238,23 +283,24 @@ def ownership(
     Returns:
         What was observed, and the function of the generator.
     """
-    shared: FunctionType | None = None
     for signature in signatures:
         for function in signature.functions:
-            for begun in observed.begun.get(id(function), ()):
+            if observed.of(function, node) is not None:
+                return Ownership.BEGUN, function
+            for begun in observed.without_owner(function, relations.members):
                 if not signature.matches(begun):
                     continue
-                mine = any(map(relations.is_part, begun.arguments))
-                if mine or begun.owner is node:
-                    begun.owner = node
+                is_mine = any(map(relations.is_part, begun.arguments))
+                # A loop over siblings with one lifespan function: each argument is one of the siblings.
+                is_others = any(relations.has_lifespan(argument, begun) for argument in begun.arguments)
+                if is_mine or not (signature.must_have_app or is_others):
+                    observed.give(begun, node)
                     return Ownership.BEGUN, function
-                if signature.must_have_app:
-                    continue
-                # FastAPI(lifespan=shared) with app.mount("/v1", FastAPI(lifespan=shared)): the argument is the app.
-                others = [argument for argument in begun.arguments if relations.has_lifespan(argument, begun)]
-                if any(map(relations.is_around, others)):
-                    shared = function
-                elif not others and begun.owner is None:
-                    begun.owner = node
-                    return Ownership.BEGUN, function
-    return (Ownership.NOT_BEGUN if shared is None else Ownership.SHARED), shared
+                if is_others and any(map(relations.is_around, begun.arguments)):
+                    return Ownership.SHARED, function
+            # FastAPI(lifespan=shared) with app.mount("/v1", FastAPI(lifespan=shared)): the parent ran it for itself.
+            if signature.parts is None and any(
+                observed.of(function, outer) is not None for outer in relations.around()
+            ):
+                return Ownership.SHARED, function
+    return Ownership.NOT_BEGUN, None

@@ -152,7 +152,7 @@ class Tree:
             self._startups.hooks[:] = [one for one in self._startups.hooks if one[0] is not self.root]
             self._startups.runs -= 1
             if self._startups.runs == 0:
-                self._startups.observed.begun.clear()
+                self._startups.observed.clear()
             self._references.clear()
             self._signatures.clear()
             self._hooks = ()
@@ -473,6 +473,15 @@ class _Relations:
 
     tree: Tree
     node: AppNode
+
+    @property
+    def members(self) -> Iterable[int]:
+        """What the app consists of, by identity."""
+        return self.node.members
+
+    def around(self) -> Iterable[AppNode]:
+        """Return the apps that the app is nested in."""
+        return self.node.around()
 
     def is_part(self, thing: object) -> bool:
         """Return whether an object is the app, or the application that a router belongs to."""
