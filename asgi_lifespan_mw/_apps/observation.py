@@ -39,12 +39,12 @@ class Begun:
     Attributes:
         function: the function that made it.
         arguments: what the function was called with.
-        owner: the app whose lifespan it is; None until one was found.
+        has_owner: whether the app whose lifespan it is was found.
     """
 
     function: FunctionType
     arguments: Sequence[object]
-    owner: object = None
+    has_owner: bool = False
 
 
 @final
@@ -78,19 +78,20 @@ class Observation:
         """
         for key in members:
             begun = self._by_argument.get((id(function), key))
-            if begun is not None and begun.owner is None:
+            if begun is not None and not begun.has_owner:
                 return [begun]
         return self._without_owner.get(id(function), [])
 
-    def of(self, function: FunctionType, owner: object) -> Begun | None:
-        """Return the generator of a function that belongs to an app."""
-        return self._of_owner.get((id(function), id(owner)))
+    def of(self, function: FunctionType, members: Iterable[int]) -> Begun | None:
+        """Return the generator of a function that belongs to an app, which consists of `members`, by identity."""
+        found = (self._of_owner.get((id(function), key)) for key in members)
+        return next((begun for begun in found if begun is not None), None)
 
-    def give(self, begun: Begun, owner: object) -> None:
-        """Let a generator belong to an app."""
-        begun.owner = owner
+    def give(self, begun: Begun, members: Iterable[int]) -> None:
+        """Let a generator belong to an app, which consists of `members`, by identity."""
+        begun.has_owner = True
         self._without_owner[id(begun.function)].remove(begun)
-        self._of_owner[id(begun.function), id(owner)] = begun
+        self._of_owner.update(((id(begun.function), key), begun) for key in members)
 
     def clear(self) -> None:
         """Forget all generators, and what they were called with."""
@@ -252,8 +253,8 @@ class Relations(Protocol):
     @property
     def members(self) -> Iterable[int]: ...
 
-    def around(self) -> Iterable[object]:
-        """Return the apps in the tree that the app is nested in."""
+    def around(self) -> Iterable[Iterable[int]]:
+        """Return what the apps consist of that the app is nested in, by identity."""
         ...
 
     def is_part(self, thing: object) -> bool:
@@ -270,14 +271,13 @@ class Relations(Protocol):
 
 
 def ownership(
-    observed: Observation, signatures: Sequence[Signature], node: object, relations: Relations
+    observed: Observation, signatures: Sequence[Signature], relations: Relations
 ) -> tuple[Ownership, FunctionType | None]:
     """Find the generator that is the lifespan of an app, and give it to that app.
 
     Args:
         observed: the generators that began.
         signatures: how the app's generators can be recognised.
-        node: the app in the tree, which becomes the owner.
         relations: how the arguments of a generator are related to the app.
 
     Returns:
@@ -285,22 +285,19 @@ def ownership(
     """
     for signature in signatures:
         for function in signature.functions:
-            if observed.of(function, node) is not None:
+            if observed.of(function, relations.members) is not None:
                 return Ownership.BEGUN, function
-            for begun in observed.without_owner(function, relations.members):
+            # FastAPI(lifespan=shared) with app.mount("/v1", FastAPI(lifespan=shared)): the parent ran it for itself.
+            of_parents = [begun for outer in relations.around() if (begun := observed.of(function, outer)) is not None]
+            for begun in (*observed.without_owner(function, relations.members), *of_parents):
                 if not signature.matches(begun):
                     continue
                 is_mine = any(map(relations.is_part, begun.arguments))
                 # A loop over siblings with one lifespan function: each argument is one of the siblings.
                 is_others = any(relations.has_lifespan(argument, begun) for argument in begun.arguments)
-                if is_mine or not (signature.must_have_app or is_others):
-                    observed.give(begun, node)
+                if not begun.has_owner and (is_mine or not (signature.must_have_app or is_others)):
+                    observed.give(begun, relations.members)
                     return Ownership.BEGUN, function
                 if is_others and any(map(relations.is_around, begun.arguments)):
                     return Ownership.SHARED, function
-            # FastAPI(lifespan=shared) with app.mount("/v1", FastAPI(lifespan=shared)): the parent ran it for itself.
-            if signature.parts is None and any(
-                observed.of(function, outer) is not None for outer in relations.around()
-            ):
-                return Ownership.SHARED, function
     return Ownership.NOT_BEGUN, None

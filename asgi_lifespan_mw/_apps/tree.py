@@ -400,7 +400,7 @@ class Tree:
         )
 
     def _ownership(self, node: AppNode) -> tuple[Ownership, FunctionType | None]:
-        return ownership(self._startups.observed, self._signatures_of(node), node, _Relations(self, node))
+        return ownership(self._startups.observed, self._signatures_of(node), _Relations(self, node))
 
     def has_lifespan(self, node: AppNode, begun: Begun) -> bool:
         """Return whether a generator may be the lifespan of an app, or a hook of ours that was given to it."""
@@ -479,9 +479,9 @@ class _Relations:
         """What the app consists of, by identity."""
         return self.node.members
 
-    def around(self) -> Iterable[AppNode]:
-        """Return the apps that the app is nested in."""
-        return self.node.around()
+    def around(self) -> Iterable[Iterable[int]]:
+        """Return what the apps consist of that the app is nested in, by identity."""
+        return ((*outer.members, *outer.wrapped) for outer in self.node.around())
 
     def is_part(self, thing: object) -> bool:
         """Return whether an object is the app, or the application that a router belongs to."""
