@@ -328,13 +328,8 @@ class Run:
         return self._tree.application
 
     def _new_unit(self, name: str, body: Callable[[Unit], Awaitable[None]], **options: Any) -> Unit:
-        """Make a unit whose body knows that a run which begins in it is inside of this one."""
-
-        async def live(unit: Unit) -> None:
-            _enclosing.set(_Enclosing(self, unit))
-            await body(unit)
-
-        return Unit(name, live, **options)
+        """Make a unit; a run that begins in its body is inside of this one."""
+        return Unit(name, body, on_enter=lambda unit: _enclosing.set(_Enclosing(self, unit)), **options)
 
     async def _stop_units(self) -> None:
         self._note("stop")

@@ -540,12 +540,11 @@ def _warn_of_ignored_handlers(node: AppNode) -> None:
 
 def _event_handlers(node: AppNode) -> list[Any]:
     """Return the functions that an app was given with ``on_event`` or ``on_startup=``."""
-    return [
-        handler
-        for thing in node.members.values()
-        for name in _HANDLERS
-        for handler in items_of(attributes_of(thing).get(name))
-    ]
+    router = node.forms.get(ROUTER)
+    if router is None:
+        return []
+    own = attributes_of(router)
+    return [handler for name in _HANDLERS for handler in own.get(name) or ()]
 
 
 def _holds_a_part_of(function: FunctionType, node: AppNode) -> bool:

@@ -97,12 +97,14 @@ class Unit:
         timeout: float | None = None,
         is_hook: bool = False,
         is_shutdown_function: bool = False,
+        on_enter: "Callable[[Unit], object]" = lambda _: None,
     ) -> None:
         self.name = name
         self.body = body
         self.timeout = timeout
         self.is_hook = is_hook
         self.is_shutdown_function = is_shutdown_function
+        self._on_enter = on_enter  # called in its task before the body, to set context variables
         self.stage = UnitState.NEW
         self.state: State = {}
         self.failure: Failure | None = None
@@ -263,6 +265,7 @@ class Unit:
         self._task = spawn(self._live, self.name, context, self._never_ran)
 
     async def _live(self) -> None:
+        self._on_enter(self)
         try:
             with self._scope:
                 await self.body(self)
