@@ -159,7 +159,7 @@ class Awaitable:
     """A class whose instances are awaited, as Starlette's `HTTPEndpoint` is: an app."""
 
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
-        assert scope["type"] == "http"
+        raise AssertionError
 
     def __await__(self) -> Any:
         raise AssertionError

@@ -148,7 +148,8 @@ async def test_departures_of_what_a_middleware_runs_are_found(caplog: pytest.Log
     caplog.set_level(logging.DEBUG)
 
     async def loops(scope: Scope, receive: Receive, send: Send) -> None:
-        while scope["type"] == "lifespan":
+        assert scope["type"] == "lifespan"
+        while True:
             message = await receive()
             await send({"type": f"{message['type']}.complete"})
 

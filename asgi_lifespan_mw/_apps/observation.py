@@ -146,12 +146,9 @@ def _chained(before: _Hook | None) -> tuple[_Hook, _Hook | None]:
 
 def _function_of(generator: Any) -> FunctionType | None:
     """Return the function that made a generator: the first of its references that has its code."""
-    code = generator.ag_code
+    code = getattr(generator, "ag_code", None)  # a generator that was compiled to C has none
     things: list[Any] = gc.get_referents(generator)
-    for thing in things:
-        if is_function(thing) and thing.__code__ is code:
-            return thing
-    return None
+    return next((thing for thing in things if is_function(thing) and thing.__code__ is code), None)
 
 
 def _arguments_of(generator: Any) -> list[object]:

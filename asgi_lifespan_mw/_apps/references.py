@@ -6,9 +6,10 @@ code holds or names the app, or reaches apps by their routes, and uses a name by
 read and never called; see `introspection`.
 """
 
+import functools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from types import FunctionType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, cast, final
 
 from .._asgi import is_a
@@ -55,16 +56,19 @@ def references_of(lifespans: Iterable[Any]) -> References:
     """Return what lifespans and hooks hold and name, in at most `MAX_ITEMS` objects."""
     found = References()
     todo, kept = [thing for lifespan in lifespans for thing in _parts(lifespan)], list[Any]()
+    read = {id(thing) for thing in todo}
     while todo and len(kept) < MAX_ITEMS:
         thing = todo.pop()
         if id(thing) in found.held:
             continue
         found.held.add(id(thing))
         kept.append(thing)  # while its identity counts
+        todo += items_of(thing)
+        if id(thing) not in read and not is_a(thing, FunctionType, MethodType, functools.partial):
+            continue  # an app, a client: it is held, and its own code is not that of the lifespan
         function, bound = called_function(thing)
         todo += bound
-        todo += items_of(thing)
-        if function is not None and (function is thing or bound):
+        if function is not None:
             inner = undecorated(function)
             found.held.add(id(inner))
             names = names_in(inner.__code__)

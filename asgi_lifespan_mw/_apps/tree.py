@@ -251,8 +251,6 @@ class Tree:
         """Find the apps that are nested in one that has started, or that is not ours to start, in route order."""
         if self._settings.mounts == "off" or id(node.app) in self._scanned or self.is_excluded(node):
             return []
-        if not node.is_supported and sum(1 for _ in node.around()) >= MAX_WRAPPERS:
-            return []
         inside = look_inside(
             node, delivered=node.is_supported, excluded=self._excluded, passed=lambda app: self._passed(app, node)
         )
@@ -515,14 +513,12 @@ def _starts_nothing(node: AppNode) -> bool:
 def _warn_of_ignored_handlers(node: AppNode) -> None:
     """Log a WARNING if an app has event handlers that its own lifespan keeps from running, as FastAPI's does."""
     handlers = _event_handlers(node)
-    if not handlers or _starts_nothing(node):
+    if not handlers or not node.lifespans or _starts_nothing(node):
         return
     # The default lifespan runs them; include_router() keeps it in the closure of a merged one.
-    todo, run = list(node.lifespans), set[int]()
-    for _ in range(MAX_WRAPPERS):
-        if not todo:
-            break
-        lifespan = todo.pop()
+    todo, seen, run = list(node.lifespans), list[Any](), set[int]()
+    while todo and len(seen) < MAX_WRAPPERS:
+        seen.append(lifespan := todo.pop())
         function, bound = called_function(lifespan)
         if type(lifespan).__name__ == "_DefaultLifespan":
             router = attributes_of(lifespan).get("_router")

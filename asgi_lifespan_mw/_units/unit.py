@@ -208,9 +208,8 @@ class Unit:
         place = self.place()
         if place:
             error.add_note(f"it was at {place}")
-        self._mark_failed(error, FailedPhase.STARTUP if phase == "startup" else FailedPhase.SHUTDOWN)
-        if self.failure is not None and self.failure.error is error:
-            self.failure.location, self.failure.advice = place, advice
+        failed_phase = FailedPhase.STARTUP if phase == "startup" else FailedPhase.SHUTDOWN
+        self._mark_failed(error, failed_phase, location=place, advice=advice)
         self.stopped()
         self.cancel()
 
@@ -302,11 +301,11 @@ class Unit:
         unasked.__cause__ = error
         return unasked
 
-    def _mark_failed(self, error: BaseException, phase: FailedPhase | None = None, app_message: str = "") -> None:
+    def _mark_failed(self, error: BaseException, phase: FailedPhase | None = None, **known: str) -> None:
+        """Record the first failure; `known` are more fields of the record."""
         if self.failure is None:
-            self.failure = Failure(
-                self.name, phase or _PHASES.get(self.stage, FailedPhase.SHUTDOWN), error, app_message
-            )
+            phase = phase or _PHASES.get(self.stage, FailedPhase.SHUTDOWN)
+            self.failure = Failure(self.name, phase, error, **known)
             self._units.failures.append(self.failure)
 
     def _never_ran(self) -> None:

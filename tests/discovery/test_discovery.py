@@ -93,8 +93,8 @@ class RefusesLifespan:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.asked.append(scope["type"])
-        if scope["type"] == "lifespan":
-            raise ValueError("requests only, please")
+        assert scope["type"] == "lifespan"
+        raise ValueError("requests only, please")
 
 
 class ReturnsAtOnce:
@@ -1182,7 +1182,7 @@ async def test_an_attribute_that_raises_is_no_way_inside() -> None:
     class NotReady(RefusesLifespan):
         @property
         def app(self) -> Any:
-            raise RuntimeError("not ready")
+            raise AssertionError
 
     log: list[str] = []
     app = Starlette(routes=[Mount("/x", NotReady()), Mount("/sub", recorded(log, "sub"))])
@@ -1246,7 +1246,7 @@ class WrappedAnew(RefusesLifespan):
 
     @property
     def app(self) -> Any:
-        return WrappedAnew()
+        raise AssertionError
 
 
 @pytest.mark.parametrize("make", [Unbound, AsyncMock, WrappedAnew])
@@ -1278,7 +1278,7 @@ async def test_the_properties_of_a_wrapper_are_not_called() -> None:
     class Lazy(RefusesLifespan):
         @property
         def app(self) -> Any:
-            raise KeyboardInterrupt
+            raise AssertionError
 
     log: list[str] = []
     await lived(LifespanMiddleware(Lazy(), lifespan=lifespan_of(log, "hook")))

@@ -725,7 +725,7 @@ class LazyMapping(Mapping[str, Any]):
         return iter(["database"])
 
     def __len__(self) -> int:
-        return 1
+        raise AssertionError
 
     def __getitem__(self, key: str) -> Any:
         raise self.error

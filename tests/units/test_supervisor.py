@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from asgi_lifespan_mw import (
+    Lifespan,
     LifespanManager,
     LifespanMiddleware,
     LifespanTimeout,
@@ -844,3 +845,19 @@ class TestNativeCancellation:
         _, error = await failing(app, StartupFailed)
         assert "hook 'never_runs'" in str(error)
         assert journal.events == []
+
+
+async def test_the_line_of_a_unit_is_its_own_if_the_run_in_it_is_done() -> None:
+    """The hook that runs other hooks waits for something else."""
+    inner = Lifespan(on_startup=[lambda: None])
+    app = LifespanMiddleware(Journal().app())
+
+    @app.context(timeout=1)
+    async def hangs() -> AsyncIterator[None]:
+        async with inner(None):
+            await anyio.sleep_forever()
+        yield
+
+    _, error = await failing(app, LifespanTimeout)
+    [note] = error.__notes__
+    assert re.fullmatch(r"it was at \S*test_supervisor\.py:\d+ in hangs", note)
