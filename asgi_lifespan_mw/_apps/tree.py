@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, Final, NamedTuple, cast, final
 
 from .._asgi import is_a, name_of
@@ -23,6 +23,7 @@ from .discovery import (
     all_nested,
     describe,
     expects_lifespan,
+    follow,
     has_news,
     look_inside,
     names_lifespan,
@@ -188,6 +189,8 @@ class Tree:
         if node.is_supported:
             node.is_started = True
             self._ownership(node)
+            if node is self.root:
+                self._warn_of_two_runs()
             assert node.shared is not None, "set before it started"
             node.added = node.shared.add(node.label, node.given, node.state, is_mount=node is not self.root)
             return
@@ -197,6 +200,24 @@ class Tree:
                 del self._startups.known[key]
         if node is not self.root:
             logger.debug("%s does not support the lifespan protocol", node.label, exc_info=node.refusal)
+
+    def _warn_of_two_runs(self) -> None:
+        """Warn if a hook is the lifespan function of the wrapped app, which ran twice then."""
+        relations = _Relations(self, self.root)
+        for signature in [signature for hook in self._hooks for signature in signatures_of(hook)]:
+            runs = [
+                begun
+                for function in signature.functions
+                for begun in self._startups.observed.begun.get(id(function), ())
+                if signature.matches(begun) and any(map(relations.is_part, begun.arguments))
+            ]
+            if len(runs) > 1:
+                logger.warning(
+                    "%s ran its lifespan function %s twice: a hook has the same function. Give the function to the app "
+                    "or to the hooks, not to both",
+                    self.root.label,
+                    runs[0].function.__name__,
+                )
 
     def _note(self, things: Iterable[object], node: AppNode, *, is_member: bool = True) -> None:
         known = self._startups.known
@@ -320,7 +341,8 @@ class Tree:
         if not self._is_observable(node) and self._may_be_started(node):
             self._warn(node, "a lifespan around it, or a hook, may start it, which cannot be observed")
             return "may be started by a lifespan around it"
-        if spec_of(node.app) is UNKNOWN and not expects_lifespan(node.app, lambda thing: self._is_around(thing, node)):
+        is_unknown = spec_of(node.app) is UNKNOWN or is_a(node.app, MethodType)
+        if is_unknown and not expects_lifespan(node.app, lambda thing: self._is_around(thing, node)):
             logger.debug("%s does not handle the lifespan and is sent none", node.label)
             return "does not handle the lifespan"
         return ""
@@ -333,7 +355,7 @@ class Tree:
             logger.warning(
                 "%s is the class %s, expected an instance; mount %s(...)",
                 node.label,
-                name_of(node.app),
+                node.app.__name__,
                 node.app.__name__,
             )
         logger.debug("%s is sent no lifespan: %s", node.label, policy.why)
@@ -391,11 +413,10 @@ class Tree:
     def _wraps_a_running_app(self, node: AppNode) -> bool:
         """Return whether an unknown wrapper holds an app that runs: sent a lifespan, it may start that app again."""
         for thing in node.wrapped.values():
-            if id(thing) in self._startups.known:
-                # An app that keeps the one that it is mounted in, as admin sites do, is not a wrapper of it.
-                if self._is_around(thing, node):
-                    continue
-            else:
+            # An app that keeps the one that it is mounted in, as admin sites do, is not a wrapper of it.
+            if self._is_around(thing, node):
+                continue
+            if id(thing) not in self._startups.known:
                 found, function = self._ownership(_described(thing, node))
                 if found is Ownership.NOT_BEGUN:
                     continue
@@ -407,13 +428,15 @@ class Tree:
         return False
 
     def _is_around(self, thing: Any, node: AppNode) -> bool:
-        known = self._startups.known.get(id(thing))
-        return known is not None and any(known.node is outer for outer in node.around())
+        """Return whether an object is an app that another one is nested in, or consists of the same parts."""
+        known = self._startups.known
+        nodes = [known[key].node for key in _described(thing).members if key in known]
+        return any(outer in nodes for outer in node.around())
 
     def _may_be_started(self, node: AppNode) -> bool:
         for outer in node.around():
             if outer not in self._references:
-                lifespans = [*outer.lifespans, *_event_handlers(outer), *(self._hooks if outer is self.root else ())]
+                lifespans = [*_lifespans_around(outer), *(self._hooks if outer is self.root else ())]
                 self._references[outer] = references_of(lifespans)
             if self._references[outer].may_start(node.members.values()):
                 return True
@@ -470,11 +493,19 @@ def _starts_nothing(node: AppNode) -> bool:
     return not _event_handlers(node)
 
 
+def _lifespans_around(node: AppNode) -> list[Any]:
+    """Return the lifespan functions and event handlers of an app, and those of the apps that it wraps."""
+    # In the stack of a FastAPI app, the router is behind middlewares that nobody described.
+    paths = [(thing, spec_of(thing).lifespan) for thing in node.wrapped.values()]
+    wrapped = [lifespan for thing, path in paths if path for lifespan in follow(thing, path)]
+    return [*node.lifespans, *wrapped, *_event_handlers(node)]
+
+
 def _event_handlers(node: AppNode) -> list[Any]:
     """Return the functions that an app was given with ``on_event`` or ``on_startup=``."""
     return [
         handler
-        for thing in node.members.values()
+        for thing in (*node.members.values(), *node.wrapped.values())
         for name in ("on_startup", "on_shutdown")
         for handler in items_of(attributes_of(thing).get(name))
     ]
