@@ -29,10 +29,15 @@ def checked_app(app: Any, where: str) -> ASGIApp:
     Raises:
         TypeError: it is a class, or can't be called.
     """
-    if is_a(app, type):
+    if is_a(app, type) and not any("__await__" in vars(base) for base in app.__mro__):
         raise TypeError(
             f"{where} got the class {app.__qualname__}, expected an ASGI 3 application: give an instance of it, or, if "
             "it is an ASGI 2 application, asgiref.compatibility.guarantee_single_callable(" + app.__qualname__ + ")"
+        )
+    if callable(app) and not _takes_messages(app):
+        raise TypeError(
+            f"{where} got {name_of(app)}, which cannot be called with (scope, receive, send), expected an ASGI 3 "
+            "application. If it is a factory, call it: give what it returns"
         )
     if not callable(app):
         raise TypeError(
@@ -41,6 +46,33 @@ def checked_app(app: Any, where: str) -> ASGIApp:
             "asgiref.compatibility.guarantee_single_callable"
         )
     return cast("ASGIApp", app)
+
+
+def _takes_messages(app: Any) -> bool:
+    """Return whether an app can be called with three arguments, as far as its signature can be read."""
+    try:
+        signature = signature_of(app)
+    except Exception:  # it has none that can be read, as some builtins, or its `__signature__` raises
+        return True
+    try:
+        signature.bind({}, None, None)
+    except TypeError:
+        return False
+    return True
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Return how a function is called, without evaluating its annotations, which may name what is not there.
+
+    Raises:
+        ValueError: If it has no signature that can be read.
+        TypeError: If it is not a function.
+    """
+    if sys.version_info >= (3, 14):  # pragma: no cover before 3.14
+        from annotationlib import Format
+
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    return inspect.signature(function)  # pragma: no cover from 3.14
 
 
 def name_of(app: Any) -> str:
@@ -66,6 +98,7 @@ def straight_through(method: Callable[P, Awaitable[None]]) -> "Callable[P, Corou
 
         @functools.wraps(method)
         async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
+            __tracebackhide__ = True
             await inner(self, scope, receive, send)
 
     return cast("Callable[P, CoroutineType[Any, Any, None]]", call)

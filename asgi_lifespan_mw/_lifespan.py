@@ -20,8 +20,6 @@ class Lifespan(HookDecorators):
     all on the request path. Without any app, ``async with hooks(None): ...`` runs the hooks in a script or a worker.
     """
 
-    _is_lifespan = True
-
     def __init__(
         self,
         *,
@@ -75,18 +73,22 @@ class Lifespan(HookDecorators):
         run = Run(
             app, hooks.in_start_order(), settings, {"type": "lifespan", "app": app, "state": state}, sends_to_app=False
         )
-        if (failure := await run.start()) is not None:
-            raise failure
-        run.serve()
+        hooks.runs += 1  # hooks that are registered from now on come too late for this run
         try:
-            yield state or None
-        except BaseException as error:
-            if is_closing(error):
+            if (failure := await run.start()) is not None:
+                raise failure
+            run.serve()
+            try:
+                yield state or None
+            except BaseException as error:
+                if is_closing(error):
+                    raise
+                await run.stop_after(error)
                 raise
-            await run.stop_after(error)
-            raise
-        if (failure := await run.stop()) is not None:
-            raise failure
+            if (failure := await run.stop()) is not None:
+                raise failure
+        finally:
+            hooks.runs -= 1
 
     def __repr__(self) -> str:
         return f"<Lifespan of {', '.join(repr(hook.name) for hook in self._hooks.in_start_order()) or 'no hooks'}>"

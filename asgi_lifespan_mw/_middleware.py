@@ -138,6 +138,15 @@ class LifespanMiddleware(HookDecorators):
             with super().override(cast("HookFunction | str", hook), replacement):
                 yield
 
+    def __getattr__(self, name: str) -> Any:
+        """Say where an attribute of the wrapped app is: ``app.app.get``, for a route of the FastAPI inside."""
+        inner = self.__dict__.get("app")
+        if not name.startswith("_") and hasattr(inner, name):
+            raise AttributeError(
+                f"LifespanMiddleware has no {name!r}; the wrapped app has: use app.app.{name}", name=name, obj=self
+            )
+        raise AttributeError(f"'LifespanMiddleware' object has no attribute {name!r}", name=name, obj=self)
+
     def __repr__(self) -> str:
         return f"LifespanMiddleware({self.app!r})"
 
@@ -147,6 +156,8 @@ class LifespanMiddleware(HookDecorators):
         state: State = scope.get("state", {})
         policy = CrashPolicy(self._on_crash)
         run = prepare_run(self, {**scope, "state": state}, on_crash=policy)
+        collection = hooks_of(self)
+        collection.runs += 1  # hooks that are registered from now on come too late for this run
         try:
             phase, error = "startup", await run.start()
             if error is None and run.is_refused:
@@ -170,6 +181,7 @@ class LifespanMiddleware(HookDecorators):
                     self._states = [other for other in self._states or () if other is not state] or None
                 phase, error = "shutdown", await run.stop()
         finally:
+            collection.runs -= 1
             if self._run is run:
                 self._last_report, self._run = build_report(run), None
         if error is None:

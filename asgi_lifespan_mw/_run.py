@@ -5,18 +5,23 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, NamedTuple, final
 
+import anyio
+
 from ._apps.discovery import AppNode
+from ._apps.introspection import identity_of
 from ._apps.state import SharedState
 from ._apps.tree import Tree
 from ._asgi import name_of
 from ._config import Settings
+from ._hooks.decorators import HookDecorators, hooks_of
 from ._hooks.hook import Hook, HookKind
 from ._log import logger
 from ._protocol.session import Session
 from ._protocol.table import Phase
 from ._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
-from ._units.backend import is_cancellation, is_closing
-from ._units.failure import FailedPhase, Failure
+from ._reporting.tracebacks import trim
+from ._units.backend import asyncios_cancellation, is_cancellation, is_closing
+from ._units.failure import FailedPhase, Failure, text_of
 from ._units.supervisor import Supervisor, UnitFailed
 from ._units.unit import Unit, UnitState
 
@@ -90,9 +95,8 @@ class Run:
         self._app = app
         self._scope = scope
         self._tree: Tree | None = None
-        hooks = list(hooks)
-        self._functions = [hook.function for hook in hooks]
-        self.hooks = [self._unit_of(hook, scope.get("app", app)) for hook in hooks]
+        self._plan = list(hooks)
+        self.hooks = [self._unit_of(hook) for hook in self._plan]
         self.sends_to_app = sends_to_app
         self.times: dict[str, float] = {}
         self.root: AppNode | None = None
@@ -170,10 +174,8 @@ class Run:
             return
         try:
             another = await self.stop()
-        except BaseException as cancellation:
-            if is_cancellation(cancellation):
-                return
-            raise
+        except (asyncios_cancellation(), anyio.get_cancelled_exc_class()):
+            return
         if another is not None:
             raise merge("shutdown", [error, another]) from None
 
@@ -231,13 +233,28 @@ class Run:
 
     async def _start_all(self) -> None:
         tree = self._tree = self._new_tree()
-        with tree.starting(self._units.context, self._functions):
+        self._drop_repeated_hooks(tree)
+        with tree.starting(self._units.context, [hook.function for hook in self._plan]):
             await self._start_hooks()
             if self.sends_to_app and not tree.root.reason:
                 await self._start_apps(tree, [tree.root])
             await (self._start_levels(tree) if self._settings.concurrent else self._start_branches(tree))
+        tree.warn_of_strangers()
         if not tree.root.is_supported:
             self._tell_refusal(tree.root)
+
+    def _drop_repeated_hooks(self, tree: Tree) -> None:
+        """Leave out hooks that the wrapped app runs as its own lifespan: FastAPI(lifespan=f), and lifespan=f here."""
+        own = tree.lifespans_around() if self.sends_to_app else []
+        own += [
+            hook.function for one in own if isinstance(one, HookDecorators) for hook in hooks_of(one).in_start_order()
+        ]
+        known = {identity_of(function) for function in own}
+        kept = [(hook, unit) for hook, unit in zip(self._plan, self.hooks, strict=True) if not _is_known(hook, known)]
+        for unit in self.hooks:
+            if all(unit is not other for _, other in kept):
+                logger.warning("%s is run by %s too, and only there; remove it in one place", unit.name, self.label)
+        self._plan, self.hooks = [hook for hook, _ in kept], [unit for _, unit in kept]
 
     def _new_tree(self) -> Tree:
         tree = Tree(self._app, self._scope, self._realm, self._settings)
@@ -284,17 +301,19 @@ class Run:
         for node, session in zip(nodes, sessions, strict=True):
             node.is_supported = session.phase is not Phase.UNSUPPORTED
             node.refusal = session.refusal
+            if node is not tree.root and _is_mistake(node.refusal):
+                self._tell_mistake(node)
             tree.settle(node)
-            self._mounts += node is not tree.root
+            self._mounts += node is not tree.root and node.is_supported
 
-    def _unit_of(self, hook: Hook, app: object) -> Unit:
+    def _unit_of(self, hook: Hook) -> Unit:
         async def live_context(unit: Unit) -> None:
-            async with hook.open(app) as state:
+            async with hook.open(self._application()) as state:
                 unit.started(state)
                 await unit.wait_for_stop()
 
         async def live_function(unit: Unit) -> None:
-            await hook.call(app)
+            await hook.call(self._application())
             unit.started()
             unit.stopped()
 
@@ -304,14 +323,13 @@ class Run:
             hook.label, live, timeout=hook.timeout, is_hook=True, is_shutdown_function=is_shutdown_function
         )
 
+    def _application(self) -> object:
+        assert self._tree is not None, "it is starting"
+        return self._tree.application
+
     def _new_unit(self, name: str, body: Callable[[Unit], Awaitable[None]], **options: Any) -> Unit:
-        """Make a unit whose body knows that a run which begins in it is inside of this one."""
-
-        async def live(unit: Unit) -> None:
-            _enclosing.set(_Enclosing(self, unit))
-            await body(unit)
-
-        return Unit(name, live, **options)
+        """Make a unit; a run that begins in its body is inside of this one."""
+        return Unit(name, body, on_enter=lambda unit: _enclosing.set(_Enclosing(self, unit)), **options)
 
     async def _stop_units(self) -> None:
         self._note("stop")
@@ -359,19 +377,44 @@ class Run:
             self._on_crash(unit.failure)
 
     def _tell_refusal(self, root: AppNode) -> None:
-        if not self.hooks and not self._mounts:
+        if not self.hooks and not self.units.keys() - {root}:
             self.is_refused, self.refusal = True, root.refusal
             self._leave()
+        elif _is_mistake(root.refusal):
+            self._tell_mistake(root)
         elif _never_takes_it([*root.members.values(), *root.wrapped.values()]):
             logger.info("%s does not support the lifespan protocol; what else there is was started", self.label)
         else:
             logger.warning("%s does not support the lifespan protocol", self.label, exc_info=root.refusal)
 
+    def _tell_mistake(self, node: AppNode) -> None:
+        assert node.refusal is not None, "it is a mistake"
+        trim(node.refusal)
+        logger.warning(
+            "%s cannot be called with a lifespan: %s. Requests will fail too; is it a factory that was not called, or "
+            "a middleware with a wrong argument?",
+            node.label,
+            text_of(node.refusal),
+            exc_info=node.refusal,
+        )
+
     def _log(self, phase: str, first: str, then: str) -> None:
         took = self.seconds(first, then)
-        of_app = f"{self.label}, " if self.sends_to_app else ""
+        is_started = self.root is not None and self.root in self.units and self.root.is_supported
+        of_app = f"{self.label}, " if is_started else ""
         logger.info("%s complete in %.3f s: %shooks %d, mounts %d", phase, took, of_app, len(self.hooks), self._mounts)
 
 
 def _never_takes_it(aliases: Iterable[object]) -> bool:
     return any(cls.__module__.startswith(_NEVER_TAKE_IT) for thing in aliases for cls in type(thing).__mro__)
+
+
+def _is_mistake(refusal: Exception | None) -> bool:
+    """Return whether an app raised for another reason than the type of the scope, so that requests fail too."""
+    if isinstance(refusal, TypeError):  # a middleware that was given a wrong keyword; a factory that was not called
+        return any(words in str(refusal) for words in ("argument", "not callable", "in 'await' expression"))
+    return isinstance(refusal, (NameError, ImportError, SyntaxError))
+
+
+def _is_known(hook: Hook, known: set[tuple[int, ...]]) -> bool:
+    return identity_of(hook.function) in known

@@ -47,7 +47,13 @@ def answers(wrapper: str, suspensions: str, calls: str) -> None:
 
 def lifespans(of: str, mounts: str, count: str) -> None:
     """Lifespans, one after the other, of one app with many mounts."""
-    app = {"ours": subjects.with_mounts, "dispatcher": subjects.dispatched}[of](int(mounts))
+    makers = {
+        "ours": subjects.with_mounts,
+        "dispatcher": subjects.dispatched,
+        "ours, Starlettes": subjects.with_starlettes,
+        "recipe": subjects.recipe,
+    }
+    app = makers[of](int(mounts))
     for _ in range(int(count)):
         asyncio.run(subjects.lifespan(app))
 

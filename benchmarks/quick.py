@@ -50,6 +50,7 @@ def main() -> None:
     else:
         print("NOT MEASURED, for there is no valgrind: instructions of requests, and how startup grows")
     print("\n" + bench_startup.table(bench_startup.measure((10, 100), rounds=3)))
+    print("\n" + bench_startup.table_of_recipe(bench_startup.measure_recipe((10, 100), rounds=3)))
     print("\n" + bench_memory.table(bench_memory.measure()))
     print("\n" + bench_served.table(bench_served.measure(rounds=2, seconds=0.5)))
     if failures:

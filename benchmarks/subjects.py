@@ -5,7 +5,7 @@ Each wrapper imports what it needs when it is made, so that a process holds one 
 
 import asyncio
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 
@@ -139,6 +139,32 @@ def dispatched(count: int) -> Any:
     from hypercorn.middleware import DispatcherMiddleware
 
     return DispatcherMiddleware({f"/{number}": mounted() for number in range(count)})
+
+
+def with_starlettes(count: int) -> Any:
+    """A Starlette app with so many Starlette apps mounted, wrapped by ours."""
+    return ours(_starlette_of(count))
+
+
+def recipe(count: int) -> Any:
+    """The same apps, started by the code that users write instead: the parent's lifespan enters those of its mounts."""
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> Any:
+        async with AsyncExitStack() as stack:
+            for route in app.routes:
+                await stack.enter_async_context(route.app.router.lifespan_context(route.app))
+            yield
+
+    return _starlette_of(count, lifespan)
+
+
+def _starlette_of(count: int, lifespan: Any = None) -> Any:
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    mounts = [Mount(f"/{number}", Starlette(lifespan=no_lifespan)) for number in range(count)]
+    return Starlette(routes=mounts, lifespan=lifespan)
 
 
 class Server:

@@ -32,6 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
         measure.options.cov_fail_under = 100 - LOST_BEFORE_312
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names of tests that hold an address: processes that share the tests would collect different ones."""
+    addresses = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    assert not addresses, f"give these tests ids of their own: {addresses}"
+
+
 def _asyncio_debug() -> tuple[str, dict[str, Any]]:
     return "asyncio", {"debug": True, "loop_factory": JumpingLoop}
 

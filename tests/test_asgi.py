@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from asgi_lifespan_mw import Isolated, LifespanManager, LifespanMiddleware
+from asgi_lifespan_mw._types import ASGIApp
 from tests.server import RecordingServer, request
 
 
@@ -128,3 +129,59 @@ async def test_requests_are_answered_before_and_after_a_run() -> None:
     app = LifespanMiddleware(inner)
     assert await request(app) == [{"type": "answer"}]
     assert "state" not in inner.scopes[0]
+
+
+def make_app() -> ASGIApp:
+    """A factory, which was to be called."""
+    raise AssertionError
+
+
+class Server:
+    """Makes apps by a method."""
+
+    def streamable_http_app(self, path: str = "/") -> ASGIApp:
+        """Another factory."""
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "given", [make_app, Server().streamable_http_app, lambda scope: None], ids=lambda given: given.__name__
+)
+def test_what_cannot_take_the_three_arguments_is_refused(given: Any) -> None:
+    """A factory that was not called fails at the first request otherwise."""
+    with pytest.raises(
+        TypeError, match=r"cannot be called with \(scope, receive, send\).* If it is a factory, call it"
+    ):
+        LifespanMiddleware(given)
+
+
+class Awaitable:
+    """A class whose instances are awaited, as Starlette's `HTTPEndpoint` is: an app."""
+
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+
+    def __await__(self) -> Any:
+        raise AssertionError
+
+
+def test_a_class_whose_instances_can_be_awaited_is_an_app() -> None:
+    """It is called with the three arguments, and what comes of it is awaited."""
+    assert LifespanMiddleware(Awaitable).app is Awaitable
+
+
+class RaisesForItsSignature:
+    """An app whose signature cannot be read."""
+
+    @property
+    def __signature__(self) -> Any:
+        raise NameError("a name for type checkers only")
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Take anything."""
+
+
+@pytest.mark.parametrize("app", [RaisesForItsSignature(), min], ids=["raises", "builtin"])
+def test_an_app_whose_signature_cannot_be_read_is_taken(app: Any) -> None:
+    """It may well be an app."""
+    assert LifespanMiddleware(app).app is app

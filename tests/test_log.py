@@ -90,6 +90,39 @@ async def test_the_failure_in_the_readme_is_that_of_a_run(monkeypatch: pytest.Mo
     assert "in open_pool" in shown[3]
 
 
+class Broken(logging.Handler):
+    """A handler that raises at each record, as one without its disk or its network does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError("no space left")
+
+
+@pytest.mark.parametrize("anyio_backend", VIRTUAL, indirect=True)
+async def test_a_handler_that_raises_harms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything starts, crashes, fails and stops as without it."""
+    logger = logging.getLogger("asgi_lifespan_mw")
+    monkeypatch.setattr(logger, "handlers", [Broken()])
+    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    journal, worker, server = Journal(), CrashesOnDemand(), RecordingServer(holds_on=True)
+    app = LifespanMiddleware(journal.app(), [journal.context("a"), worker.__call__])
+    with pytest.raises(ExceptionGroup):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.run, app)
+            await server.started.wait()
+            worker.demand.set()
+            await anyio.sleep(1)
+            server.may_stop.set()
+    assert journal.events == ["+a", "+app", "-app", "-a"]
+    assert server.answers == ["startup.complete", "shutdown.failed"]
+
+
+async def test_a_record_names_the_line_that_logs(caplog: pytest.LogCaptureFixture) -> None:
+    """And not the one that passes it on."""
+    caplog.set_level(logging.DEBUG, "asgi_lifespan_mw")
+    await RecordingServer().run(LifespanMiddleware(Journal().app()))
+    assert {record.module for record in caplog.records} == {"unit", "_run"}
+
+
 def test_nothing_is_configured_for_the_user() -> None:
     """Levels and handlers are the application's."""
     logger = logging.getLogger("asgi_lifespan_mw")

@@ -13,6 +13,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
@@ -491,3 +492,14 @@ def test_an_override_of_what_is_not_mounted_is_a_lookup_error(journal: Journal) 
 def test_repr_shows_the_app() -> None:
     """A middleware stack can be read in a debugger."""
     assert repr(LifespanMiddleware(Isolated(AnApp()))).startswith("LifespanMiddleware(Isolated(<")
+
+
+def test_an_attribute_of_the_wrapped_app_is_named_with_its_place() -> None:
+    """``app.get`` of a wrapped FastAPI is ``app.app.get``; all else is missing as ever."""
+    app: Any = LifespanMiddleware(FastAPI())
+    with pytest.raises(AttributeError, match=r"LifespanMiddleware has no 'get'; .* use app\.app\.get") as caught:
+        app.get  # noqa: B018
+    assert caught.value.name == "get"
+    for name in ("nothing", "_private"):
+        assert not hasattr(app, name)
+    assert not hasattr(LifespanMiddleware.__new__(LifespanMiddleware), "app")

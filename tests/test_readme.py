@@ -19,7 +19,22 @@ from tests.servers import harness
 from tests.servers.units import UNITS
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+TOP = (ROOT / "README.md").read_text(encoding="utf-8")
+"""What one reads before deciding."""
+BESIDE = {
+    place: (ROOT / place).read_text(encoding="utf-8")
+    for place in (
+        "tests/examples/README.md",
+        "tests/migration/README.md",
+        "tests/reference/README.md",
+        "tests/servers/README.md",
+        "tests/frameworks/README.md",
+        ".github/CONTRIBUTING.md",
+    )
+}
+"""What one looks up, beside what proves it."""
+README = "\n".join([TOP, *BESIDE.values()])
+"""All of the documentation that tells users something."""
 
 
 def blocks(language: str) -> list[str]:
@@ -182,7 +197,7 @@ SERVERS = {
 
 def test_the_limits_by_server_are_those_of_the_tests() -> None:
     """The exit status after a failed startup, whether a worker gets a successor, and no newer version than is here."""
-    (text,) = re.findall(r"^### By server\n(.*?)^### ", README, re.DOTALL | re.MULTILINE)
+    (text,) = re.findall(r"^## By server\n(.*)", BESIDE["tests/servers/README.md"], re.DOTALL | re.MULTILINE)
     table, _, _ = text.partition("A process that is killed")
     cells = [line[2:-2].split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
     rows = {server: (status, notes) for server, status, notes in cells}
@@ -243,28 +258,39 @@ def test_the_output_at_the_top_is_that_of_the_command_beside_it() -> None:
 
 def test_the_top_shows_what_it_is_in_twenty_lines() -> None:
     """Before the first heading: the one line, the output, the two commands; fences, comments and blank lines apart."""
-    top = README.partition("\n## ")[0].splitlines()
+    top = TOP.partition("\n## ")[0].splitlines()
     shown = [line for line in top if line and not line.startswith(("```", "<!--"))]
     assert len(shown) <= 20
     assert sum(".venv/bin/" in line for line in shown) == 2
     assert any("`app = LifespanMiddleware(app)`" in line for line in shown)
 
 
-def test_the_chapters_are_in_the_order_of_a_manual() -> None:
-    """From what is promised to how it is made."""
-    prose = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
-    chapters = ["What it is for", "Guarantees", "Tasks", "Moving here", "Reference", "The log", "Limits"]
-    chapters += ["Performance", "FAQ", "Contributing", "License"]
+def test_the_chapters_are_in_the_order_of_a_reader() -> None:
+    """From what is promised to what is looked up, in less than 400 lines."""
+    prose = re.sub(r"^```.*?^```", "", TOP, flags=re.DOTALL | re.MULTILINE)
+    chapters = ["What it is for", "Guarantees", "Tasks", "Look it up", "Performance", "FAQ", "License"]
     assert re.findall(r"^## (.*)$", prose, re.MULTILINE) == chapters
+    assert len(TOP.splitlines()) <= 400
 
 
-def test_each_link_into_the_readme_has_its_heading() -> None:
-    """A heading that is renamed takes its links along."""
-    headings = {
+def headings_of(text: str) -> set[str]:
+    """What a link into a file may name."""
+    return {
         re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-        for heading in re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+        for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     }
-    assert set(re.findall(r"\]\(#(.*?)\)", README)) <= headings
+
+
+def test_each_link_leads_to_a_file_and_a_heading() -> None:
+    """A heading or a file that is renamed takes its links along."""
+    for place, whole in {"README.md": TOP, **BESIDE}.items():
+        text = re.sub(r"^```.*?^```", "", whole, flags=re.DOTALL | re.MULTILINE)
+        for link in re.findall(r"\]\((?!https?:)([^)]*)\)", text):
+            file, _, heading = link.partition("#")
+            target = ((ROOT / place).parent / file).resolve() if file else ROOT / place
+            target = target / "README.md" if target.is_dir() else target
+            assert target.exists(), f"{place}: {link}"
+            assert not heading or heading in headings_of(target.read_text(encoding="utf-8")), f"{place}: {link}"
 
 
 def test_each_extra_that_is_installed_exists() -> None:

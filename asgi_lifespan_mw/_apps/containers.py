@@ -98,6 +98,11 @@ def _row(name: str, why: str, *ways: Edge, **known: Any) -> ContainerSpec:
 
 
 STARLETTE, ROUTER = "starlette.applications.Starlette", "starlette.routing.Router"
+APPLICATIONS = (
+    STARLETTE, "litestar.app.Litestar", "lilya.apps.BaseLilya", "quart.app.Quart",
+    "blacksheep.server.application.Application",
+)  # fmt: skip
+"""Rows of what a user calls the app, of the frameworks that put middleware around it."""
 ISOLATED = "asgi_lifespan_mw._isolated.Isolated"
 _FUNCTION = "builtins.function"
 _NOTEBOOK = "marimo._utils.lifespans.Lifespans"

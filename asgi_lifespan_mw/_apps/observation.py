@@ -19,10 +19,10 @@ See "Asynchronous generator hooks" in PEP 525.
 import gc
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from inspect import CO_ASYNC_GENERATOR, CO_VARARGS
 from types import FunctionType
@@ -48,30 +48,65 @@ class Begun:
     Attributes:
         function: the function that made it.
         arguments: what the function was called with.
-        owner: the app whose lifespan it is; None until one was found.
+        has_owner: whether the app whose lifespan it is was found.
     """
 
     function: FunctionType
     arguments: Sequence[object]
-    owner: object = None
+    has_owner: bool = False
 
 
 @final
-@dataclass(slots=True, eq=False)
 class Observation:
     """The lifespans that began during one startup.
 
-    Attributes:
-        begun: the generators, by the identity of their function.
+    Each is in one of two places: with its owner, once that was found, or without.
     """
 
-    begun: dict[int, list[Begun]] = field(default_factory=dict[int, list[Begun]])
+    __slots__ = ("_by_argument", "_of_owner", "_without_owner")
+
+    def __init__(self) -> None:
+        self._without_owner: dict[int, list[Begun]] = {}
+        self._by_argument: dict[tuple[int, int], Begun] = {}
+        self._of_owner: dict[tuple[int, int], Begun] = {}
 
     def see(self, generator: Any) -> None:
         """Record a generator that is about to take its first step."""
         function = _function_of(generator)
         if function is not None:
-            self.begun.setdefault(id(function), []).append(Begun(function, _arguments_of(generator)))
+            begun = Begun(function, _arguments_of(generator))
+            self._without_owner.setdefault(id(function), []).append(begun)
+            for argument in begun.arguments:
+                self._by_argument.setdefault((id(function), id(argument)), begun)
+
+    def without_owner(self, function: FunctionType, members: Iterable[int]) -> list[Begun]:
+        """Return the generators of a function that belong to nobody yet.
+
+        Only one that has an app among its arguments, if there is such a one; `members` is what that app consists of, by
+        identity. Many apps may have one lifespan function, and most are found by this.
+        """
+        for key in members:
+            begun = self._by_argument.get((id(function), key))
+            if begun is not None and not begun.has_owner:
+                return [begun]
+        return self._without_owner.get(id(function), [])
+
+    def of(self, function: FunctionType, members: Iterable[int]) -> Begun | None:
+        """Return the generator of a function that belongs to an app, which consists of `members`, by identity."""
+        found = (self._of_owner.get((id(function), key)) for key in members)
+        return next((begun for begun in found if begun is not None), None)
+
+    def give(self, begun: Begun, members: Iterable[int]) -> None:
+        """Let a generator belong to an app, which consists of `members`, by identity."""
+        begun.has_owner = True
+        self._without_owner[id(begun.function)].remove(begun)
+        self._of_owner.update(((id(begun.function), key), begun) for key in members)
+
+    def clear(self) -> None:
+        """Forget all generators, and what they were called with."""
+        self._without_owner.clear()
+        self._by_argument.clear()
+        self._of_owner.clear()
 
 
 observation: Final[ContextVar[Observation | None]] = ContextVar("asgi_lifespan_mw_observation", default=None)
@@ -218,7 +253,18 @@ class Ownership(Enum):
 
 
 class Relations(Protocol):
-    """What is known of the objects that generators were called with."""
+    """What is known of the objects that generators were called with.
+
+    Attributes:
+        members: what the app consists of, by identity.
+    """
+
+    @property
+    def members(self) -> Iterable[int]: ...
+
+    def around(self) -> Iterable[Iterable[int]]:
+        """Return what the apps consist of that the app is nested in, by identity."""
+        ...
 
     def is_part(self, thing: object) -> bool:
         """Tell if an object is the app, or a part that is the same app."""
@@ -234,36 +280,33 @@ class Relations(Protocol):
 
 
 def ownership(
-    observed: Observation, signatures: Sequence[Signature], node: object, relations: Relations
+    observed: Observation, signatures: Sequence[Signature], relations: Relations
 ) -> tuple[Ownership, FunctionType | None]:
     """Find the generator that is the lifespan of an app, and give it to that app.
 
     Args:
         observed: the generators that began.
         signatures: how the app's generators can be recognised.
-        node: the app in the tree, which becomes the owner.
         relations: how the arguments of a generator are related to the app.
 
     Returns:
         What was observed, and the function of the generator.
     """
-    shared: FunctionType | None = None
     for signature in signatures:
         for function in signature.functions:
-            for begun in observed.begun.get(id(function), ()):
+            if observed.of(function, relations.members) is not None:
+                return Ownership.BEGUN, function
+            # FastAPI(lifespan=shared) with app.mount("/v1", FastAPI(lifespan=shared)): the parent ran it for itself.
+            of_parents = [begun for outer in relations.around() if (begun := observed.of(function, outer)) is not None]
+            for begun in (*observed.without_owner(function, relations.members), *of_parents):
                 if not signature.matches(begun):
                     continue
-                mine = any(map(relations.is_part, begun.arguments))
-                if mine or begun.owner is node:
-                    begun.owner = node
+                is_mine = any(map(relations.is_part, begun.arguments))
+                # A loop over siblings with one lifespan function: each argument is one of the siblings.
+                is_others = any(relations.has_lifespan(argument, begun) for argument in begun.arguments)
+                if not begun.has_owner and (is_mine or not (signature.must_have_app or is_others)):
+                    observed.give(begun, relations.members)
                     return Ownership.BEGUN, function
-                if signature.must_have_app:
-                    continue
-                # FastAPI(lifespan=shared) with app.mount("/v1", FastAPI(lifespan=shared)): the argument is the app.
-                others = [argument for argument in begun.arguments if relations.has_lifespan(argument, begun)]
-                if any(map(relations.is_around, others)):
-                    shared = function
-                elif not others and begun.owner is None:
-                    begun.owner = node
-                    return Ownership.BEGUN, function
-    return (Ownership.NOT_BEGUN if shared is None else Ownership.SHARED), shared
+                if is_others and any(map(relations.is_around, begun.arguments)):
+                    return Ownership.SHARED, function
+    return Ownership.NOT_BEGUN, None

@@ -36,7 +36,7 @@ class SharedState:
         added = [key for key, value in after.items() if key not in before or before[key] is not value]
         for key in added:
             value = after[key]
-            if key in self._setters and (key in before or self.state.get(key, value) is not value):
+            if key in self._setters and (key in before or not _is_same(self.state.get(key, value), value)):
                 first, was_mount = self._setters[key]
                 advice = _ISOLATE.format(key) if is_mount or was_mount else "rename one of them"
                 raise StateCollision(key, first, unit, advice)
@@ -48,3 +48,11 @@ class SharedState:
         """Take back what units set, after a failed startup: a server that tries again finds what it had."""
         self.state.clear()
         self.state.update(self._found)
+
+
+_PLAIN = (str, bytes, int, float, bool, type(None))
+"""Types whose equal values are the same to anybody; Python keeps some of them once and some not."""
+
+
+def _is_same(first: object, second: object) -> bool:
+    return first is second or (type(first) in _PLAIN and type(first) is type(second) and first == second)

@@ -16,7 +16,7 @@ from .._config import Settings
 from .._isolated import Isolated
 from .._log import logger
 from .._types import Scope, State
-from .containers import ISOLATED, ROUTER, STARLETTE, UNKNOWN, LifespanPolicy, spec_of
+from .containers import APPLICATIONS, ISOLATED, ROUTER, STARLETTE, UNKNOWN, LifespanPolicy, spec_of
 from .discovery import (
     MAX_WRAPPERS,
     AppNode,
@@ -25,10 +25,19 @@ from .discovery import (
     expects_lifespan,
     follow,
     has_news,
+    is_nested,
     look_inside,
     names_lifespan,
 )
-from .introspection import attribute_of_class, attributes_of, closure_of, items_of
+from .introspection import (
+    attribute_of_class,
+    attributes_of,
+    called_function,
+    closure_of,
+    items_of,
+    names_in,
+    undecorated,
+)
 from .observation import Begun, Observation, Ownership, Signature, observation, observing, ownership, signatures_of
 from .references import References, references_of
 from .state import SharedState
@@ -58,12 +67,14 @@ class _Startups:
     Attributes:
         known: the objects of the apps that run, by identity.
         excluded: what the runs never send a lifespan.
+        hooks: the hooks' functions of the runs whose startup is under way, with their wrapped apps.
         observed: the lifespans that began.
         runs: how many startups are under way.
     """
 
     known: dict[int, _Known] = field(default_factory=dict[int, _Known])
     excluded: list[dict[int, Any]] = field(default_factory=list[dict[int, Any]])
+    hooks: list[tuple[AppNode, Sequence[Any]]] = field(default_factory=list[tuple[AppNode, Sequence[Any]]])
     observed: Observation = field(default_factory=Observation)
     runs: int = 0
 
@@ -77,6 +88,7 @@ class Tree:
 
     Attributes:
         root: the wrapped app.
+        application: the framework's application, which hooks are given: in the wrapped app, or it itself.
     """
 
     def __init__(self, app: Any, scope: Scope, shared: SharedState, settings: Settings) -> None:
@@ -92,7 +104,8 @@ class Tree:
         self._signatures: dict[AppNode, list[Signature]] = {}
         self._isolated: list[tuple[Isolated, State, State, State]] = []
         self.root = _described(app)
-        self.root.label = f"app {name_of(self._application())}"
+        self.application = self._application()
+        self.root.label = f"app {name_of(self.application)}"
         self.root.shared, self.root.given, self.root.state = shared, dict(shared.state), shared.state
         self._excluded = self._excluded_objects()
         if self._excluded:
@@ -101,8 +114,9 @@ class Tree:
 
     def _application(self) -> Any:
         """Return the framework's application in the wrapped app, or the wrapped app."""
-        application = self._scope.get("app")
-        return application or self.root.forms.get(STARLETTE) or self.root.app
+        forms = self.root.forms
+        inside = next((forms[name] for name in APPLICATIONS if name in forms), self.root.app)
+        return self._scope.get("app", inside)
 
     def _excluded_objects(self) -> dict[int, Any]:
         """Return what is never sent a lifespan: the apps that the user named, and what they wrap."""
@@ -124,22 +138,43 @@ class Tree:
             hooks: the functions that may start an app.
         """
         self._hooks = hooks
-        if self._settings.mounts == "off":
-            yield
-            return
         context.run(_startups.set, self._startups)
-        context.run(observation.set, self._startups.observed)
+        self._startups.hooks.append((self.root, hooks))
         self._startups.runs += 1
         try:
-            with observing():
+            if self._settings.mounts == "off":
                 yield
+            else:
+                context.run(observation.set, self._startups.observed)
+                with observing():
+                    yield
         finally:
+            self._startups.hooks[:] = [one for one in self._startups.hooks if one[0] is not self.root]
             self._startups.runs -= 1
             if self._startups.runs == 0:
-                self._startups.observed.begun.clear()
+                self._startups.observed.clear()
             self._references.clear()
             self._signatures.clear()
             self._hooks = ()
+
+    def lifespans_around(self) -> list[Any]:
+        """Return the lifespan functions that the wrapped app runs by itself, and the hooks of runs around this one.
+
+        A run around this one is that of a middleware which wraps the same app: ``add_middleware`` was called twice.
+        """
+        found = _lifespans_inside(self.root)
+        for root, hooks in self._startups.hooks:
+            if root.reaches({id(self.root.app)}):
+                found += hooks
+        return found
+
+    def warn_of_strangers(self) -> None:
+        """Log a WARNING for each app of `exclude` that is found nowhere."""
+        for app in self._settings.exclude if self._settings.mounts != "off" else ():
+            if not self.root.reaches({id(app)}) and not is_nested(app, self.root.app):
+                logger.warning(
+                    "exclude=[...] names app %s, which is found nowhere in %s", name_of(app), self.root.label
+                )
 
     def leave(self) -> None:
         """Forget the run: its apps may be run again, and requests see nothing more of it."""
@@ -189,8 +224,7 @@ class Tree:
         if node.is_supported:
             node.is_started = True
             self._ownership(node)
-            if node is self.root:
-                self._warn_of_two_runs()
+            _warn_of_ignored_handlers(node)
             assert node.shared is not None, "set before it started"
             node.added = node.shared.add(node.label, node.given, node.state, is_mount=node is not self.root)
             return
@@ -200,24 +234,6 @@ class Tree:
                 del self._startups.known[key]
         if node is not self.root:
             logger.debug("%s does not support the lifespan protocol", node.label, exc_info=node.refusal)
-
-    def _warn_of_two_runs(self) -> None:
-        """Warn if a hook is the lifespan function of the wrapped app, which ran twice then."""
-        relations = _Relations(self, self.root)
-        for signature in [signature for hook in self._hooks for signature in signatures_of(hook)]:
-            runs = [
-                begun
-                for function in signature.functions
-                for begun in self._startups.observed.begun.get(id(function), ())
-                if signature.matches(begun) and any(map(relations.is_part, begun.arguments))
-            ]
-            if len(runs) > 1:
-                logger.warning(
-                    "%s ran its lifespan function %s twice: a hook has the same function. Give the function to the app "
-                    "or to the hooks, not to both",
-                    self.root.label,
-                    runs[0].function.__name__,
-                )
 
     def _note(self, things: Iterable[object], node: AppNode, *, is_member: bool = True) -> None:
         known = self._startups.known
@@ -338,7 +354,7 @@ class Tree:
             return reason
         if self._wraps_a_running_app(node):
             return "wraps an app that runs already"
-        if not self._is_observable(node) and self._may_be_started(node):
+        if not self._signatures_of(node) and not _starts_nothing(node) and self._may_be_started(node):
             self._warn(node, "a lifespan around it, or a hook, may start it, which cannot be observed")
             return "may be started by a lifespan around it"
         is_unknown = spec_of(node.app) is UNKNOWN or is_a(node.app, MethodType)
@@ -352,12 +368,8 @@ class Tree:
             self._warn(node, policy.why)
             return cast("str", policy.why)
         if is_a(node.app, type) and attribute_of_class(node.app, "__await__") is None:
-            logger.warning(
-                "%s is the class %s, expected an instance; mount %s(...)",
-                node.label,
-                node.app.__name__,
-                node.app.__name__,
-            )
+            name = type.__dict__["__name__"].__get__(node.app)
+            logger.warning("%s is the class %s, expected an instance; mount %s(...)", node.label, name, name)
         logger.debug("%s is sent no lifespan: %s", node.label, policy.why)
         return f"is sent no lifespan: {policy.why}"
 
@@ -386,7 +398,7 @@ class Tree:
         )
 
     def _ownership(self, node: AppNode) -> tuple[Ownership, FunctionType | None]:
-        return ownership(self._startups.observed, self._signatures_of(node), node, _Relations(self, node))
+        return ownership(self._startups.observed, self._signatures_of(node), _Relations(self, node))
 
     def has_lifespan(self, node: AppNode, begun: Begun) -> bool:
         """Return whether a generator may be the lifespan of an app, or a hook of ours that was given to it."""
@@ -396,7 +408,7 @@ class Tree:
     def _passed(self, app: Any, wrapper: AppNode) -> bool:
         """Return whether an app got the lifespan of the wrapper that holds it, as far as can be observed."""
         inner = _described(app, wrapper)
-        if any(key in self._startups.known for key in inner.members) or not self._is_observable(inner):
+        if any(key in self._startups.known for key in inner.members) or not self._signatures_of(inner):
             return True
         return self._ownership(inner)[0] is not Ownership.NOT_BEGUN
 
@@ -406,9 +418,6 @@ class Tree:
             found = [signature for lifespan in node.lifespans for signature in signatures_of(lifespan)]
             self._signatures[node] = found
         return found
-
-    def _is_observable(self, node: AppNode) -> bool:
-        return bool(self._signatures_of(node)) or _starts_nothing(node)
 
     def _wraps_a_running_app(self, node: AppNode) -> bool:
         """Return whether an unknown wrapper holds an app that runs: sent a lifespan, it may start that app again."""
@@ -436,7 +445,11 @@ class Tree:
     def _may_be_started(self, node: AppNode) -> bool:
         for outer in node.around():
             if outer not in self._references:
-                lifespans = [*_lifespans_around(outer), *(self._hooks if outer is self.root else ())]
+                lifespans = [
+                    *_lifespans_inside(outer),
+                    *_event_handlers(outer),
+                    *(self._hooks if outer is self.root else ()),
+                ]
                 self._references[outer] = references_of(lifespans)
             if self._references[outer].may_start(node.members.values()):
                 return True
@@ -463,6 +476,15 @@ class _Relations:
 
     tree: Tree
     node: AppNode
+
+    @property
+    def members(self) -> Iterable[int]:
+        """What the app consists of, by identity."""
+        return self.node.members
+
+    def around(self) -> Iterable[Iterable[int]]:
+        """Return what the apps consist of that the app is nested in, by identity."""
+        return ((*outer.members, *outer.wrapped) for outer in self.node.around())
 
     def is_part(self, thing: object) -> bool:
         """Return whether an object is the app, or the application that a router belongs to."""
@@ -493,22 +515,47 @@ def _starts_nothing(node: AppNode) -> bool:
     return not _event_handlers(node)
 
 
-def _lifespans_around(node: AppNode) -> list[Any]:
-    """Return the lifespan functions and event handlers of an app, and those of the apps that it wraps."""
+def _lifespans_inside(node: AppNode) -> list[Any]:
+    """Return the lifespan functions of an app, and of the apps that it wraps."""
     # In the stack of a FastAPI app, the router is behind middlewares that nobody described.
     paths = [(thing, spec_of(thing).lifespan) for thing in node.wrapped.values()]
     wrapped = [lifespan for thing, path in paths if path for lifespan in follow(thing, path)]
-    return [*node.lifespans, *wrapped, *_event_handlers(node)]
+    return [*node.lifespans, *wrapped]
+
+
+def _warn_of_ignored_handlers(node: AppNode) -> None:
+    """Log a WARNING if an app has event handlers that its own lifespan keeps from running, as FastAPI's does."""
+    handlers = _event_handlers(node)
+    if not handlers or _starts_nothing(node):
+        return
+    # The default lifespan runs them; include_router() keeps it in the closure of a merged one.
+    todo, run = _lifespans_inside(node), set[int]()
+    for _ in range(MAX_WRAPPERS):
+        if not todo:
+            break
+        lifespan = todo.pop()
+        function, bound = called_function(lifespan)
+        if type(lifespan).__name__ == "_DefaultLifespan":
+            router = attributes_of(lifespan).get("_router")
+            run |= {id(handler) for name in _HANDLERS for handler in items_of(attributes_of(router).get(name))}
+        elif function is not None:
+            if names_in(undecorated(function).__code__) & {"startup", "_startup"}:
+                return  # app.router.startup() in a lifespan of the user's own
+            todo += [*bound, *closure_of(undecorated(function)).values()]
+    if any(id(handler) not in run for handler in handlers):
+        logger.warning(
+            "%s has on_event handlers that never run, because it has a lifespan of its own; move them into that one",
+            node.label,
+        )
 
 
 def _event_handlers(node: AppNode) -> list[Any]:
     """Return the functions that an app was given with ``on_event`` or ``on_startup=``."""
-    return [
-        handler
-        for thing in (*node.members.values(), *node.wrapped.values())
-        for name in ("on_startup", "on_shutdown")
-        for handler in items_of(attributes_of(thing).get(name))
-    ]
+    router = node.forms.get(ROUTER)
+    if router is None:
+        return []
+    own = attributes_of(router)
+    return [handler for name in _HANDLERS for handler in own.get(name) or ()]
 
 
 def _holds_a_part_of(function: FunctionType, node: AppNode) -> bool:
@@ -531,5 +578,6 @@ def _holds_a_part_of(function: FunctionType, node: AppNode) -> bool:
     return False
 
 
+_HANDLERS = ("on_startup", "on_shutdown")
 PARTS_DEPTH = 4
 """How deep the parts of an app are looked for: router, routes, endpoint, what the endpoint keeps."""

@@ -31,8 +31,9 @@ from .._hooks.decorators import hooks_of
 from .._lifespan import Lifespan
 from .._middleware import LifespanMiddleware, prepare_run
 from .._reporting.report import Report, build_report
-from .._reporting.tracebacks import text_of, users_traceback
+from .._reporting.tracebacks import users_traceback
 from .._run import Run
+from .._units.failure import text_of
 from .render import as_ascii, as_json, as_svg, as_trace, in_colors, name, seconds, tree
 
 OK, FAILED, BAD_USAGE, FINDINGS, INTERRUPTED = 0, 1, 2, 3, 130

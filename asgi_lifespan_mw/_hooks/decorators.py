@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, cast, final, overload
+from typing import Any, Literal, TypeAlias, TypeVar, cast, final, overload
 from weakref import WeakSet
 
 from .._config import Mounts
+from .._log import logger
 from .._types import ASGIApp
 from .hook import Hook, HookFunction, HookKind, make_hook
 
@@ -19,6 +20,15 @@ ContextFunction: TypeAlias = Callable[[], Context] | Callable[[Any], Context]
 EventType: TypeAlias = Literal["startup", "shutdown"]
 
 _LIFESPAN = "a Lifespan, or a function that takes the app and returns an async context manager"
+
+
+class _NotGiven:
+    def __repr__(self) -> str:
+        return "..."
+
+
+_NOT_GIVEN: Any = _NotGiven()
+"""Stands for the function where a decorator is called with arguments alone, or with none: ``@app.on_startup()``."""
 
 C = TypeVar("C", bound=ContextFunction)
 F = TypeVar("F", bound=HookFunction)
@@ -50,16 +60,21 @@ class HookCollection:
         exclude: the apps that are to be left alone.
         included_in: the collections that include this one, weakly: a collection that a whole program shares must not
             keep every middleware alive that ever included it.
+        runs: how many runs of these hooks are on.
     """
 
     def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...]) -> None:
         self.mounts: Mounts = mounts
         self.exclude: tuple[ASGIApp, ...] = exclude
         self.included_in: WeakSet[HookCollection] = WeakSet()
+        self.runs = 0
         self._slots: list[_Slot] = []
 
     def add(self, entry: "Hook | HookCollection") -> None:
         """Put a hook or a collection at the end."""
+        if any(one.runs for one in self._around()):
+            who = entry.label if isinstance(entry, Hook) else "the included Lifespan"
+            logger.warning("%s was registered while a run is on; it takes effect at the next start", who)
         self._slots.append(_Slot(entry))
         if isinstance(entry, HookCollection):
             entry.included_in.add(self)
@@ -128,19 +143,15 @@ class HookCollection:
 class HookDecorators:
     """The decorators that register hooks."""
 
-    _is_lifespan: ClassVar[bool] = False
-
     def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...]) -> None:
         self._hooks = HookCollection(mounts, exclude)
 
     # Where no overload fits, pyright explains the last one: that is for a function.
     @overload
-    def context(
-        self, fn: None = None, /, *, name: str | None = None, timeout: float | None = None
-    ) -> Callable[[C], C]: ...
+    def context(self, /, *, name: str | None = None, timeout: float | None = None) -> Callable[[C], C]: ...
     @overload
     def context(self, fn: C, /, *, name: str | None = None, timeout: float | None = None) -> C: ...
-    def context(self, fn: Any = None, /, *, name: str | None = None, timeout: float | None = None) -> Any:
+    def context(self, fn: Any = _NOT_GIVEN, /, *, name: str | None = None, timeout: float | None = None) -> Any:
         """Register a context: what is before its yield runs at startup, what is after it at shutdown.
 
         A decorator, with or without arguments. Contexts are left in reverse order. What one yields, nothing or a
@@ -165,12 +176,10 @@ class HookDecorators:
         return self._decorate(HookKind.CONTEXT, fn, name, timeout)
 
     @overload
-    def on_startup(
-        self, fn: None = None, /, *, name: str | None = None, timeout: float | None = None
-    ) -> Callable[[F], F]: ...
+    def on_startup(self, /, *, name: str | None = None, timeout: float | None = None) -> Callable[[F], F]: ...
     @overload
     def on_startup(self, fn: F, /, *, name: str | None = None, timeout: float | None = None) -> F: ...
-    def on_startup(self, fn: Any = None, /, *, name: str | None = None, timeout: float | None = None) -> Any:
+    def on_startup(self, fn: Any = _NOT_GIVEN, /, *, name: str | None = None, timeout: float | None = None) -> Any:
         """Register a function that runs at startup, among the contexts, in the order of registration.
 
         A decorator, with or without arguments.
@@ -193,12 +202,10 @@ class HookDecorators:
         return self._decorate(HookKind.STARTUP, fn, name, timeout)
 
     @overload
-    def on_shutdown(
-        self, fn: None = None, /, *, name: str | None = None, timeout: float | None = None
-    ) -> Callable[[F], F]: ...
+    def on_shutdown(self, /, *, name: str | None = None, timeout: float | None = None) -> Callable[[F], F]: ...
     @overload
     def on_shutdown(self, fn: F, /, *, name: str | None = None, timeout: float | None = None) -> F: ...
-    def on_shutdown(self, fn: Any = None, /, *, name: str | None = None, timeout: float | None = None) -> Any:
+    def on_shutdown(self, fn: Any = _NOT_GIVEN, /, *, name: str | None = None, timeout: float | None = None) -> Any:
         """Register a function that runs at shutdown, before the contexts beside it are left.
 
         A decorator, with or without arguments. These functions run in the order of registration, and only if all
@@ -275,7 +282,7 @@ class HookDecorators:
         if not isinstance(other, HookDecorators):
             self._hooks.add(make_hook(HookKind.CONTEXT, other, where=where, expected=_LIFESPAN))
             return
-        if not other._is_lifespan:  # noqa: SLF001 - another of this class
+        if hasattr(other, "app"):  # a LifespanMiddleware has the decorators too
             raise TypeError(f"{where} got {other!r}, an app, expected {_LIFESPAN}")
         theirs, mounts = hooks_of(other), self._hooks.mounts
         if self._hooks.would_repeat(theirs):
@@ -307,7 +314,7 @@ class HookDecorators:
             self._register(kind, function, name, timeout)
             return function
 
-        return decorator if fn is None else decorator(fn)
+        return decorator if fn is _NOT_GIVEN else decorator(fn)
 
     def _register(
         self, kind: HookKind, function: object, name: str | None = None, timeout: float | None = None, where: str = ""

@@ -18,6 +18,7 @@ from enum import Enum
 from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeAlias, final
 
+from .._asgi import signature_of
 from .._config import checked_seconds
 from .._types import State
 from .._units.location import short
@@ -148,7 +149,7 @@ def _check_kind(kind: HookKind, function: HookFunction, given: str) -> None:
 def _takes_app(kind: HookKind, function: HookFunction, given: str) -> bool:
     """Whether to call a hook with the app: a context that can take it, a function that needs it."""
     try:
-        signature = inspect.signature(function)
+        signature = signature_of(function)
     except ValueError as error:
         if _has_signature(bare(function)):  # a partial binds more than the function takes
             raise TypeError(f"{given}, which can't be called: {error}; expected no parameter or one, the app") from None
@@ -162,7 +163,7 @@ def _takes_app(kind: HookKind, function: HookFunction, given: str) -> bool:
 def _has_signature(function: HookFunction) -> bool:
     """Whether it can be read how a function is called; of some builtins it can't."""
     try:
-        inspect.signature(function)
+        signature_of(function)
     except ValueError:
         return False
     return True

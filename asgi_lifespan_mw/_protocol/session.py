@@ -129,7 +129,9 @@ class Session:
 
 
 def _deed(step: Event, message: object) -> str:
-    return step.value if step is not Event.SENDS_OTHER else f"sent {entry_of(message, 'type') or message!r}"
+    kind = entry_of(message, "type")
+    sent = repr(kind) if isinstance(kind, str) else f"an object of type {type(message).__qualname__!r}"
+    return f"sent {sent}" if step is Event.SENDS_OTHER else step.value
 
 
 def _reason(message: object) -> str:

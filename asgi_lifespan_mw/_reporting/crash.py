@@ -8,9 +8,8 @@ from typing import Literal, TypeAlias, cast, final
 import anyio
 
 from .._log import logger
-from .._units.failure import Failure
+from .._units.failure import Failure, text_of
 from .failures import log_error
-from .tracebacks import text_of
 
 OnCrash: TypeAlias = Literal["log", "stop"] | Callable[[BaseException], object]
 

@@ -11,8 +11,8 @@ from typing import Final
 
 from .._exceptions import LifespanError, LifespanTimeout, ProtocolViolation, ShutdownFailed, StartupFailed
 from .._log import logger
-from .._units.failure import FailedPhase, Failure
-from .tracebacks import text_of, trim, users_traceback
+from .._units.failure import FailedPhase, Failure, text_of
+from .tracebacks import trim, users_traceback
 
 _TRACEBACK: Final = "Traceback (most recent call last):"
 
@@ -69,7 +69,7 @@ def is_read(*, by_last_resort: bool = False) -> bool:
         return False
     if not logger.hasHandlers():
         return by_last_resort
-    reached: logging.Logger | None = logger
+    reached: logging.Logger | None = logger.logger
     while reached is not None:
         if any(one.level <= logging.ERROR and not isinstance(one, logging.NullHandler) for one in reached.handlers):
             return True

@@ -1,4 +1,4 @@
-"""How an exception is shown: its own text, and its traceback from the first frame of the user's code on.
+"""How an exception is shown: with its traceback from the first frame of the user's code on.
 
 The user's code is everything but this package, the standard library and what is installed. An exception that only
 installed code raised, such as that of a database driver's method used as a hook, is shown from the first frame of that
@@ -10,9 +10,10 @@ import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, cast
+from typing import Final
 
 from .._asgi import is_a
+from .._units.failure import members
 
 _PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - a prefix of file names
 _STANDARD_LIBRARY: Final = (os.path.dirname(os.__file__) + os.sep, "<frozen ")  # noqa: PTH120 - as above
@@ -48,23 +49,6 @@ def trim(error: BaseException) -> None:
             one.__traceback__ = _from_users_frame(one.__traceback__)
 
 
-def text_of(error: BaseException) -> str:
-    """Return the type and the text of `error`; of a group with a single member, those of that member."""
-    while is_a(error, BaseExceptionGroup) and len(members := _members(error)) == 1:
-        error = members[0]
-    cls = type(error)
-    name = cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
-    try:
-        text = str(error)
-    except Exception:
-        return f"<unprintable {name}>"
-    return f"{name}: {text}" if text else name
-
-
-def _members(error: BaseException) -> tuple[BaseException, ...]:
-    return cast("BaseExceptionGroup[BaseException]", error).exceptions
-
-
 def _printed(error: BaseException) -> Iterator[BaseException]:
     """Yield `error` and the exceptions that Python prints with it, each once."""
     todo: list[BaseException] = [error]
@@ -77,7 +61,7 @@ def _printed(error: BaseException) -> Iterator[BaseException]:
         yield one
         cause = one.__context__ if one.__cause__ is None and not one.__suppress_context__ else one.__cause__
         todo += [] if cause is None else [cause]
-        todo += _members(one) if is_a(one, BaseExceptionGroup) else ()
+        todo += members(one) if is_a(one, BaseExceptionGroup) else ()
 
 
 def _from_users_frame(part: TracebackType | None) -> TracebackType | None:

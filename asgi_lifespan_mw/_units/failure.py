@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import final
+from typing import cast, final
+
+from .._asgi import is_a
 
 
 class FailedPhase(Enum):
@@ -34,3 +36,21 @@ class Failure:
     app_message: str = ""
     location: str = ""
     advice: str = ""
+
+
+def text_of(error: BaseException) -> str:
+    """Return the type and the text of `error`; of a group with a single member, those of that member."""
+    while is_a(error, BaseExceptionGroup) and len(found := members(error)) == 1:
+        error = found[0]
+    cls = type(error)
+    name = cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        text = str(error)
+    except Exception:  # the user's `__str__` may raise anything
+        return f"<unprintable {name}>"
+    return f"{name}: {text}" if text else name
+
+
+def members(group: BaseException) -> tuple[BaseException, ...]:
+    """Return the members of an exception group."""
+    return cast("BaseExceptionGroup[BaseException]", group).exceptions

@@ -22,7 +22,7 @@ from .._exceptions import LifespanTimeout, ShutdownFailed, StartupFailed
 from .._log import logger
 from .._types import State
 from .backend import CANCELLED_GRACE, asyncios_cancellation, is_cancellation, is_loop_gone, spare_current_task, spawn
-from .failure import FailedPhase, Failure
+from .failure import FailedPhase, Failure, text_of
 from .location import where
 
 
@@ -97,12 +97,14 @@ class Unit:
         timeout: float | None = None,
         is_hook: bool = False,
         is_shutdown_function: bool = False,
+        on_enter: "Callable[[Unit], object]" = lambda _: None,
     ) -> None:
         self.name = name
         self.body = body
         self.timeout = timeout
         self.is_hook = is_hook
         self.is_shutdown_function = is_shutdown_function
+        self._on_enter = on_enter  # called in its task before the body, to set context variables
         self.stage = UnitState.NEW
         self.state: State = {}
         self.failure: Failure | None = None
@@ -263,6 +265,7 @@ class Unit:
         self._task = spawn(self._live, self.name, context, self._never_ran)
 
     async def _live(self) -> None:
+        self._on_enter(self)
         try:
             with self._scope:
                 await self.body(self)
@@ -295,7 +298,7 @@ class Unit:
 
     def _unexpected_cancellation(self, error: BaseException, what: str) -> BaseException:
         failed = StartupFailed if self.stage is UnitState.STARTING else ShutdownFailed
-        unasked = failed(self.name, f"{what}: {error!r}")
+        unasked = failed(self.name, f"{what}: {text_of(error)}")
         unasked.__cause__ = error
         return unasked
 

@@ -1101,7 +1101,7 @@ async def _pass(inner: Any, scope: Any, receive: Any, send: Any) -> None:
 def decorated(inner: Any) -> Any:
     """Wrap an app in a function that has the name of another one."""
 
-    @functools.wraps(in_a_function)
+    @functools.wraps(inner, updated=())
     async def outer(scope: Any, receive: Any, send: Any) -> None:
         await inner(scope, receive, send)
 

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -1306,3 +1307,67 @@ async def test_what_is_behind_a_refusal_is_started_in_nested_runs_too(nest: str)
     async with LifespanManager(app):
         pass
     assert log == ["start sub", "stop sub"] * 2
+
+
+class WrongKeyword:
+    """A middleware whose app was given a keyword that it does not take."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] in {"http", "lifespan"}
+        make: Any = RefusesLifespan
+        make(app=self)
+
+
+class NotAwaitable:
+    """A function that was to be asynchronous."""
+
+    def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] in {"http", "lifespan"}
+
+
+class LacksName:
+    """An app with a mistake."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] in {"http", "lifespan"}
+        raise NameError("name 'pool' is not defined")
+
+
+@pytest.mark.parametrize("mistaken", [WrongKeyword, NotAwaitable, LacksName])
+@pytest.mark.parametrize("place", ["mount", "wrapped app"])
+async def test_a_refusal_that_is_not_about_the_lifespan_is_a_warning(
+    mistaken: Callable[[], ASGIApp], place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Requests will fail too, so the error is shown at once."""
+    app = Starlette(routes=[Mount("/x", mistaken())]) if place == "mount" else mistaken()
+    await lived(LifespanMiddleware(app, on_startup=[lambda: None]))
+    [warning] = told(caplog, logging.WARNING)
+    who = "mount '/x'" if place == "mount" else f"app {mistaken.__name__}"
+    assert warning.getMessage().startswith(f"{who} cannot be called with a lifespan: ")
+    assert warning.exc_info
+
+
+async def test_hooks_are_given_the_framework_s_application_behind_middleware() -> None:
+    """So is the log: ``app FastAPI``, not the name of a middleware."""
+    given: list[object] = []
+    app = FastAPI()
+    wrapped = LifespanMiddleware(CORSMiddleware(GZipMiddleware(app)))
+
+    @wrapped.on_startup
+    def takes(app: object) -> None:
+        given.append(app)
+
+    await lived(wrapped)
+    assert given == [app]
+    assert wrapped.report is not None
+    assert [row.unit for row in wrapped.report.units][1:] == ["app FastAPI"]
+
+
+@pytest.mark.parametrize("is_awaited", [False, True], ids=["class", "awaited"])
+async def test_a_mounted_class_is_a_warning(is_awaited: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """An instance was meant, unless instances can be awaited."""
+    service = type("Service", (), {"__await__": lambda _: iter(())} if is_awaited else {})
+    await lived(LifespanMiddleware(Starlette(routes=[Mount("/service", service)])))
+    assert [record.getMessage() for record in told(caplog, logging.WARNING)] == (
+        [] if is_awaited else ["mount '/service' is the class Service, expected an instance; mount Service(...)"]
+    )

@@ -1,11 +1,12 @@
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import BaseRoute, Mount, Route
 
 from asgi_lifespan_mw import Lifespan, LifespanMiddleware
@@ -121,39 +122,6 @@ async def test_functions_at_startup_and_shutdown_that_run_an_app_are_read(
     app = Starlette(routes=[Mount("/sub", sub)])
     await lived(LifespanMiddleware(app, on_startup=[start], on_shutdown=[stop]))
     assert log == started_and_stopped("sub")
-    assert not warnings_of(caplog)
-
-
-async def test_a_lifespan_that_is_given_to_an_app_and_to_its_hooks_is_warned_of(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Moving here is done by halves: the lifespan stays in ``FastAPI(lifespan=...)``, and runs twice."""
-    database = lifespan_of("database")
-    for lifespan in (database, Lifespan(contexts=[database])):
-        await lived(LifespanMiddleware(FastAPI(lifespan=lifespan), lifespan=database))
-        assert log == started_and_stopped("database", "database")
-        [warning] = warnings_of(caplog)
-        assert warning.startswith("app FastAPI ran its lifespan function lifespan twice: a hook has the same function")
-        log.clear()
-        caplog.clear()
-
-
-async def test_a_pool_that_an_app_and_a_hook_open_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    """Two calls of one function that are not about the app are two pools."""
-    opened: list[str] = []
-
-    @asynccontextmanager
-    async def pool(name: str = "default") -> AsyncIterator[None]:
-        opened.append(name)
-        yield
-
-    @asynccontextmanager
-    async def lifespan(app: object) -> AsyncIterator[None]:
-        async with pool("own"):
-            yield
-
-    await lived(LifespanMiddleware(FastAPI(lifespan=lifespan), lifespan=Lifespan(contexts=[pool])))
-    assert opened == ["default", "own"]
     assert not warnings_of(caplog)
 
 
@@ -308,3 +276,107 @@ async def test_two_runs_at_once_do_not_share_what_runs() -> None:
     async with serving(app), serving(app):
         pass
     assert sorted(log) == sorted(started_and_stopped("app", "sub") * 2)
+
+
+# --- One lifespan in two places ---
+
+
+@asynccontextmanager
+async def _own(app: object) -> AsyncIterator[None]:
+    log.append("start own")
+    yield
+    log.append("stop own")
+
+
+async def _generator(app: object) -> AsyncIterator[None]:
+    log.append("start own")
+    yield
+    log.append("stop own")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "given", [_own, _generator, Lifespan(contexts=[_own])], ids=["function", "generator", "Lifespan"]
+)
+@pytest.mark.parametrize("wrap", [lambda app: app, GZipMiddleware], ids=["bare", "behind a middleware"])
+async def test_a_lifespan_in_two_places_runs_once_with_a_warning(
+    given: Any, wrap: Callable[[ASGIApp], ASGIApp], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stays in ``FastAPI(lifespan=...)`` and is given to the middleware as well."""
+    served = LifespanMiddleware(wrap(FastAPI(lifespan=given)), lifespan=given)
+    served.on_startup(lambda: log.append("start hook"))
+    await lived(served)
+    assert log == ["start hook", "start own", "stop own"]
+    [warning] = warnings_of(caplog)
+    assert warning.endswith("is run by app FastAPI too, and only there; remove it in one place")
+    assert served.report is not None
+    assert [row.kind for row in served.report.units][:2] == ["hook", "app"]
+
+
+async def test_a_middleware_that_is_added_twice_runs_its_hooks_once(caplog: pytest.LogCaptureFixture) -> None:
+    """By ``add_middleware``, with the same hooks."""
+    hooks, app = Lifespan(contexts=[_own]), FastAPI()
+    for _ in range(2):
+        app.add_middleware(LifespanMiddleware, lifespan=hooks)
+    await lived(app)
+    assert log == started_and_stopped("own")
+    assert len(warnings_of(caplog)) == 1
+
+
+# --- Event handlers ---
+
+
+def _with_handler(**options: Any) -> FastAPI:
+    app = FastAPI(**options)
+    app.router.on_startup.append(lambda: log.append("start handler"))
+    return app
+
+
+def _startup_by_hand(app: FastAPI) -> LifespanFunction:
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        await app.router._startup()
+        yield
+
+    return lifespan
+
+
+async def test_event_handlers_that_never_run_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """FastAPI ignores them beside a lifespan, in silence; as the wrapped app and as a mount."""
+    app = _with_handler(lifespan=_own)
+    app.mount("/sub", _with_handler(lifespan=lifespan_of("sub")))
+    await lived(LifespanMiddleware(app))
+    assert log == started_and_stopped("own", "sub")
+    assert [warning.partition(" has on_event handlers that never run")[0] for warning in warnings_of(caplog)] == [
+        "app FastAPI",
+        "mount '/sub'",
+    ]
+
+
+async def test_event_handlers_that_run_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """By the default lifespan, by one that include_router() merged, and by hand."""
+    merged, by_hand = _with_handler(), FastAPI()
+    merged.include_router(APIRouter(lifespan=lifespan_of("router")))
+    by_hand.router.on_startup.append(lambda: log.append("start by hand"))
+    by_hand.router.lifespan_context = _startup_by_hand(by_hand)
+    app = _with_handler()
+    app.mount("/merged", merged)
+    app.mount("/hand", by_hand)
+    await lived(LifespanMiddleware(app))
+    assert log == ["start handler", "start handler", "start router", "start by hand", "stop router"]
+    assert not warnings_of(caplog)
+
+
+# --- exclude= ---
+
+
+async def test_an_excluded_app_that_is_nowhere_is_warned_of(create: Create, caplog: pytest.LogCaptureFixture) -> None:
+    """It is most often another instance; one that is mounted, or inside a wrapper, is found."""
+    mounted, wrapped = recorded("mounted", Mount("/deep", deep := recorded("deep"))), recorded("wrapped")
+    app, served = create(lifespan_of("app"), exclude=[mounted, wrapped, deep, recorded("elsewhere")])
+    app.mount("/mounted", mounted)
+    app.mount("/wrapped", PassesOn(wrapped))
+    await lived(served)
+    assert log == started_and_stopped("app")
+    [warning] = warnings_of(caplog)
+    assert warning.startswith("exclude=[...] names app Starlette, which is found nowhere in app ")

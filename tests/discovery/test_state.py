@@ -1,5 +1,6 @@
 """Lifespan state: whose requests see what, and two units that set the same key."""
 
+import pickle
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount
 
 from asgi_lifespan_mw import Isolated, Lifespan, LifespanManager, LifespanMiddleware, StateCollision
+from asgi_lifespan_mw._apps.state import SharedState
 from tests.server import RecordingServer, request
 
 
@@ -441,3 +443,23 @@ async def test_a_wrapped_isolated_app_shares_the_servers_state() -> None:
         assert manager.state == {"hook": 1, "db": ONE}
         await request(manager.app)
         assert app.last_state == {"hook": 1, "db": ONE}
+
+
+@pytest.mark.parametrize(
+    "value", ["text " * 9, b"bytes " * 9, 10**20, 1e300, True, None], ids=lambda value: type(value).__name__
+)
+def test_equal_values_of_plain_types_do_not_collide(value: Any) -> None:
+    """Python keeps some of them once and some not."""
+    shared = SharedState({})
+    shared.add("first", {}, {"key": value})
+    shared.add("second", {}, {"key": pickle.loads(pickle.dumps(value))})
+    assert shared.state == {"key": value}
+
+
+@pytest.mark.parametrize("other", ["other", 1.0, [1]], ids=repr)
+def test_other_values_collide(other: object) -> None:
+    """So do equal values of different types, and equal lists, which somebody may change."""
+    shared = SharedState({})
+    shared.add("first", {}, {"key": [1] if isinstance(other, list) else 1})
+    with pytest.raises(StateCollision):
+        shared.add("second", {}, {"key": other})

@@ -65,7 +65,7 @@ FRAMEWORKS = (
     Framework("litestar", "2.25", "apps of `asgi()`", "a `Router` copies them, and the copies are started"),
     Framework("marimo", "0.25", "the apps beside it",
               "the lifespan of a notebook fails in any server but marimo's own: it is sent nothing"),
-    Framework("mcp", "2.3", "the server", "`session_manager.run()` by hand cannot be read: name the app in `exclude=`"),
+    Framework("mcp", "2.3", "the server", "`session_manager.run()` by hand is observed"),
     Framework("msgpack-asgi", "3.0", "the wrapped app"),
     Framework("nicegui", "3.18", "what is mounted in its app", "`ui.run_with()` has the parent start the app"),
     Framework("panel", "1.10", "the apps beside it",

@@ -1,6 +1,7 @@
 """The decorators: what they return, in which order hooks run, what is included, and what stands in for a hook."""
 
 import gc
+import logging
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -831,3 +832,36 @@ def test_what_registers_for_an_event_speaks_of_itself() -> None:
         hooks.on_event("shutdown")(3)
     with pytest.raises(TypeError, match=r"^add_event_handler\(\) got <Lifespan of no hooks>, expected a function; "):
         hooks.add_event_handler("startup", Lifespan())
+
+
+@pytest.mark.parametrize("decorator", ["context", "on_startup", "on_shutdown"])
+@pytest.mark.parametrize("given", [None, 5, "pool"], ids=repr)
+def test_what_cannot_be_a_hook_is_refused(decorator: str, given: object) -> None:
+    """``app.on_startup(connect())`` registers nothing, so it is not taken for a decorator without a function."""
+    hooks = Lifespan()
+    with pytest.raises(TypeError, match=rf"{decorator}\(\) got {given!r}, expected a function"):
+        getattr(hooks, decorator)(given)
+    assert "no hooks" in repr(hooks)
+
+
+async def test_a_hook_that_is_registered_while_a_run_is_on_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """It takes effect at the next start; so does one of an included collection, and an included collection."""
+    inner, outer = Lifespan(), Lifespan()
+    outer.include(inner)
+
+    def late() -> None:
+        """Do nothing."""
+
+    async with outer(None):
+        inner.on_startup(late)
+        outer.include(Lifespan())
+        outer.on_startup(late)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [warning.partition(" was registered while a run is on; ")[2] for warning in warnings] == [
+        "it takes effect at the next start"
+    ] * 3
+    assert warnings[0].startswith("hook 'late' (")
+    assert warnings[1].startswith("the included Lifespan ")
+    caplog.clear()
+    outer.on_startup(late)
+    assert not caplog.records

@@ -60,7 +60,7 @@ PROMISES: list[tuple[set[Phase], set[Event], Phase | None, str, Action]] = [
 CASES = [
     pytest.param(phase, step, then or phase, severity, outcome, id=f"{phase.value}-{step.name.lower()}")
     for phases, steps, then, severity, outcome in PROMISES
-    for phase, step in product(phases, steps)
+    for phase, step in product(sorted(phases, key=str), sorted(steps, key=str))  # in one order in all processes
 ]
 
 

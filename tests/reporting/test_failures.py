@@ -368,6 +368,35 @@ async def test_an_unasked_cancellation_is_told_with_its_cause() -> None:
     assert "in awaits_cancelled" in message
 
 
+async def test_a_cancellation_that_cannot_be_printed_is_told() -> None:
+    """The startup fails, and does not hang."""
+
+    class Unprintable(asyncio.CancelledError):
+        def __repr__(self) -> str:
+            raise ValueError
+
+        __str__ = __repr__
+
+    async def awaits_cancelled() -> None:
+        raise Unprintable
+
+    error, message = await told(LifespanMiddleware(TakesLifespan(), on_startup=[awaits_cancelled]))
+    assert type(error) is StartupFailed
+    assert "nobody asked for that: <unprintable " in message
+
+
+async def test_a_message_that_is_none_of_the_lifespans_is_told_by_its_type(caplog: pytest.LogCaptureFixture) -> None:
+    """Its content may be secret."""
+
+    async def sends(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"url": "postgresql://shop:secret@db"})
+
+    await RecordingServer().run(LifespanMiddleware(sends, on_startup=[lambda: None]))
+    assert "sends() sent an object of type 'dict' while starting" in caplog.text
+    assert "secret" not in caplog.text
+
+
 # The log.
 
 

@@ -136,6 +136,32 @@ async def test_a_manager_logs_a_failure_without_its_traceback(
     assert not record.exc_info
 
 
+def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, bool]]:
+    """Return who failed in each record at ERROR, and whether the record has a traceback."""
+    records = [record for record in caplog.records if record.levelno == logging.ERROR]
+    return [(record.getMessage().split(" in ")[1].split(" (")[0], bool(record.exc_info)) for record in records]
+
+
+@pytest.mark.parametrize("lifespan", [fails_to_start, fails_to_stop])
+async def test_a_lifespan_of_a_framework_logs_its_own_failure(lifespan: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """What the server is sent is the framework's message."""
+    server = RecordingServer()
+    with pytest.raises(OSError, match="no such host"):
+        await server.run(FastAPI(lifespan=Lifespan(contexts=[lifespan])))
+    assert told(caplog) == [(f"hook '{lifespan.__name__}'", True)]
+    assert server.sent[-1]["message"].startswith("Traceback")
+
+
+@pytest.mark.parametrize("lifespan", [fails_to_start, fails_to_stop])
+async def test_the_traceback_of_a_failure_inside_is_logged_once(
+    lifespan: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The hook is named with it, the application around the hook without it."""
+    with pytest.raises(OSError, match="no such host"):
+        await by_a_server(LifespanMiddleware(FastAPI(lifespan=Lifespan(contexts=[lifespan]))))
+    assert told(caplog) == [(f"hook '{lifespan.__name__}'", True), ("app FastAPI: OSError: no such host", False)]
+
+
 TEST = """
 import anyio, pytest
 from contextlib import asynccontextmanager

@@ -16,7 +16,8 @@ from starlette.routing import compile_path
 
 from asgi_lifespan_mw import LifespanTimeout
 from asgi_lifespan_mw._asgi import checked_app
-from asgi_lifespan_mw._reporting.tracebacks import text_of, users_traceback
+from asgi_lifespan_mw._reporting.tracebacks import users_traceback
+from asgi_lifespan_mw._units.failure import text_of
 
 
 def raised(function: Callable[[], object]) -> BaseException:

@@ -100,16 +100,17 @@ def fully_started(server: Server) -> set[Answer]:
     return {(200, f"{server.pid} sees {seen}, open: pool root mount") for seen in ("root", "pool root mount")}
 
 
+@pytest.mark.parametrize("lives", [5, pytest.param(50, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("app", ["quick", "slow"])
 def test_no_answer_comes_from_an_app_that_is_not_started(
-    app: str, loop: str, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    *, app: str, loop: str, lives: int, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In each of 4 x 50 lives both pages answer, with all open, which is started and stopped once, in order."""
+    """In each life of a server both pages answer, with all open, which is started and stopped once, in order."""
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # SIGTERM leaves no data: it would be for nothing
     expected: set[Answer] = set()
     with Visitors(port) as visitors:
-        for _ in range(50):
+        for _ in range(lives):
             with server_on(port, app, tmp_path, loop) as server:
                 answers = fully_started(server)
                 expected |= answers

@@ -54,6 +54,7 @@ def test_without_the_middleware_a_startup_that_hangs_is_waited_for_in_silence(tm
     """For longer than it takes this package to name the unit."""
     with Server(UVICORN, "tests.apps.faults:hanging_bare", tmp_path / "shop.db") as server:
         server.wait_for_announcement("waiting")
+        server.wait_for_log("Waiting for application startup")  # another pipe, which may be read later
         before = str(server)
         time.sleep(12)
         assert str(server) == before
