@@ -22,9 +22,9 @@ from tokenize import COMMENT, NL
 PACKAGE = "asgi_lifespan_mw"
 INSIDE = f"{PACKAGE}/README.md"  # tells contributors how the package works; it is in the sdist alone
 DIRECT = {"anyio", "asgiref"}
-WHEEL_LIMIT = 106 * 1024  # bytes; what makes the wheel smaller lowers the limit
+WHEEL_LIMIT = 112 * 1024  # bytes, of which the README takes 6 KiB; what makes the wheel smaller lowers the limit
 CODE_LIMIT = 4_100  # lines; what makes the package smaller lowers the limit
-DESCRIPTION_LIMIT = 5 * 1024  # the manual is elsewhere
+DESCRIPTION_LIMIT = 24 * 1024  # bytes; the README, whole
 IN_SDIST = ("README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "benchmarks/", "tests/conftest.py", "tests/apps/")
 IN_SDIST += (".ci/run", ".ci/check_dist.py")
 FIELDS = ("Name", "Version", "Summary", "License-Expression", "License-File", "Keywords", "Requires-Python", "Author")
@@ -91,12 +91,12 @@ def check_metadata(metadata: email.message.Message) -> None:
 
 
 def check_description(text: str) -> None:
-    """The top of the README, which is shown where nothing lies beside it."""
+    """The README, which is shown where no other file is beside it."""
     size = len(text.encode())
     check(text.startswith("# asgi_lifespan_mw\n"), "the metadata lack the README")
     check(INSTALL in text, "the metadata do not tell how it is installed")
     check(size < DESCRIPTION_LIMIT, f"the long description has {size} bytes, not less than {DESCRIPTION_LIMIT}")
-    check("../" not in text and "tests/apps" not in text, "the long description names what only a checkout has")
+    check(text.endswith("## License\n\nMIT\n"), "the long description lacks the end of the README")
     links = re.findall(r"\]\((?!https://)[^)]*\)|<(?:img|a) .*", text)
     check(not links, f"the long description has links that lead nowhere: {links}")
     check(text.count("\n```") % 2 == 0, "the long description ends within a block")

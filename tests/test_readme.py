@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,13 +113,13 @@ def protocol_table() -> str:
 
 
 BLOCKS = [
+    ("asgi_lifespan_mw", "sh", "../.ci/check_dist.py::pip"),
     ("asgi_lifespan_mw", "console", "test_readme.py::test_the_output_at_the_top_is_that_of_the_command_beside_it"),
-    ("asgi_lifespan_mw", "sh", "../.ci/run::example"),
-    ("asgi_lifespan_mw", "sh", "../.ci/run::tests"),
-    ("What it is for", "sh", "../.ci/check_dist.py::pip"),
-    ("What it is for", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
-    ("What it is for", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
     ("Know what failed", "text", "test_log.py::test_the_failure_in_the_readme_is_that_of_a_run"),
+    ("Try it in a checkout", "sh", "../.ci/run::example"),
+    ("Try it in a checkout", "sh", "../.ci/run::tests"),
+    ("Try it in a checkout", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
+    ("Try it in a checkout", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
     ("The log", "text", "test_log.py::test_the_lines_in_the_readme_are_those_of_a_run"),
     ("Contributing", "sh", "../.ci/run::setup"),
     ("The loop of tests", "sh", "../.ci/run::loop"),
@@ -256,19 +257,45 @@ def test_the_output_at_the_top_is_that_of_the_command_beside_it() -> None:
     assert [*shown].count("✓") == len(UNITS)
 
 
-def test_the_top_shows_what_it_is_in_twenty_lines() -> None:
-    """Before the first heading: the one line, the output, the two commands; fences, comments and blank lines apart."""
-    top = TOP.partition("\n## ")[0].splitlines()
-    shown = [line for line in top if line and not line.startswith(("```", "<!--"))]
-    assert len(shown) <= 20
-    assert sum(".venv/bin/" in line for line in shown) == 2
-    assert any("`app = LifespanMiddleware(app)`" in line for line in shown)
+def test_the_picture_at_the_top_is_that_of_the_command_beside_it(tmp_path: Path) -> None:
+    """The picture that the command draws has the shape of the stored one, and the README embeds the stored one."""
+    pattern = r"<!-- redraw: .venv/bin/python (-m .*) -->\n!\[.*?\]\((.*?)\)\n\n<details>"
+    ((command, place),) = re.findall(pattern, TOP)
+    drawn = tmp_path / "shop.svg"
+    subprocess.run(
+        [sys.executable, *command.replace(place, str(drawn)).split()],
+        capture_output=True,
+        check=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+    assert picture_shape(ROOT / place) == picture_shape(drawn)
+
+
+def picture_shape(file: Path) -> list[str]:
+    """Return the lines that a picture shows, without times and bars."""
+    texts = ET.fromstring(file.read_text(encoding="utf-8")).iter("{http://www.w3.org/2000/svg}text")
+    return shape("".join(text.text or "" for text in texts).replace("\xa0", " "))
+
+
+def test_the_top_is_installation_first_and_one_example() -> None:
+    """Check what stands before the first heading, and that it fits on one screen without the folded block."""
+    top = re.sub(r"<details>.*?</details>", "", TOP.partition("\n## ")[0], flags=re.DOTALL)
+    assert top.index("pip install") < top.index("from fastapi") < top.index("shop.svg")
+    assert "`app = LifespanMiddleware(app)`" in top
+    assert len([line for line in top.splitlines() if line and not line.startswith(("```", "<!--"))]) <= 20
+
+
+def test_the_first_example_is_the_one_that_is_type_checked() -> None:
+    """Compare it with the copy that mypy and pyright check in their strict modes."""
+    first = blocks("python")[0]
+    assert (ROOT / "tests/typing/first_example.py").read_text(encoding="utf-8").endswith(f'"""\n\n{first}')
 
 
 def test_the_chapters_are_in_the_order_of_a_reader() -> None:
-    """From what is promised to what is looked up, in less than 400 lines."""
+    """Check the order of the chapters, and that the README has at most 400 lines."""
     prose = re.sub(r"^```.*?^```", "", TOP, flags=re.DOTALL | re.MULTILINE)
-    chapters = ["What it is for", "Guarantees", "Tasks", "Look it up", "Performance", "FAQ", "License"]
+    chapters = ["Guarantees", "Tasks", "Look it up", "Performance", "FAQ", "Try it in a checkout", "License"]
     assert re.findall(r"^## (.*)$", prose, re.MULTILINE) == chapters
     assert len(TOP.splitlines()) <= 400
 
