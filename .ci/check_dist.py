@@ -84,7 +84,7 @@ def check_metadata(metadata: email.message.Message) -> None:
     for field in FIELDS:
         check(metadata[field], f"the metadata lacks {field}")
     check(len(metadata.get_all("Classifier", [])) > 0, "the metadata lacks classifiers")
-    check_description(str(metadata.get_payload()))
+    check_description(metadata.get_payload(decode=True).decode())
     lines = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     direct = {re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines}
     check(direct == DIRECT, f"the wheel depends on {sorted(direct)}, and not on {sorted(DIRECT)}")
