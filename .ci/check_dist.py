@@ -84,7 +84,7 @@ def check_metadata(metadata: email.message.Message) -> None:
     for field in FIELDS:
         check(metadata[field], f"the metadata lacks {field}")
     check(len(metadata.get_all("Classifier", [])) > 0, "the metadata lacks classifiers")
-    check_description(str(metadata.get_payload()))
+    check_description(metadata.get_payload(decode=True).decode())
     lines = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     direct = {re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines}
     check(direct == DIRECT, f"the wheel depends on {sorted(direct)}, and not on {sorted(DIRECT)}")
@@ -97,7 +97,9 @@ def check_description(text: str) -> None:
     check(INSTALL in text, "the metadata do not tell how it is installed")
     check(size < DESCRIPTION_LIMIT, f"the long description has {size} bytes, not less than {DESCRIPTION_LIMIT}")
     check(text.endswith("## License\n\nMIT\n"), "the long description lacks the end of the README")
-    links = re.findall(r"\]\((?!https://)[^)]*\)|<(?:img|a) .*", text)
+    blocks = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+    check(blocks.findall(text) == blocks.findall(README), "the long description has other code than the README")
+    links = re.findall(r"\]\((?!https://)[^)]*\)|<(?:img|a) .*", blocks.sub("", text))
     check(not links, f"the long description has links that lead nowhere: {links}")
     check(text.count("\n```") % 2 == 0, "the long description ends within a block")
     print(f"long description: {size} bytes")

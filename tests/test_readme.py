@@ -331,7 +331,7 @@ SHOWN_BY = {
     "Whole": [
         "servers/test_inside.py::test_everything_is_started_and_stopped_once_in_order",
         "discovery/test_discovery.py::test_an_app_mounted_under_several_names_is_started_once",
-        "discovery/test_exactly_once.py::test_an_app_whose_own_lifespan_its_parent_runs_is_not_started_again",
+        "discovery/test_shapes.py::test_each_app_starts_exactly_once",
     ],
     "In order": [
         "servers/test_signals.py::test_a_signal_stops_everything_once_in_reverse_order",

@@ -27,6 +27,7 @@ from .introspection import (
     called_function,
     closure_of,
     defaults_of,
+    globals_in,
     is_function,
     items_of,
     names_in,
@@ -551,7 +552,7 @@ def _is_about_lifespan(name: str) -> bool:
 def _named_in_package(function: FunctionType) -> Iterator[Any]:
     """Return the functions that a function names, and the methods of classes, if they are of the same package."""
     package = str(function.__globals__.get("__name__", "")).partition(".")[0]
-    for name in function.__code__.co_names:
+    for name in globals_in(function.__code__):
         thing = function.__globals__.get(name)
         if is_function(thing) and str(thing.__module__).partition(".")[0] == package:
             yield thing

@@ -5,6 +5,7 @@ own dictionary and slots, containers are read as the built-in types that they ar
 ``__mro__``. No ``__getattr__``, property, ``__len__``, ``__iter__``, ``__eq__`` or ``__repr__`` is called.
 """
 
+import dis
 import functools
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -125,6 +126,16 @@ def closure_of(function: FunctionType) -> Mapping[str, Any]:
 def defaults_of(function: FunctionType) -> Iterable[Any]:
     """Return the default values of a function's parameters."""
     return (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+
+
+@functools.lru_cache(maxsize=1000)
+def globals_in(code: Any) -> frozenset[str]:
+    """Return the names of the globals that a function's code loads.
+
+    The code of functions defined inside it counts too. ``self.sub`` loads no global, even if there is one named `sub`.
+    """
+    found = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
+    return frozenset(found.union(*(globals_in(inner) for inner in code.co_consts if isinstance(inner, type(code)))))
 
 
 @functools.lru_cache(maxsize=1000)

@@ -28,7 +28,16 @@ from inspect import CO_ASYNC_GENERATOR, CO_VARARGS
 from types import FunctionType
 from typing import Any, Final, Protocol, cast, final
 
-from .introspection import attributes_of, called_function, closure_of, defaults_of, is_function, names_in, undecorated
+from .introspection import (
+    attributes_of,
+    called_function,
+    closure_of,
+    defaults_of,
+    globals_in,
+    is_function,
+    names_in,
+    undecorated,
+)
 
 
 @final
@@ -204,7 +213,7 @@ def signatures_of(lifespan: Any) -> list[Signature]:
         return [Signature((inner,), bound)]
     names = names_in(inner.__code__)
     held = [*closure_of(inner).values(), *defaults_of(inner), *bound]
-    held += [inner.__globals__[name] for name in inner.__code__.co_names if name in inner.__globals__]
+    held += [inner.__globals__[name] for name in globals_in(inner.__code__) if name in inner.__globals__]
     found: list[Signature] = []
     methods: list[FunctionType] = []
     parts: list[object] = []

@@ -19,6 +19,7 @@ from .introspection import (
     called_function,
     closure_of,
     defaults_of,
+    globals_in,
     is_function,
     items_of,
     names_in,
@@ -90,7 +91,7 @@ def _held_by(function: FunctionType) -> Iterator[Any]:
     yield from closure_of(function).values()
     yield from defaults_of(function)
     names = names_in(function.__code__)
-    for name in names:
+    for name in globals_in(function.__code__):
         thing = function.__globals__.get(name)
         if is_a(thing, ModuleType):  # `shop.admin` names the app `admin` of the module `shop`
             yield from (vars(thing)[inner] for inner in names if inner in vars(thing))

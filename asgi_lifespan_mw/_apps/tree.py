@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, Final, NamedTuple, cast, final
 
 from .._asgi import is_a, name_of
@@ -162,10 +162,7 @@ class Tree:
 
         A run around this one is that of a middleware which wraps the same app: ``add_middleware`` was called twice.
         """
-        found = list(self.root.lifespans)
-        for thing in self.root.wrapped.values():
-            if path := spec_of(thing).lifespan:
-                found += follow(thing, path)
+        found = _lifespans_inside(self.root)
         for root, hooks in self._startups.hooks:
             if root.reaches({id(self.root.app)}):
                 found += hooks
@@ -358,7 +355,8 @@ class Tree:
         if not self._signatures_of(node) and not _starts_nothing(node) and self._may_be_started(node):
             self._warn(node, "a lifespan around it, or a hook, may start it, which cannot be observed")
             return "may be started by a lifespan around it"
-        if spec_of(node.app) is UNKNOWN and not expects_lifespan(node.app, lambda thing: self._is_around(thing, node)):
+        is_unknown = spec_of(node.app) is UNKNOWN or is_a(node.app, MethodType)
+        if is_unknown and not expects_lifespan(node.app, lambda thing: self._is_around(thing, node)):
             logger.debug("%s does not handle the lifespan and is sent none", node.label)
             return "does not handle the lifespan"
         return ""
@@ -422,11 +420,10 @@ class Tree:
     def _wraps_a_running_app(self, node: AppNode) -> bool:
         """Return whether an unknown wrapper holds an app that runs: sent a lifespan, it may start that app again."""
         for thing in node.wrapped.values():
-            if id(thing) in self._startups.known:
-                # An app that keeps the one that it is mounted in, as admin sites do, is not a wrapper of it.
-                if self._is_around(thing, node):
-                    continue
-            else:
+            # An app that keeps the one that it is mounted in, as admin sites do, is not a wrapper of it.
+            if self._is_around(thing, node):
+                continue
+            if id(thing) not in self._startups.known:
                 found, function = self._ownership(_described(thing, node))
                 if found is Ownership.NOT_BEGUN:
                     continue
@@ -438,13 +435,19 @@ class Tree:
         return False
 
     def _is_around(self, thing: Any, node: AppNode) -> bool:
-        known = self._startups.known.get(id(thing))
-        return known is not None and any(known.node is outer for outer in node.around())
+        """Return whether an object is an app that another one is nested in, or consists of the same parts."""
+        known = self._startups.known
+        nodes = [known[key].node for key in _described(thing).members if key in known]
+        return any(outer in nodes for outer in node.around())
 
     def _may_be_started(self, node: AppNode) -> bool:
         for outer in node.around():
             if outer not in self._references:
-                lifespans = [*outer.lifespans, *_event_handlers(outer), *(self._hooks if outer is self.root else ())]
+                lifespans = [
+                    *_lifespans_inside(outer),
+                    *_event_handlers(outer),
+                    *(self._hooks if outer is self.root else ()),
+                ]
                 self._references[outer] = references_of(lifespans)
             if self._references[outer].may_start(node.members.values()):
                 return True
@@ -510,13 +513,21 @@ def _starts_nothing(node: AppNode) -> bool:
     return not _event_handlers(node)
 
 
+def _lifespans_inside(node: AppNode) -> list[Any]:
+    """Return the lifespan functions of an app, and of the apps that it wraps."""
+    # In the stack of a FastAPI app, the router is behind middlewares that nobody described.
+    paths = [(thing, spec_of(thing).lifespan) for thing in node.wrapped.values()]
+    wrapped = [lifespan for thing, path in paths if path for lifespan in follow(thing, path)]
+    return [*node.lifespans, *wrapped]
+
+
 def _warn_of_ignored_handlers(node: AppNode) -> None:
     """Log a WARNING if an app has event handlers that its own lifespan keeps from running, as FastAPI's does."""
     handlers = _event_handlers(node)
     if not handlers or not node.lifespans or _starts_nothing(node):
         return
     # The default lifespan runs them; include_router() keeps it in the closure of a merged one.
-    todo, seen, run = list(node.lifespans), list[Any](), set[int]()
+    todo, seen, run = _lifespans_inside(node), list[Any](), set[int]()
     while todo and len(seen) < MAX_WRAPPERS:
         seen.append(lifespan := todo.pop())
         function, bound = called_function(lifespan)

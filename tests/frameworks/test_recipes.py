@@ -1,7 +1,7 @@
 """Recipes by which a parent starts its sub-app itself, where several frameworks meet: each app exactly once.
 
 The recipes of one framework alone are in its own file; those of Starlette, FastAPI, FastMCP and the MCP SDK, run
-in every use of the package, are in `tests/test_exactly_once.py`.
+in every use of the package, are in `tests/discovery/shapes.py`.
 """
 
 import logging

@@ -43,13 +43,13 @@ FRAMEWORKS = (
     Framework("asgi-lifespan-middleware", "0.1", "the wrapped app"),
     Framework("asgi-user-agents", "0.4", "the wrapped app"),
     Framework("baize", "0.23", "the apps of `Subpaths`, `Hosts` and `Router`",
-              "all of those turn the lifespan away; functions in them are endpoints"),
-    Framework("blacknoise", "1.2", "the wrapped app", "the middleware turns the lifespan away"),
+              "all of those do not support the lifespan; functions in them are endpoints"),
+    Framework("blacknoise", "1.2", "the wrapped app", "the middleware does not support the lifespan"),
     Framework("blacksheep", "2.6", "apps of other frameworks", "starts mounted BlackSheeps by itself"),
-    Framework("bokeh-fastapi", "0.1", "the apps beside it", "its parent runs its task; it is no mount"),
+    Framework("bokeh-fastapi", "0.1", "the apps beside it", "its parent runs its task; it is not a mount"),
     Framework("chainlit", "2.12", "-", "its shutdown ends the process: left alone with a warning", resolves=False),
     Framework("channels", "4.3", "the apps behind protocols, routes, stacks and origin validators",
-              "all of those turn the lifespan away; consumers are never asked"),
+              "all of those do not support the lifespan; consumers are sent no lifespan"),
     Framework("connexion", "3.3", "the wrapped app", "given a `lifespan=`, it leaves out the app inside"),
     Framework("dash", "4.4", "its FastAPI or Quart, and what is mounted there"),
     Framework("datasette", "0.65", "-", "answers for itself"),
@@ -81,7 +81,7 @@ FRAMEWORKS = (
     Framework("shiny", "1.8", "the app"),
     Framework("sqladmin", "0.32", "the admin", "keeps the app that it is mounted in, which is started once"),
     Framework("starlette", "1.10", "mounted apps"),
-    Framework("starlette-admin", "1.0", "-", "turns the lifespan away"),
+    Framework("starlette-admin", "1.0", "-", "does not support the lifespan"),
 )
 # fmt: on
 
