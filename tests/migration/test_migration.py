@@ -1,4 +1,4 @@
-"""What the README says of moving here from other ways: each row of its tables, by the old way and by the new one."""
+"""Run each row of the migration tables, by the old way and by the new one."""
 
 import inspect
 import logging
@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -18,7 +19,9 @@ from fastapi import APIRouter, FastAPI
 from fastmcp import FastMCP
 from fastmcp.utilities.lifespan import combine_lifespans
 from hypercorn.middleware import dispatcher as hypercorn
+from mcp.server import MCPServer
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.routing import Mount, Router
 
 from asgi_lifespan_mw import Lifespan, LifespanMiddleware, StateCollision, threaded
@@ -26,8 +29,8 @@ from asgi_lifespan_mw._types import ASGIApp, Receive, Scope, Send
 from tests.frameworks import django_site
 from tests.frameworks.versions import needs
 from tests.plans import Boom
-from tests.server import RecordingServer
-from tests.test_readme import README
+from tests.server import RecordingServer, request
+from tests.test_readme import README, ROOT, run
 from tests.usages import Records, lifespan_of, lived, recorded, serving, started_and_stopped, state_seen
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -43,8 +46,11 @@ TABLES = [
     "fastapi-lifespan-manager",
     "hypercorn",
     "AsyncExitStack",
-    "combine_lifespans",
+    "MCP SDK",
+    "FastMCP",
+    "taskiq",
     "Django",
+    "Sentry",
 ]
 WELL = ["startup.complete", "shutdown.complete"]
 shown: list[tuple[str, str]] = []
@@ -633,10 +639,161 @@ async def test_the_recipe_and_state() -> None:
     assert seen == [[], ["sub"]]
 
 
-# --- FastMCP's combine_lifespans ---
+# --- the MCP SDK ---
 
 
-@row("combine_lifespans", "`FastAPI(lifespan=combine_lifespans(f, mcp_app.lifespan))`")
+def sdk_server() -> MCPServer[Any]:
+    """Make a server of the MCP SDK, which can run once, and whose lifespan writes into the log."""
+    return MCPServer("sdk", lifespan=lifespan("sdk"), log_level="WARNING")
+
+
+def sdk_apps(own: Callable[..., Any] | None, *servers: MCPServer[Any]) -> FastAPI:
+    """Make an app with this lifespan of its own and these servers mounted."""
+    app = FastAPI(lifespan=own)
+    for number, server in enumerate(servers):
+        app.mount(f"/mcp{number}", server.streamable_http_app(streamable_http_path="/", json_response=True))
+    return app
+
+
+def runs(*servers: MCPServer[Any]) -> Callable[[object], AbstractAsyncContextManager[None]]:
+    """Make the lifespan of the SDK's documentation: run each session manager by hand."""
+
+    @asynccontextmanager
+    async def entered(app: object) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for server in servers:
+                await stack.enter_async_context(server.session_manager.run())
+            yield
+
+    return entered
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the messages of this package at WARNING and above."""
+    ours = [record for record in caplog.records if record.name == "asgi_lifespan_mw"]
+    return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
+
+
+@row("MCP SDK", '`app.mount("/mcp", server.streamable_http_app())` alone')
+async def test_a_server_of_the_sdk_that_nobody_runs() -> None:
+    """Each request fails without us; with us the server answers."""
+    app = sdk_apps(None, sdk_server())
+    async with serving(app):
+        with pytest.raises(RuntimeError, match="Task group is not initialized"):
+            await request(app, "/mcp0/")
+    assert log == []
+    served = LifespanMiddleware(app)
+    async with serving(served):
+        answer = await request(served, "/mcp0/", headers=[(b"host", b"127.0.0.1:8000")])
+        assert answer[0]["status"] == 406  # the client takes no JSON
+    assert log == started_and_stopped("sdk")
+
+
+@row("MCP SDK", "`async with server.session_manager.run()` in the app's lifespan")
+async def test_a_session_manager_that_is_run_by_hand() -> None:
+    """The same order with nothing by hand, as the app's lifespan and around the app."""
+    server = sdk_server()
+    assert await went(sdk_apps(runs(server), server)) == started_and_stopped("sdk")
+    assert await went(sdk_apps(Lifespan(mounts="auto"), sdk_server())) == started_and_stopped("sdk")
+    assert await went(LifespanMiddleware(sdk_apps(None, sdk_server()))) == started_and_stopped("sdk")
+
+
+@row("MCP SDK", "an `AsyncExitStack` for several servers")
+async def test_several_session_managers() -> None:
+    """In route order, and back."""
+    servers = sdk_server(), sdk_server()
+    expected = ["start sdk", "start sdk", "stop sdk", "stop sdk"]
+    assert await went(sdk_apps(runs(*servers), *servers)) == expected
+    assert await went(LifespanMiddleware(sdk_apps(None, sdk_server(), sdk_server()))) == expected
+
+
+@row("MCP SDK", "`session_manager.run()`, left in place")
+async def test_a_session_manager_that_is_run_by_hand_still(caplog: pytest.LogCaptureFixture) -> None:
+    """A second `run()` would raise; the first is observed, and nothing is said."""
+    by_hand, beside = sdk_server(), sdk_server()
+    app = LifespanMiddleware(sdk_apps(runs(by_hand), by_hand, beside))
+    assert await went(app) == ["start sdk", "start sdk", "stop sdk", "stop sdk"]
+    assert warnings_in(caplog) == []
+
+
+@row("MCP SDK", "a second run of the same app, as in a second test")
+async def test_a_second_run_of_a_server_of_the_sdk() -> None:
+    """The SDK refuses it, whoever runs the server: make the app in a function."""
+    server = sdk_server()
+    for app in (sdk_apps(runs(server), server), LifespanMiddleware(sdk_apps(None, sdk_server()))):
+        assert await went(app) == started_and_stopped("sdk")
+        _, answers, error = await ended(app)
+        assert answers == ["startup.failed"]
+        assert "can only be called once per instance" in str(error)
+
+
+# --- FastMCP ---
+
+
+def fast_app(name: str = "fast") -> Any:
+    """Make a mounted server of FastMCP whose lifespan writes into the log."""
+    return FastMCP(name, lifespan=lifespan(name)).http_app(path="/")
+
+
+def with_fast(mcp_app: Any, own: Callable[..., Any] | None) -> FastAPI:
+    """Make an app with this lifespan of its own and the server mounted."""
+    app = FastAPI(lifespan=own)
+    app.mount("/mcp", mcp_app)
+    return app
+
+
+@row("FastMCP", '`app.mount("/mcp", mcp_app)` alone')
+async def test_a_server_of_fastmcp_that_nobody_runs() -> None:
+    """Each request fails without us; with us the server answers."""
+    app = with_fast(fast_app(), None)
+    async with serving(app):
+        with pytest.raises(RuntimeError, match="task group was not initialized"):
+            await request(app, "/mcp/")
+    assert log == []
+    served = LifespanMiddleware(with_fast(fast_app(), None))
+    async with serving(served):
+        assert (await request(served, "/mcp/"))[0]["status"] == 406
+    assert log == started_and_stopped("fast")
+
+
+@row("FastMCP", "`FastAPI(lifespan=mcp_app.lifespan)`")
+async def test_the_lifespan_of_a_server_of_fastmcp(caplog: pytest.LogCaptureFixture) -> None:
+    """It leaves no place for a lifespan of one's own; it may stay, and nothing is said."""
+    mcp_app = fast_app()
+    assert await went(with_fast(mcp_app, mcp_app.lifespan)) == started_and_stopped("fast")
+    assert await went(with_fast(fast_app(), Lifespan(mounts="auto"))) == started_and_stopped("fast")
+    mcp_app = fast_app()
+    assert await went(LifespanMiddleware(with_fast(mcp_app, mcp_app.lifespan))) == started_and_stopped("fast")
+    mcp_app = fast_app()
+    hooks = Lifespan(contexts=[lifespan("f"), mcp_app.lifespan], mounts="auto")
+    assert await went(with_fast(mcp_app, hooks)) == started_and_stopped("f", "fast")
+    assert warnings_in(caplog) == []
+
+
+@row("FastMCP", "`FastAPI(lifespan=mcp_app.lifespan)`, and a second server")
+async def test_the_lifespan_of_a_server_of_fastmcp_beside_another() -> None:
+    """The second one never runs there; its requests fail."""
+    for around, expected in ((False, ["one"]), (True, ["one", "two"])):
+        one, two = fast_app("one"), fast_app("two")
+        app = with_fast(one, one.lifespan)
+        app.mount("/two", two)
+        assert await went(LifespanMiddleware(app) if around else app) == started_and_stopped(*expected)
+
+
+@row("FastMCP", "`outer.mount(inner)` of two FastMCP servers")
+async def test_a_server_of_fastmcp_in_a_server() -> None:
+    """FastMCP runs the inner one, in both."""
+    made: list[Any] = []
+    for _ in range(2):
+        outer, inner = (FastMCP(name, lifespan=lifespan(name)) for name in ("outer", "inner"))
+        outer.mount(inner, "inner")
+        made.append(outer.http_app(path="/"))
+    old, new = made
+    expected = started_and_stopped("outer", "inner")
+    assert await went(with_fast(old, old.lifespan)) == await went(LifespanMiddleware(with_fast(new, None))) == expected
+
+
+@row("FastMCP", "`FastAPI(lifespan=combine_lifespans(f, mcp_app.lifespan))`")
 async def test_a_server_of_fastmcp() -> None:
     """The mount starts by itself here, and what is left in place is started once."""
 
@@ -654,7 +811,7 @@ async def test_a_server_of_fastmcp() -> None:
     assert await went(LifespanMiddleware(app(combines=True))) == before
 
 
-@row("combine_lifespans", "`combine_lifespans(f, g)`")
+@row("FastMCP", "`combine_lifespans(f, g)`")
 async def test_lifespans_of_ones_own() -> None:
     """In order and back, with the state of both."""
     both = [lifespan("f"), lifespan("g")]
@@ -665,7 +822,7 @@ async def test_lifespans_of_ones_own() -> None:
     assert log == started_and_stopped("f", "g") * 2
 
 
-@row("combine_lifespans", "the app that a lifespan is given")
+@row("FastMCP", "the app that a lifespan is given")
 async def test_who_is_given_to_the_lifespan_of_a_mount() -> None:
     """The parent there, so that `app.state` is written into another app's."""
     given: list[object] = []
@@ -685,7 +842,7 @@ async def test_who_is_given_to_the_lifespan_of_a_mount() -> None:
     assert given[1] is sub
 
 
-@row("combine_lifespans", "two that set one key")
+@row("FastMCP", "two that set one key")
 async def test_two_lifespans_that_set_one_key() -> None:
     """The later one wins there, without a word."""
 
@@ -698,6 +855,69 @@ async def test_two_lifespans_that_set_one_key() -> None:
     assert server.state == {"f": "another"}
     _, _, error = await ended(FastAPI(lifespan=Lifespan(contexts=[lifespan("f"), sets])))
     assert isinstance(error, StateCollision)
+
+
+# --- taskiq ---
+
+
+async def ran_in_a_worker(app: object) -> tuple[list[str], dict[str, object]]:
+    """Start a worker process's broker for this app, and return what happened and the state that a task sees."""
+    taskiq = pytest.importorskip("taskiq")
+    broker = taskiq.InMemoryBroker(await_inplace=True)
+    broker.is_worker_process = True
+    pytest.importorskip("taskiq_fastapi").init(broker, app)
+
+    async def state(request: Request = taskiq.TaskiqDepends()) -> dict[str, object]:  # noqa: B008 - taskiq's way
+        return dict(request.scope["state"])
+
+    await broker.startup()
+    task = await broker.register_task(state, task_name="state").kiq()
+    result = await task.wait_result()
+    await broker.shutdown()
+    happened = log.copy()
+    log.clear()
+    return happened, result.return_value
+
+
+def with_sub(own: Callable[..., Any]) -> FastAPI:
+    """Make an app with this lifespan and one mount."""
+    app = FastAPI(lifespan=own)
+    app.mount("/sub", recorded(log, "sub"))
+    return app
+
+
+@row("taskiq", "`taskiq_fastapi.init(broker, app)` with `FastAPI(lifespan=f)`")
+async def test_a_worker_of_taskiq_and_a_lifespan() -> None:
+    """A worker enters the lifespan of the `FastAPI` object, which is all that it sees."""
+    assert await ran_in_a_worker(with_sub(lifespan("f"))) == (started_and_stopped("f"), {"f": "f"})
+    hooks = Lifespan(contexts=[lifespan("f")], mounts="auto")
+    both = {"f": "f", "sub": "sub"}
+    assert await ran_in_a_worker(with_sub(hooks)) == (started_and_stopped("f", "sub"), both)
+
+
+@row("taskiq", "`taskiq_fastapi.init(broker, app)` with a wrapped app")
+async def test_a_worker_of_taskiq_and_a_middleware() -> None:
+    """Around the app it is refused; among its middleware its hooks are not run."""
+    app = with_sub(lifespan("f"))
+    with pytest.raises(TypeError, match="missing 3 required positional arguments"):
+        await ran_in_a_worker(LifespanMiddleware(app))
+    app.add_middleware(LifespanMiddleware, lifespan=lifespan("hook"))
+    assert await ran_in_a_worker(app) == (started_and_stopped("f"), {"f": "f"})
+
+
+@row("taskiq", '`app.add_event_handler("startup", broker.startup)`')
+async def test_a_broker_that_an_app_starts() -> None:
+    """The app sends tasks, so the broker is opened and closed with it."""
+    taskiq = pytest.importorskip("taskiq")
+    broker = taskiq.InMemoryBroker()
+    broker.add_event_handler(taskiq.TaskiqEvents.CLIENT_STARTUP, lambda _: log.append("start broker"))
+    broker.add_event_handler(taskiq.TaskiqEvents.CLIENT_SHUTDOWN, lambda _: log.append("stop broker"))
+    old, hooks = FastAPI(), Lifespan(contexts=[lifespan("f")])
+    for app in (old.router, hooks):
+        app.add_event_handler("startup", broker.startup)
+        app.add_event_handler("shutdown", broker.shutdown)
+    assert await went(old) == started_and_stopped("broker")
+    assert await went(FastAPI(lifespan=hooks)) == started_and_stopped("f", "broker")
 
 
 # --- Django ---
@@ -772,3 +992,90 @@ async def test_a_starlette_around_a_site() -> None:
         async with serving(app) as server:
             seen.append(await state_seen(app, server, "/hello"))
     assert seen == [["f"], ["f"]]
+
+
+# --- Sentry, with Django: its SDK changes classes of Django for good, so each case is a process ---
+
+SENTRY = """
+import anyio
+from sentry_sdk import init
+from sentry_sdk.integrations.django import DjangoIntegration
+from sentry_sdk.transport import Transport
+
+from asgi_lifespan_mw import LifespanMiddleware
+from tests.frameworks import django_site
+from tests.server import RecordingServer
+
+
+class Prints(Transport):
+    def capture_envelope(self, envelope):
+        for item in envelope.items:
+            for exception in item.payload.json["exception"]["values"]:
+                print("sent", exception["value"])
+
+
+init(
+    dsn="http://key@localhost/1",
+    transport=Prints,
+    integrations=[DjangoIntegration()],
+    auto_enabling_integrations=False,
+    auto_session_tracking=False,
+)
+django_site.set_up()
+
+from django.core.asgi import get_asgi_application
+
+application = get_asgi_application()
+
+
+def breaks():
+    raise RuntimeError("no database")
+
+
+async def main(app):
+    server = RecordingServer()
+    try:
+        await server.run(app)
+    except Exception as error:
+        print("raised", type(error).__name__)
+    print(*server.answers)
+
+
+"""
+
+REFUSED = "sent Django can only handle ASGI/HTTP connections, not lifespan."
+
+
+def under_sentry(case: str, folder: Path) -> list[str]:
+    """Run a case in a process with Sentry's SDK and Django, and return the lines that it prints."""
+    pytest.importorskip("sentry_sdk")
+    needs("django", "django")
+    return run(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{SENTRY}{case}\n", folder).splitlines()
+
+
+@row("Sentry", "`application = get_asgi_application()`")
+def test_a_start_of_a_site_is_an_error_in_sentry(tmp_path: Path) -> None:
+    """Django refuses the lifespan, and the SDK reports that; an app that is excluded is sent none."""
+    assert under_sentry("anyio.run(main, application)", tmp_path) == [REFUSED, "raised ValueError", ""]
+    wrapped = "anyio.run(main, LifespanMiddleware(application, on_startup=[print]))"
+    assert under_sentry(wrapped, tmp_path) == ["", REFUSED, "startup.complete shutdown.complete"]
+    excluded = "anyio.run(main, LifespanMiddleware(application, exclude=[application], on_startup=[print]))"
+    assert under_sentry(excluded, tmp_path) == ["", "startup.complete shutdown.complete"]
+
+
+@row("Sentry", "`SentryAsgiMiddleware(application)`")
+def test_the_middleware_of_sentry(tmp_path: Path) -> None:
+    """Inside of ours or outside it reports the refusal once more; what is inside of an excluded app is excluded."""
+    around = "from sentry_sdk.integrations.asgi import SentryAsgiMiddleware\napp = SentryAsgiMiddleware(application)\n"
+    bare = around + "anyio.run(main, app)"
+    assert under_sentry(bare, tmp_path) == [REFUSED, "raised ValueError", ""]
+    inside = around + "anyio.run(main, LifespanMiddleware(app, exclude=[application], on_startup=[print]))"
+    assert under_sentry(inside, tmp_path) == ["", "startup.complete shutdown.complete"]
+
+
+@row("Sentry", "`logging.basicConfig()` beside `sentry_sdk.init()`")
+def test_a_failed_hook_is_an_error_in_sentry(tmp_path: Path) -> None:
+    """By the log, once, with its exception; the SDK knows of no hook."""
+    fails = "import logging\nlogging.basicConfig()\n"
+    fails += "anyio.run(main, LifespanMiddleware(application, exclude=[application], on_startup=[breaks]))"
+    assert under_sentry(fails, tmp_path) == ["sent no database", "raised RuntimeError", "startup.failed"]
