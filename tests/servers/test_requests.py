@@ -61,7 +61,7 @@ def stock_of(server: Server, product: str) -> int:
 
 def test_the_visits_of_the_readme_are_answered(shop: Server) -> None:
     """Each line of its block that is typed beside a server; here on another port, by another client, on each server."""
-    serve, visit = (block for block in blocks("sh") if "curl" in block or "uvicorn" in block)
+    serve, visit = (block for block in blocks("sh") if "curl" in block or "-m uvicorn" in block)
     assert serve == ".venv/bin/python -m uvicorn tests.apps.shop.main:app\n"
     visits = visit.replace("\\\n", "").splitlines()
     for visit in visits:
