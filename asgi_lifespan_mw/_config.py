@@ -54,6 +54,17 @@ def checked_apps(
     return tuple(checked_app(app, where) for app in cast("Iterable[object]", apps))
 
 
+def checked_flag(flag: object, where: str) -> bool:
+    """Return `flag`.
+
+    Raises:
+        TypeError: If it is not True or False.
+    """
+    if not isinstance(flag, bool):
+        raise TypeError(f"{where} got {flag!r}, expected True or False")
+    return flag
+
+
 def checked_seconds(seconds: object, where: str) -> float | None:
     """A positive number of seconds, or None for no limit.
 

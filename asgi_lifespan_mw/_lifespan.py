@@ -4,9 +4,10 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, final
 
-from ._config import Settings, checked_apps, checked_mounts
+from ._config import Settings, checked_apps, checked_flag, checked_mounts
 from ._hooks.decorators import ContextFunction, HookDecorators
 from ._hooks.hook import HookFunction, HookKind
+from ._log import logger
 from ._run import Run
 from ._types import ASGIApp, State
 from ._units.backend import is_closing
@@ -28,6 +29,7 @@ class Lifespan(HookDecorators):
         on_shutdown: Iterable[HookFunction] = (),
         mounts: Literal["auto", "off"] | Iterable[ASGIApp] = "off",
         exclude: Iterable[ASGIApp] = (),
+        concurrent: bool = False,
     ) -> None:
         """Make a collection; the decorators add to it.
 
@@ -37,12 +39,19 @@ class Lifespan(HookDecorators):
             on_shutdown: functions, as `on_shutdown` takes them.
             mounts: as in `LifespanMiddleware`. Only for a Lifespan that is a framework's own.
             exclude: as in `LifespanMiddleware`.
+            concurrent: Whether the hooks that are registered here start and stop side by side. An included `Lifespan`
+                is one of them and keeps its own order inside. They see the context variables from before the group,
+                and so do the hooks after it.
 
         Raises:
-            TypeError: something of this is of the wrong kind.
-            ValueError: `mounts` is another text.
+            TypeError: If an argument has the wrong type.
+            ValueError: If `mounts` is another string.
         """
-        super().__init__(checked_mounts(mounts, "Lifespan"), checked_apps(exclude, "Lifespan(exclude=...)"))
+        super().__init__(
+            checked_mounts(mounts, "Lifespan"),
+            checked_apps(exclude, "Lifespan(exclude=...)"),
+            concurrent=checked_flag(concurrent, "Lifespan(concurrent=...)"),
+        )
         self._register_all(HookKind.CONTEXT, "contexts", contexts)
         self._register_all(HookKind.STARTUP, "on_startup", on_startup)
         self._register_all(HookKind.SHUTDOWN, "on_shutdown", on_shutdown)
@@ -70,8 +79,20 @@ class Lifespan(HookDecorators):
         state: State = {}
         hooks = self._hooks
         settings = Settings(mounts=hooks.mounts, exclude=tuple(hooks.excluded()))
+        for hook in hooks.in_start_order():
+            if hook.background:
+                logger.warning(
+                    "%s starts as any other: background=True has no effect in a framework's own lifespan, where its "
+                    "state cannot reach the requests. Register it on LifespanMiddleware(app)",
+                    hook.label,
+                )
         run = Run(
-            app, hooks.in_start_order(), settings, {"type": "lifespan", "app": app, "state": state}, sends_to_app=False
+            app,
+            hooks.plan(),
+            settings,
+            {"type": "lifespan", "app": app, "state": state},
+            sends_to_app=False,
+            has_requests=False,
         )
         hooks.runs += 1  # hooks that are registered from now on come too late for this run
         try:

@@ -108,7 +108,7 @@ class LifespanManager:
         has_app = self._app is not None
         self._run = run = Run(
             self._app,
-            hooks_of(self._lifespan).in_start_order(),
+            hooks_of(self._lifespan).plan(),
             self._settings,
             scope,
             sends_to_app=has_app,

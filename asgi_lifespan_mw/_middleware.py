@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, cast, final
 
 from ._apps.discovery import is_nested
 from ._asgi import checked_app, straight_through
-from ._config import Settings, checked_apps, checked_mounts, checked_seconds
+from ._config import Settings, checked_apps, checked_flag, checked_mounts, checked_seconds
 from ._exceptions import ProtocolViolation
 from ._hooks.decorators import ContextFunction, HookDecorators, hooks_of
 from ._hooks.hook import HookFunction, HookKind
@@ -60,8 +60,9 @@ class LifespanMiddleware(HookDecorators):
             mounts: ``"auto"`` finds the mounted apps that get no lifespan otherwise, and starts them; ``"off"`` leaves
                 them alone; a sequence of apps names them in place of looking, and starts them in any case.
             exclude: apps that are never sent a lifespan, nor what is mounted in them. It may name the wrapped app.
-            concurrent: start and stop the mounts of one level side by side. What one of them puts into context
-                variables is seen by what is mounted in it.
+            concurrent: Whether the hooks that are registered here, and the mounts of one level, start and stop side
+                by side. What `lifespan` names comes before, one after the other. The context variables of a mount
+                are seen by what is mounted in it.
             strict: departures from the lifespan protocol are errors, not warnings.
             startup_timeout: seconds for the whole startup; None for no limit.
             shutdown_timeout: seconds for the whole shutdown; None for no limit.
@@ -74,9 +75,12 @@ class LifespanMiddleware(HookDecorators):
         """
         self.app: ASGIApp = checked_app(app, "LifespanMiddleware()")
         super().__init__(
-            checked_mounts(mounts, "LifespanMiddleware"), checked_apps(exclude, "LifespanMiddleware(exclude=...)")
+            checked_mounts(mounts, "LifespanMiddleware"),
+            checked_apps(exclude, "LifespanMiddleware(exclude=...)"),
+            concurrent=checked_flag(concurrent, "LifespanMiddleware(concurrent=...)"),
         )
         self._include_all(lifespan)
+        self._hooks.end_series()
         self._register_all(HookKind.STARTUP, "on_startup", on_startup)
         self._register_all(HookKind.SHUTDOWN, "on_shutdown", on_shutdown)
         self._settings = Settings(
@@ -214,7 +218,7 @@ def prepare_run(
     """Prepare a run of a middleware, which its `report` is of from now on; `changes` are settings that differ."""
     hooks = hooks_of(middleware)
     settings = replace(middleware._settings, exclude=tuple(hooks.excluded()), **changes)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    run = Run(middleware.app, hooks.in_start_order(), settings, scope, on_crash=on_crash)
+    run = Run(middleware.app, hooks.plan(), settings, scope, on_crash=on_crash)
     middleware._run = run  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the class is public, this is not
     return run
 

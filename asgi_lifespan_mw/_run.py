@@ -1,7 +1,7 @@
 """One run: hooks, wrapped app and mounts, started in order and stopped in reverse."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, final
 
@@ -13,13 +13,15 @@ from ._apps.state import SharedState
 from ._apps.tree import Tree
 from ._asgi import name_of
 from ._config import Settings
-from ._hooks.decorators import HookDecorators, hooks_of
+from ._exceptions import StateCollision
+from ._hooks.decorators import Group, HookDecorators, Plan, flattened, hooks_of, without
 from ._hooks.hook import Hook, HookKind
 from ._log import logger
 from ._protocol.session import Session
 from ._protocol.table import Phase
 from ._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
 from ._reporting.tracebacks import trim
+from ._types import State
 from ._units.backend import asyncios_cancellation, is_cancellation, is_closing
 from ._units.failure import FailedPhase, Failure, text_of
 from ._units.supervisor import Supervisor, UnitFailed
@@ -50,7 +52,7 @@ class Run:
 
     Attributes:
         label: what the app at the root is called.
-        hooks: the units of the hooks.
+        hooks: The units of the hooks, in the order of registration.
         sends_to_app: whether the app is a unit at all; it is not where we are its lifespan.
         root: the app in the tree; None before it was looked at.
         units: the units of the apps that are started by us.
@@ -66,11 +68,12 @@ class Run:
     def __init__(
         self,
         app: Any,
-        hooks: Iterable[Hook],
+        plan: Plan,
         settings: Settings,
         scope: dict[str, Any],
         *,
         sends_to_app: bool = True,
+        has_requests: bool = True,
         logs_tracebacks: bool = True,
         on_crash: Callable[[Failure], None] = lambda _: None,
     ) -> None:
@@ -78,10 +81,11 @@ class Run:
 
         Args:
             app: the app at the root of the tree.
-            hooks: what is started before it, in this order.
+            plan: The hooks that start before the app.
             settings: how to treat mounts and time.
             scope: the server's lifespan scope. Its ``state`` must be there, and is filled in place.
             sends_to_app: whether the app is sent a lifespan, which it is not where we are its lifespan.
+            has_requests: Whether requests pass by us, so that they can be given the state of background hooks.
             logs_tracebacks: whether failures are logged with tracebacks; the caller may show them to the user instead.
             on_crash: called with the failure of a unit while serving.
         """
@@ -95,8 +99,11 @@ class Run:
         self._app = app
         self._scope = scope
         self._tree: Tree | None = None
-        self._plan = list(hooks)
-        self.hooks = [self._unit_of(hook) for hook in self._plan]
+        self._plan = plan
+        self._has_requests = has_requests
+        self.hooks: list[Unit] = []
+        self._batches: list[list[Unit]] = []
+        self._make_hooks()
         self.sends_to_app = sends_to_app
         self.times: dict[str, float] = {}
         self.root: AppNode | None = None
@@ -213,8 +220,47 @@ class Run:
     def serve(self) -> None:
         """Let requests see the state, and treat what breaks from now on as a crash."""
         assert self._tree is not None, "it was started"
-        self._is_serving = True
+        self._is_serving = self._units.is_answered = True
         self._tree.serve()
+        self._note_if_ready()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether everything that was to start has started, and nothing has begun to stop."""
+        return "ready" in self.times and "stop" not in self.times and all(run.is_ready for run in self._runs_inside())
+
+    @property
+    def has_late_state(self) -> bool:
+        """Whether requests are to be given the state of background hooks."""
+        return any(unit.is_background for unit in self.hooks)
+
+    async def wait_until_ready(self) -> None:
+        """Wait until everything that was to start has started, in the runs inside too.
+
+        Raises:
+            RuntimeError: If the run stops before.
+            BaseException: What a background hook raised.
+        """
+        while "ready" not in self.times:
+            for unit in self.hooks:
+                if unit.is_background and unit.failure is not None:
+                    raise unit.failure.error
+            if "stop" in self.times:
+                raise RuntimeError(f"{self.label} was stopped before it was ready")
+            await self._units.next_change()
+        for run in self._runs_inside():
+            await run.wait_until_ready()
+
+    def _runs_inside(self) -> list["Run"]:
+        return [run for runs in self.nested.values() for run in runs]
+
+    def _note_if_ready(self) -> None:
+        waited_for = [unit for unit in self.hooks if unit.is_background]
+        if not self._is_serving or any(unit.failure is not None or not unit.has_started for unit in waited_for):
+            return
+        self._note("ready")
+        if waited_for:
+            logger.info("background hooks complete in %.3f s: %d", self.seconds("start", "ready"), len(waited_for))
 
     def format_failures(self, *, with_tracebacks: bool | None = None) -> str:
         """Return what failed; with the tracebacks that are not in the log, all of them, or none."""
@@ -234,8 +280,12 @@ class Run:
     async def _start_all(self) -> None:
         tree = self._tree = self._new_tree()
         self._drop_repeated_hooks(tree)
-        with tree.starting(self._units.context, [hook.function for hook in self._plan]):
-            await self._start_hooks()
+        with tree.starting(self._units.context, [hook.function for hook in flattened(self._plan)]):
+            for batch in self._batches:
+                await self._units.start(*batch)
+                for unit in batch:
+                    if not unit.is_background:
+                        self._realm.add(unit.name, {}, unit.state)
             if self.sends_to_app and not tree.root.reason:
                 await self._start_apps(tree, [tree.root])
             await (self._start_levels(tree) if self._settings.concurrent else self._start_branches(tree))
@@ -243,18 +293,47 @@ class Run:
         if not tree.root.is_supported:
             self._tell_refusal(tree.root)
 
+    def _make_hooks(self) -> None:
+        """Make the units of the hooks in batches; a group of hooks is one batch."""
+        self.hooks, self._batches = [], []
+        for step in self._plan:
+            first = len(self.hooks)
+            self._add_hooks([step], after=(), inherits=None)
+            self._batches.append(self.hooks[first:])
+
     def _drop_repeated_hooks(self, tree: Tree) -> None:
-        """Leave out hooks that the wrapped app runs as its own lifespan: FastAPI(lifespan=f), and lifespan=f here."""
+        """Drop hooks that the wrapped app runs as its own lifespan: FastAPI(lifespan=f), and lifespan=f here."""
         own = tree.lifespans_around() if self.sends_to_app else []
         own += [
             hook.function for one in own if isinstance(one, HookDecorators) for hook in hooks_of(one).in_start_order()
         ]
         known = {identity_of(function) for function in own}
-        kept = [(hook, unit) for hook, unit in zip(self._plan, self.hooks, strict=True) if not _is_known(hook, known)]
-        for unit in self.hooks:
-            if all(unit is not other for _, other in kept):
-                logger.warning("%s is run by %s too, and only there; remove it in one place", unit.name, self.label)
-        self._plan, self.hooks = [hook for hook, _ in kept], [unit for _, unit in kept]
+        repeated = {hook for hook in flattened(self._plan) if identity_of(hook.function) in known}
+        for hook in repeated:
+            logger.warning("%s is run by %s too, and only there; remove it in one place", hook.label, self.label)
+        if repeated:
+            self._plan = without(self._plan, repeated)
+            self._make_hooks()
+
+    def _add_hooks(self, plan: Plan, after: Sequence[Unit], inherits: Unit | None) -> Sequence[Unit]:
+        """Make the units of a plan, all of one batch, and return those that what follows the plan starts after.
+
+        Args:
+            plan: The hooks and groups, one after the other.
+            after: The units that the first ones start after.
+            inherits: The unit whose context variables the first ones see; None for those from before the batch.
+        """
+        for step in plan:
+            if isinstance(step, Group):
+                after = [last for member in step.members for last in self._add_hooks(member, after, inherits)]
+            else:
+                unit = self._unit_of(step)
+                unit.start_after(after)
+                unit.inherits = inherits
+                self.hooks.append(unit)
+                after = [unit]
+                inherits = inherits if unit.is_background else unit
+        return after
 
     def _new_tree(self) -> Tree:
         tree = Tree(self._app, self._scope, self._realm, self._settings)
@@ -263,11 +342,6 @@ class Run:
         if self.sends_to_app:
             tree.root.reason = tree.why_not_root()
         return tree
-
-    async def _start_hooks(self) -> None:
-        for unit in self.hooks:
-            await self._units.start(unit)
-            self._realm.add(unit.name, {}, unit.state)
 
     async def _start_branches(self, tree: Tree) -> None:
         """Start the mounts one after the other, in route order, each before what is mounted in it."""
@@ -294,7 +368,7 @@ class Run:
             session = Session(node.app, tree.begin(node), strict=self._settings.strict)
             unit = self.units[node] = self._new_unit(node.label, session.live)
             if self._settings.concurrent and node.parent is not None and node.parent in self.units:
-                unit.inherits = self.units[node.parent].context
+                unit.inherits = self.units[node.parent]
             sessions.append(session)
         if nodes:
             await self._units.start(*(self.units[node] for node in nodes))
@@ -309,19 +383,35 @@ class Run:
     def _unit_of(self, hook: Hook) -> Unit:
         async def live_context(unit: Unit) -> None:
             async with hook.open(self._application()) as state:
+                if unit.is_background and not self._add_late_state(unit, state):
+                    return
                 unit.started(state)
+                self._note_if_ready()
                 await unit.wait_for_stop()
 
         async def live_function(unit: Unit) -> None:
             await hook.call(self._application())
             unit.started()
             unit.stopped()
+            self._note_if_ready()
 
-        live = live_context if hook.kind is HookKind.CONTEXT else live_function
-        is_shutdown_function = hook.kind is HookKind.SHUTDOWN
         return self._new_unit(
-            hook.label, live, timeout=hook.timeout, is_hook=True, is_shutdown_function=is_shutdown_function
+            hook.label,
+            live_context if hook.kind is HookKind.CONTEXT else live_function,
+            timeout=hook.timeout,
+            is_hook=True,
+            is_shutdown_function=hook.kind is HookKind.SHUTDOWN,
+            is_background=hook.background and self._has_requests,
         )
+
+    def _add_late_state(self, unit: Unit, state: State) -> bool:
+        """Give the state of a background hook to the requests that begin later; return whether that was possible."""
+        try:
+            self._realm.add(unit.name, {}, state)
+        except StateCollision as error:  # raised in the context, it would look like an error of the hook's
+            unit.fail(error)
+            return False
+        return True
 
     def _application(self) -> object:
         assert self._tree is not None, "it is starting"
@@ -365,7 +455,7 @@ class Run:
             log_error(summarize_other(self._error_of_ours), self._error_of_ours, with_traceback=with_tracebacks)
         for failure in self._units.failures:
             # A run inside the unit, such as that of a middleware in a mount, may have failed with the same exception.
-            inner = [run for runs in self.nested.values() for run in runs if run.error is failure.error]
+            inner = [run for run in self._runs_inside() if run.error is failure.error]
             is_told = any(run.logs_tracebacks for run in inner)
             if failure.phase is not FailedPhase.SERVING and (self.logs_tracebacks or not is_told):
                 log_failure(failure, with_traceback=with_tracebacks and not is_told)
@@ -402,7 +492,10 @@ class Run:
         took = self.seconds(first, then)
         is_started = self.root is not None and self.root in self.units and self.root.is_supported
         of_app = f"{self.label}, " if is_started else ""
-        logger.info("%s complete in %.3f s: %shooks %d, mounts %d", phase, took, of_app, len(self.hooks), self._mounts)
+        background = sum(unit.is_background and not unit.has_started for unit in self.hooks)
+        later = f", still starting in the background {background}" if background and phase == "startup" else ""
+        hooks = len(self.hooks) - background
+        logger.info("%s complete in %.3f s: %shooks %d, mounts %d%s", phase, took, of_app, hooks, self._mounts, later)
 
 
 def _never_takes_it(aliases: Iterable[object]) -> bool:
@@ -414,7 +507,3 @@ def _is_mistake(refusal: Exception | None) -> bool:
     if isinstance(refusal, TypeError):  # a middleware that was given a wrong keyword; a factory that was not called
         return any(words in str(refusal) for words in ("argument", "not callable", "in 'await' expression"))
     return isinstance(refusal, (NameError, ImportError, SyntaxError))
-
-
-def _is_known(hook: Hook, known: set[tuple[int, ...]]) -> bool:
-    return identity_of(hook.function) in known

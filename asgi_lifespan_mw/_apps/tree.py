@@ -524,7 +524,7 @@ def _lifespans_inside(node: AppNode) -> list[Any]:
 def _warn_of_ignored_handlers(node: AppNode) -> None:
     """Log a WARNING if an app has event handlers that its own lifespan keeps from running, as FastAPI's does."""
     handlers = _event_handlers(node)
-    if not handlers or not node.lifespans or _starts_nothing(node):
+    if not handlers or _starts_nothing(node):
         return
     # The default lifespan runs them; include_router() keeps it in the closure of a merged one.
     todo, seen, run = _lifespans_inside(node), list[Any](), set[int]()

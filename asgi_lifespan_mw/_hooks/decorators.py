@@ -1,7 +1,8 @@
 """What is registered: a collection in its order, and the decorators that fill it."""
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar, cast, final, overload
 from weakref import WeakSet
 
@@ -50,22 +51,41 @@ class _Slot:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What starts side by side, and stops side by side.
+
+    Attributes:
+        members: The members. Each is a plan: hooks and groups that start one after the other.
+    """
+
+    members: "list[Plan]"
+
+
+Plan: TypeAlias = list[Hook | Group]
+"""Hooks and groups in the order of their start; they stop in reverse."""
+
+
+@final
 class HookCollection:
-    """HookCollection in the order in which they were registered, and other collections among them.
+    """Hooks in the order of their registration, and other collections among them.
 
     A run takes the hooks as they stand when it begins; one that is registered later counts from the next run on.
 
     Attributes:
         mounts: which mounts are to be started.
         exclude: the apps that are to be left alone.
+        concurrent: Whether what is registered starts side by side.
         included_in: the collections that include this one, weakly: a collection that a whole program shares must not
             keep every middleware alive that ever included it.
         runs: how many runs of these hooks are on.
     """
 
-    def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...]) -> None:
+    def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...], *, concurrent: bool = False) -> None:
         self.mounts: Mounts = mounts
         self.exclude: tuple[ASGIApp, ...] = exclude
+        self.concurrent = concurrent
+        self._in_series = 0
         self.included_in: WeakSet[HookCollection] = WeakSet()
         self.runs = 0
         self._slots: list[_Slot] = []
@@ -79,21 +99,42 @@ class HookCollection:
         if isinstance(entry, HookCollection):
             entry.included_in.add(self)
 
-    def in_start_order(self) -> Iterator[Hook]:
-        """The hooks in the order of their start; at the stop the order is reversed.
+    def end_series(self) -> None:
+        """Let what was registered until now start one after the other, before what starts side by side."""
+        self._in_series = len(self._slots)
 
-        The ``on_shutdown`` functions of a collection have no start. They come last, and last first, so that they are
-        reached only when all else has started, and run in their own order before all else is stopped.
+    def plan(self) -> Plan:
+        """Return the hooks in the order of their start.
+
+        The ``on_shutdown`` functions of a collection have no start. They come last, and the last of them first. So they
+        are reached only if everything else has started, and run in their own order before everything else stops.
         """
-        at_stop: list[Hook] = []
-        for slot in self._slots:
+        plan: Plan = []
+        members: list[Plan] = []
+        at_stop: Plan = []
+        for index, slot in enumerate(self._slots):
             if isinstance(slot.entry, HookCollection):
-                yield from slot.entry.in_start_order()
-            elif slot.entry is not None and slot.entry.kind is HookKind.SHUTDOWN:
-                at_stop.append(slot.entry)
-            elif slot.entry is not None:
-                yield slot.entry
-        yield from reversed(at_stop)
+                member = slot.entry.plan()
+            elif slot.entry is None:
+                continue
+            elif slot.entry.kind is HookKind.SHUTDOWN:
+                at_stop.insert(0, slot.entry)
+                continue
+            else:
+                member = [slot.entry]
+            if self.concurrent and index >= self._in_series:
+                members.append(member)
+            else:
+                plan += member
+        if members:
+            plan.append(Group(members))
+        if self.concurrent and at_stop:
+            at_stop = [Group([[function] for function in at_stop])]
+        return plan + at_stop
+
+    def in_start_order(self) -> Iterator[Hook]:
+        """Yield the hooks in the order of their start; those that start side by side in the order of registration."""
+        yield from flattened(self.plan())
 
     def excluded(self) -> Iterator[ASGIApp]:
         """The apps that this collection, or one in it, wants to be left alone."""
@@ -143,15 +184,27 @@ class HookCollection:
 class HookDecorators:
     """The decorators that register hooks."""
 
-    def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...]) -> None:
-        self._hooks = HookCollection(mounts, exclude)
+    def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...], *, concurrent: bool) -> None:
+        self._hooks = HookCollection(mounts, exclude, concurrent=concurrent)
 
     # Where no overload fits, pyright explains the last one: that is for a function.
     @overload
-    def context(self, /, *, name: str | None = None, timeout: float | None = None) -> Callable[[C], C]: ...
+    def context(
+        self, /, *, name: str | None = None, timeout: float | None = None, background: bool = False
+    ) -> Callable[[C], C]: ...
     @overload
-    def context(self, fn: C, /, *, name: str | None = None, timeout: float | None = None) -> C: ...
-    def context(self, fn: Any = _NOT_GIVEN, /, *, name: str | None = None, timeout: float | None = None) -> Any:
+    def context(
+        self, fn: C, /, *, name: str | None = None, timeout: float | None = None, background: bool = False
+    ) -> C: ...
+    def context(
+        self,
+        fn: Any = _NOT_GIVEN,
+        /,
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        background: bool = False,
+    ) -> Any:
         """Register a context: what is before its yield runs at startup, what is after it at shutdown.
 
         A decorator, with or without arguments. Contexts are left in reverse order. What one yields, nothing or a
@@ -160,26 +213,41 @@ class HookDecorators:
         Args:
             fn: an async generator function, a generator function, a function that returns a context manager (sync or
                 async), or such a manager's class. It is given the app if it can take an argument.
-            name: what it is called in messages; its own name if None.
-            timeout: seconds for its start, and as many for its stop; None for no limit of its own.
+            name: The name in messages; None for the function's own.
+            timeout: Seconds for its start, and as many for its stop; None for no limit of its own.
+            background: Whether the startup is answered without waiting for it. It starts at its place in the order.
+                If it fails after the startup was answered, that is a crash (`on_crash`). `startup_timeout` does not
+                apply to it. Its state reaches the requests that begin later.
 
         Returns:
-            `fn` as it was given.
+            `fn`, unchanged.
 
         Raises:
-            TypeError: `fn` can't be a context, `name` is no text, or `timeout` is no number.
-            ValueError: `timeout` is not positive.
+            TypeError: If `fn` cannot be a context, or another argument has the wrong type.
+            ValueError: If `timeout` is not positive.
 
-        *Cancellation:* if the startup is cancelled, or its time is up, the cancellation is raised where the context
-        waits; what has started is left in reverse order, as at shutdown.
+        *Cancellation:* If the startup is cancelled or its time is up, the cancellation is raised where the context
+        waits. What has started is left in reverse order, as at shutdown.
         """
-        return self._decorate(HookKind.CONTEXT, fn, name, timeout)
+        return self._decorate(HookKind.CONTEXT, fn, name, timeout, background=background)
 
     @overload
-    def on_startup(self, /, *, name: str | None = None, timeout: float | None = None) -> Callable[[F], F]: ...
+    def on_startup(
+        self, /, *, name: str | None = None, timeout: float | None = None, background: bool = False
+    ) -> Callable[[F], F]: ...
     @overload
-    def on_startup(self, fn: F, /, *, name: str | None = None, timeout: float | None = None) -> F: ...
-    def on_startup(self, fn: Any = _NOT_GIVEN, /, *, name: str | None = None, timeout: float | None = None) -> Any:
+    def on_startup(
+        self, fn: F, /, *, name: str | None = None, timeout: float | None = None, background: bool = False
+    ) -> F: ...
+    def on_startup(
+        self,
+        fn: Any = _NOT_GIVEN,
+        /,
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        background: bool = False,
+    ) -> Any:
         """Register a function that runs at startup, among the contexts, in the order of registration.
 
         A decorator, with or without arguments.
@@ -187,19 +255,22 @@ class HookDecorators:
         Args:
             fn: a function, `def` or ``async def``. A `def` runs on the event loop; `threaded` moves it to a thread.
                 It is given the app if it needs an argument. What it returns is awaited if it can be, and dropped.
-            name: what it is called in messages; its own name if None.
-            timeout: seconds that it may take; None for no limit of its own.
+            name: The name in messages; None for the function's own.
+            timeout: Seconds that it may take; None for no limit of its own.
+            background: Whether the startup is answered without waiting for it. It starts at its place in the order.
+                If it fails after the startup was answered, that is a crash (`on_crash`). `startup_timeout` does not
+                apply to it. Its state reaches the requests that begin later.
 
         Returns:
-            `fn` as it was given.
+            `fn`, unchanged.
 
         Raises:
-            TypeError: `fn` can't be called so, or yields; `name` is no text, or `timeout` no number.
-            ValueError: `timeout` is not positive.
+            TypeError: If `fn` cannot be called so, or yields, or another argument has the wrong type.
+            ValueError: If `timeout` is not positive.
 
-        *Cancellation:* raised where the function waits.
+        *Cancellation:* Raised where the function waits.
         """
-        return self._decorate(HookKind.STARTUP, fn, name, timeout)
+        return self._decorate(HookKind.STARTUP, fn, name, timeout, background=background)
 
     @overload
     def on_shutdown(self, /, *, name: str | None = None, timeout: float | None = None) -> Callable[[F], F]: ...
@@ -309,26 +380,56 @@ class HookDecorators:
         with self._hooks.override(hook, replacement):
             yield
 
-    def _decorate(self, kind: HookKind, fn: Any, name: str | None, timeout: float | None) -> Any:
+    def _decorate(
+        self, kind: HookKind, fn: Any, name: str | None, timeout: float | None, *, background: object = False
+    ) -> Any:
         def decorator(function: Any) -> Any:
-            self._register(kind, function, name, timeout)
+            self._register(kind, function, name, timeout, background=background)
             return function
 
         return decorator if fn is _NOT_GIVEN else decorator(fn)
 
     def _register(
-        self, kind: HookKind, function: object, name: str | None = None, timeout: float | None = None, where: str = ""
+        self,
+        kind: HookKind,
+        function: object,
+        name: str | None = None,
+        timeout: float | None = None,
+        where: str = "",
+        *,
+        background: object = False,
     ) -> None:
         where = where or f"{kind.value}()"
         if isinstance(function, HookDecorators):
             raise TypeError(f"{where} got {function!r}, expected a function; a Lifespan goes to include()")
-        self._hooks.add(make_hook(kind, function, name, timeout, where=where))
+        self._hooks.add(make_hook(kind, function, name, timeout, where=where, background=background))
 
     def _register_all(self, kind: HookKind, argument: str, functions: object) -> None:
         if callable(functions) or isinstance(functions, str) or not isinstance(functions, Iterable):
             raise TypeError(f"{argument}= got {functions!r}, expected a sequence of functions, such as [open_pool]")
         for function in cast("Iterable[object]", functions):
             self._register(kind, function)
+
+
+def flattened(plan: Plan) -> Iterator[Hook]:
+    """Yield the hooks of a plan."""
+    for step in plan:
+        if isinstance(step, Group):
+            for member in step.members:
+                yield from flattened(member)
+        else:
+            yield step
+
+
+def without(plan: Plan, hooks: Container[Hook]) -> Plan:
+    """Return a plan without some hooks."""
+    kept: Plan = []
+    for step in plan:
+        if isinstance(step, Group):
+            kept.append(Group([member for one in step.members if (member := without(one, hooks))]))
+        elif step not in hooks:
+            kept.append(step)
+    return kept
 
 
 def hooks_of(registry: HookDecorators) -> HookCollection:
@@ -339,7 +440,9 @@ def hooks_of(registry: HookDecorators) -> HookCollection:
 def _replaced(entry: Hook, replacement: HookFunction | None) -> Hook | None:
     if replacement is None:
         return None
-    return make_hook(entry.kind, replacement, entry.name, entry.timeout, where="override()")
+    return make_hook(
+        entry.kind, replacement, entry.name, entry.timeout, where="override()", background=entry.background
+    )
 
 
 def _kind_of(event_type: object) -> HookKind:

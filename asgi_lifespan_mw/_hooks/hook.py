@@ -19,7 +19,7 @@ from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeAlias, final
 
 from .._asgi import signature_of
-from .._config import checked_seconds
+from .._config import checked_flag, checked_seconds
 from .._types import State
 from .._units.location import short
 from .contexts import StateContext, entered
@@ -47,6 +47,7 @@ class Hook:
         name: the function's name, or the one that the user chose.
         timeout: seconds for it to start, and as many to stop; None for no limit of its own.
         takes_app: whether it is called with the app.
+        background: whether the startup does not wait for it.
     """
 
     kind: HookKind
@@ -54,6 +55,7 @@ class Hook:
     name: str
     timeout: float | None
     takes_app: bool
+    background: bool = False
 
     @property
     def label(self) -> str:
@@ -91,6 +93,7 @@ def make_hook(
     timeout: float | None = None,
     *,
     where: str,
+    background: object = False,
     expected: str = "a function",
 ) -> Hook:
     """Read a hook as the user gives it.
@@ -101,6 +104,7 @@ def make_hook(
         name: what the user calls it; None for its own name.
         timeout: seconds for it to start, and as many to stop; None for no limit of its own.
         where: what it was given to, for messages.
+        background: whether the startup does not wait for it.
         expected: what belongs there, in words.
 
     Raises:
@@ -119,7 +123,7 @@ def make_hook(
     if not callable(function):
         raise TypeError(f"{given}, expected {expected}")
     if name is not None and not isinstance(name, str):
-        raise TypeError(f"{kind.value}() got name={name!r}, expected a text")
+        raise TypeError(f"{kind.value}() got name={name!r}, expected a string")
     _check_kind(kind, function, given)
     return Hook(
         kind=kind,
@@ -127,6 +131,7 @@ def make_hook(
         name=_name(function) if name is None else name,
         timeout=checked_seconds(timeout, f"{kind.value}(timeout=...)"),
         takes_app=_takes_app(kind, function, given),
+        background=checked_flag(background, f"{kind.value}(background=...)"),
     )
 
 

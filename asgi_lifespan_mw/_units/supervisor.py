@@ -1,14 +1,17 @@
-"""Supervisor in their order: started one after the other, stopped in reverse, within time limits.
+"""The supervisor: starts units in order, stops them in reverse, within time limits.
 
-Rule 1: units are started in order and stopped in reverse. A batch of units is started, and later stopped, side by
-side; most batches hold one.
+Rule 1: Units start in order and stop in reverse. The units of a batch start, and later stop, side by side. An order
+inside the batch is kept by `Unit.start_after`. Most batches hold one unit.
 
-Rule 2: a unit that fails, or runs out of time, ends a startup, and never a shutdown.
+Rule 2: A unit that fails or runs out of time ends a startup, never a shutdown.
 
-Rule 3: whoever drives the units may be cancelled at any await. Then
-`Supervisor.stop_shielded` goes on from where it was.
+Rule 3: The task that drives the units may be cancelled at any await. `Supervisor.stop_shielded` then goes on from
+where that task was.
+
+Rule 4: Nobody waits for the start of a background unit. A task of its own watches its time limit.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, final
 import anyio
 
 from .._log import logger
-from .backend import CANCELLED_GRACE, asyncios_cancellation, checkpoint, current_asyncio_task, was_spared
+from .backend import CANCELLED_GRACE, asyncios_cancellation, checkpoint, current_asyncio_task, spawn, was_spared
 from .failure import Failure
 from .unit import Unit, UnitState, finish
 
@@ -45,18 +48,21 @@ class Supervisor:
     """The units of one run, in the order of their start.
 
     Attributes:
-        failures: what failed, in the order in which it happened.
-        context: the context variables that the next unit begins with.
+        failures: The failures, in the order in which they happened.
+        context: The context variables that the next unit begins with.
+        is_answered: Whether the startup was answered, so that the failure of a background unit is a crash.
     """
 
     def __init__(self, on_crash: Callable[[Unit], None]) -> None:
         self.failures: list[Failure] = []
         self.context = copy_context()
+        self.is_answered = False
         self._on_crash = on_crash
         self._batches: list[Sequence[Unit]] = []
         self._deadline = math.inf
         self._seconds = math.inf
-        self._wake: anyio.Event | None = None
+        self._waiting: list[anyio.Event] = []
+        self._watchers: dict[Unit, object] = {}  # the tasks that watch the start of background units
         self._owner_task: asyncio.Task[object] | None = None
         self._before = 0
 
@@ -70,26 +76,30 @@ class Supervisor:
         self._deadline = anyio.current_time() + self._seconds
 
     async def start(self, *batch: Unit) -> None:
-        """Start units side by side, and wait until each of them has started, ended or failed.
+        """Start units side by side, and wait until each has started, ended or failed, but for background units.
+
+        The context variables of a single unit reach the units after it; those of several units do not.
 
         Raises:
-            UnitFailed: one of them failed or ran out of time, or an earlier unit broke meanwhile. Nothing is stopped:
-                that is for `stop`.
+            UnitFailed: If one of them fails or runs out of time, or an earlier unit broke meanwhile. Nothing is
+                stopped: that is for `stop`.
 
-        *Cancellation:* what is starting goes on until `stop`.
+        *Cancellation:* The units that are starting go on until `stop`.
         """
         self.check()
         self._adopt_owner()
         self._batches.append(batch)
-        for unit in batch:
-            unit.start(self)
-        await self._wait_while(batch, UnitState.STARTING)
-        if not self.failures:
-            self._mark_blocking(batch, "startup")
+        self._start_next(batch)
+        slow = _SlowLog(UnitState.STARTING)
+        while (starting := [unit for unit in batch if _is_starting(unit)]) and not self.failures:
+            await self._wait_for_change(starting, slow)
+            if not self.failures:
+                self._start_next(batch)
         self.check()
-        if ending := _at_work(batch, UnitState.ENDING):
+        if ending := _all_in(UnitState.ENDING, batch):
             await self._finish(ending)
-        self.context = batch[-1].context or self.context
+        if len(batch) == 1:
+            self.context = batch[0].context or self.context
 
     def check(self) -> None:
         """Raise `UnitFailed` if a unit has failed."""
@@ -104,12 +114,20 @@ class Supervisor:
         self._adopt_owner()
         while self._batches:
             batch = self._batches[-1]
-            for unit in batch:
-                unit.request_stop()
-            in_time = [unit for unit in _at_work(batch, UnitState.STOPPING) if not self._is_late(unit)]
-            await self._wait_while(batch, UnitState.STOPPING)
-            self._mark_blocking(in_time, "shutdown")
-            await self._finish(batch)
+            slow = _SlowLog(UnitState.STOPPING)
+            while True:
+                _stop_next(batch)
+                stopping = _all_in(UnitState.STOPPING, batch)
+                # A unit whose task goes on after its part holds up those that stop after it.
+                ending = [unit for unit in _all_in(UnitState.ENDING, batch) if unit.after or not stopping]
+                if ending:
+                    await self._finish(ending)
+                elif stopping:
+                    await self._wait_for_change(stopping, slow)
+                else:
+                    break
+            while any(unit in self._watchers for unit in batch):
+                await self.next_change()
             self._batches.pop()
 
     async def stop_shielded(self) -> None:
@@ -124,10 +142,27 @@ class Supervisor:
             except asyncios_cancellation():
                 continue
 
-    def _mark_blocking(self, batch: Sequence[Unit], phase: str) -> None:
-        """Time out the last of the batch if it is done, but late: it blocked the event loop, and the driver with it."""
-        if batch and batch[-1].failure is None and self._is_late(batch[-1]):
-            batch[-1].time_out(phase, self._seconds, f"it blocked the event loop; {UNBLOCK}")
+    def _start_next(self, batch: Sequence[Unit]) -> None:
+        """Start the units that need not wait for others of the batch."""
+        for unit in batch:
+            if unit.stage is UnitState.NEW and not any(
+                other.stage is UnitState.NEW or _is_starting(other) for other in unit.after
+            ):
+                unit.start(self)
+                if unit.is_background:
+                    self._watchers[unit] = spawn(functools.partial(self._watch, unit), "watch", copy_context())
+
+    async def _watch(self, unit: Unit) -> None:
+        """Watch the start of a background unit, which nobody waits for."""
+        slow = _SlowLog(UnitState.STARTING)
+        try:
+            while unit.stage is UnitState.STARTING:
+                await self._wait_for_change([unit], slow)
+            if unit.failure is not None:
+                await finish([unit], CANCELLED_GRACE)
+        finally:
+            del self._watchers[unit]
+            self.wake()
 
     def _is_late(self, unit: Unit) -> bool:
         due = unit.deadline(self._deadline)
@@ -154,57 +189,102 @@ class Supervisor:
             self._before = 0 if task is None else task.cancelling()
 
     def in_progress(self) -> list[Unit]:
-        """The units that are starting or stopping now."""
+        """Return the units that are starting or stopping now."""
         last = self._batches[-1] if self._batches else ()
-        return [*_at_work(last, UnitState.STARTING), *_at_work(last, UnitState.STOPPING)]
+        return [*_all_in(UnitState.STARTING, last), *_all_in(UnitState.STOPPING, last)]
 
     def wake(self) -> None:
-        """Have the driver look again."""
-        if self._wake is not None:
-            self._wake.set()
+        """Let everybody who waits for a change look again."""
+        for event in self._waiting:
+            event.set()
 
-    async def _wait_while(self, batch: Sequence[Unit], busy: UnitState) -> None:
-        """Wait until no unit of the batch is busy; one whose time runs out has failed."""
-        # A `def` may block the event loop, and this log with it: it is told of afterwards, by a clock that is cheap.
-        patience, entered = SLOW_AFTER, time.perf_counter()
-        phase = "startup" if busy is UnitState.STARTING else "shutdown"
-        if _at_work(batch, busy) and not self._is_time_up():
+    async def next_change(self, until: float = math.inf) -> None:
+        """Wait until a unit changes, or until the time `until` of the event loop's clock."""
+        event = anyio.Event()
+        self._waiting.append(event)
+        try:
+            with anyio.CancelScope(deadline=until):
+                await event.wait()
+        finally:
+            self._waiting.remove(event)
+
+    async def _wait_for_change(self, units: Sequence[Unit], slow: "_SlowLog") -> None:
+        """Wait until a unit at work changes. A unit whose time is up has failed."""
+        if slow.is_new and not self._is_time_up():
+            slow.is_new = False
             await checkpoint(self._owner_task)  # in which most units are done
-        began = anyio.current_time() if _at_work(batch, busy) else 0.0
-        while at_work := _at_work(batch, busy):
-            if self.failures and busy is UnitState.STARTING:
-                return
+        else:
             now = anyio.current_time()
-            if now >= began + patience:
-                _log_slow(at_work, phase, patience)
-                patience *= 2
-            overdue = [unit for unit in at_work if unit.deadline(self._deadline) <= now]
+            overdue = [unit for unit in units if unit.deadline(self._deadline) <= now]
             for unit in overdue:
-                unit.time_out(phase, self._seconds)
-            if not overdue:
-                due = min(unit.deadline(self._deadline) for unit in at_work)
-                await self._next_change(min(due, began + patience))
-        if time.perf_counter() - entered > patience + _BARELY:
-            who = batch[-1].name
-            logger.warning("%s of %s took more than %g s and blocked the event loop; %s", phase, who, patience, UNBLOCK)
+                unit.time_out(slow.phase, self._seconds)
+            if overdue:
+                return
+            due = min(unit.deadline(self._deadline) for unit in units)
+            await self.next_change(min(due, slow.next_time(units, now)))
+        for unit in units:
+            if unit.stage is not slow.busy and unit.failure is None:
+                # A `def` may block the event loop, and with it this task, until after its time.
+                if self._is_late(unit):
+                    unit.time_out(slow.phase, self._seconds, f"it blocked the event loop; {UNBLOCK}")
+                else:
+                    slow.log_blocking(unit)
 
     async def _finish(self, batch: Sequence[Unit]) -> None:
-        """End what has done its part, within a second or what is left of the time."""
-        if len(_at_work(batch, UnitState.OVER)) < len(batch):
-            await finish(batch, max(0, min(CANCELLED_GRACE, self._deadline - anyio.current_time())))
-
-    async def _next_change(self, until: float) -> None:
-        self._wake = anyio.Event()
-        with anyio.CancelScope(deadline=until):
-            await self._wake.wait()
-        self._wake = None
+        """End units that have done their part, within a second or what is left of the time."""
+        await finish(batch, max(0, min(CANCELLED_GRACE, self._deadline - anyio.current_time())))
 
 
-def _at_work(batch: Sequence[Unit], stage: UnitState) -> list[Unit]:
+@final
+class _SlowLog:
+    """The log of units that take long: named after 10 s, 20 s, 40 s and so on.
+
+    Attributes:
+        busy: The state of the units while they are at work.
+        phase: That state in words.
+        is_new: Whether nothing was waited for yet.
+    """
+
+    def __init__(self, busy: UnitState) -> None:
+        self.busy = busy
+        self.phase = "startup" if busy is UnitState.STARTING else "shutdown"
+        self.is_new = True
+        self._seen: dict[Unit, tuple[float, float]] = {}  # when each was seen first, and after how long it is named
+
+    def next_time(self, units: Sequence[Unit], now: float) -> float:
+        """Name the units that have taken long by now, and return the time at which the next one will have."""
+        times: list[float] = []
+        for unit in units:
+            began, patience = self._seen.get(unit, (now, SLOW_AFTER))
+            if now >= began + patience:
+                place = unit.place()
+                at = f", at {place}" if place else ""
+                logger.warning("%s of %s takes more than %g s%s", self.phase, unit.name, patience, at)
+                patience *= 2
+            self._seen[unit] = began, patience
+            times.append(began + patience)
+        return min(times)
+
+    def log_blocking(self, unit: Unit) -> None:
+        """Name a unit that is done, if it took long and blocked the event loop, so that it could not be named."""
+        _, patience = self._seen.get(unit, (0, SLOW_AFTER))
+        if time.perf_counter() - unit.history[self.busy] > patience + _BARELY:
+            logger.warning(
+                "%s of %s took more than %g s and blocked the event loop; %s", self.phase, unit.name, patience, UNBLOCK
+            )
+
+
+def _stop_next(batch: Sequence[Unit]) -> None:
+    """Stop the units that need not wait for others of the batch."""
+    for unit in batch:
+        if all(other.stage in (UnitState.NEW, UnitState.OVER) for other in unit.before):
+            unit.request_stop()
+
+
+def _is_starting(unit: Unit) -> bool:
+    """Return whether a unit is starting, and is waited for."""
+    return unit.stage is UnitState.STARTING and not unit.is_background
+
+
+def _all_in(stage: UnitState, batch: Sequence[Unit]) -> list[Unit]:
     return [unit for unit in batch if unit.stage is stage]
-
-
-def _log_slow(units: Sequence[Unit], phase: str, seconds: float) -> None:
-    for unit in units:
-        place = unit.place()
-        logger.warning("%s of %s takes more than %g s%s", phase, unit.name, seconds, f", at {place}" if place else "")

@@ -47,10 +47,12 @@ class Owner(Protocol):
     Attributes:
         context: the context variables that the next unit begins with.
         failures: the failures of all units, in the order in which they happened.
+        is_answered: whether the startup was answered.
     """
 
     context: Context
     failures: list[Failure]
+    is_answered: bool
 
     def wake(self) -> None:
         """Look at the units again."""
@@ -82,7 +84,10 @@ class Unit:
         stage: where it stands.
         state: the lifespan state that it gave when it had started; most units give none.
         failure: what went wrong with it; None for a unit that has not failed.
-        inherits: the context variables that it begins with; None for those of the unit that started last.
+        is_background: whether nobody waits for its start.
+        inherits: The unit whose context variables it begins with; None for those of the owner.
+        after: The units of its batch that start before it, and stop after it.
+        before: The units of its batch that start after it, and stop before it.
         context: the context variables as they stood when it had started; None before.
         history: each stage after NEW, with the time of `time.perf_counter` at which it was entered.
         inside: returns where the units of a run that began in its body stand; "" if there is none.
@@ -97,6 +102,7 @@ class Unit:
         timeout: float | None = None,
         is_hook: bool = False,
         is_shutdown_function: bool = False,
+        is_background: bool = False,
         on_enter: "Callable[[Unit], object]" = lambda _: None,
     ) -> None:
         self.name = name
@@ -104,11 +110,14 @@ class Unit:
         self.timeout = timeout
         self.is_hook = is_hook
         self.is_shutdown_function = is_shutdown_function
+        self.is_background = is_background
         self._on_enter = on_enter  # called in its task before the body, to set context variables
         self.stage = UnitState.NEW
         self.state: State = {}
         self.failure: Failure | None = None
-        self.inherits: Context | None = None
+        self.inherits: Unit | None = None
+        self.after: Sequence[Unit] = ()
+        self.before: list[Unit] = []
         self.context: Context | None = None
         self.history: dict[UnitState, float] = {}
         self.inside: Callable[[], str] = str
@@ -119,6 +128,11 @@ class Unit:
 
     def __repr__(self) -> str:
         return f"<Unit {self.name}: {self.stage.value}>"
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the start is done, well."""
+        return UnitState.STARTED in self.history
 
     # What a body calls.
 
@@ -173,6 +187,12 @@ class Unit:
         self._scope.cancel()
 
     # What `Supervisor` calls.
+
+    def start_after(self, units: "Sequence[Unit]") -> None:
+        """Start after `units` of the same batch, and stop before them."""
+        self.after = units
+        for unit in units:
+            unit.before.append(self)
 
     def start(self, units: Owner) -> None:
         """Start the body in a task, or nothing for a unit that runs at the stop."""
@@ -260,7 +280,8 @@ class Unit:
 
     def _run(self, stage: UnitState) -> None:
         self._set_state(stage)
-        context = (self.inherits or self._units.context).copy()
+        inherited = self.inherits and self.inherits.context
+        context = (inherited or self._units.context).copy()
         self._task = spawn(self._live, self.name, context, self._never_ran)
 
     async def _live(self) -> None:
@@ -305,6 +326,8 @@ class Unit:
         """Record the first failure; `known` are more fields of the record."""
         if self.failure is None:
             phase = phase or _PHASES.get(self.stage, FailedPhase.SHUTDOWN)
+            if phase is FailedPhase.STARTUP and self.is_background and self._units.is_answered:
+                phase = FailedPhase.SERVING
             self.failure = Failure(self.name, phase, error, **known)
             self._units.failures.append(self.failure)
 

@@ -570,7 +570,7 @@ def test_a_lifespan_among_the_hooks_is_refused(register: str) -> None:
 @pytest.mark.parametrize("register", REGISTER)
 def test_a_name_that_is_no_text_is_refused(register: str) -> None:
     """The refusal shows the name."""
-    with pytest.raises(TypeError, match=rf"{register}\(\) got name=5, expected a text"):
+    with pytest.raises(TypeError, match=rf"{register}\(\) got name=5, expected a string"):
         getattr(Lifespan(), register)(coroutine_function, name=5)
 
 

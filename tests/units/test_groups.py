@@ -1,0 +1,382 @@
+"""Groups: hooks that start and stop side by side, with an order inside; on a virtual clock."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import anyio
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+
+from asgi_lifespan_mw import Lifespan, LifespanManager, LifespanMiddleware, StateCollision
+from asgi_lifespan_mw._units.supervisor import Supervisor
+from asgi_lifespan_mw._units.unit import Unit
+from tests.conftest import VIRTUAL
+from tests.plans import Boom, Journal, fails_to_stop, hangs_at_start, hangs_at_stop, ignores_its_cancellation_at_stop
+from tests.server import RecordingServer
+
+
+@pytest.fixture(params=VIRTUAL)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """Loops on a virtual clock: time limits take no time."""
+    return request.param()
+
+
+class Clocked:
+    """Contexts that take a second to start and a second to stop, and record when they did."""
+
+    def __init__(self) -> None:
+        self.at: dict[str, float] = {}
+        self._zero = anyio.current_time()
+
+    def context(self, name: str, seconds: float = 1, **state: Any) -> Callable[[], Any]:
+        """Return a hook that takes so many seconds for its start, and as many for its stop."""
+
+        @asynccontextmanager
+        async def clocked() -> AsyncIterator[dict[str, Any]]:
+            await anyio.sleep(seconds)
+            self.at[f"+{name}"] = self._now()
+            yield state
+            await anyio.sleep(seconds)
+            self.at[f"-{name}"] = self._now()
+
+        clocked.__wrapped__.__name__ = name  # type: ignore[attr-defined]
+        return clocked
+
+    def function(self, name: str, seconds: float = 1) -> Callable[[], Any]:
+        """Return a function that takes so many seconds, and records when it ended."""
+
+        async def clocked() -> None:
+            await anyio.sleep(seconds)
+            self.at[name] = self._now()
+
+        return clocked
+
+    def _now(self) -> float:
+        return round(anyio.current_time() - self._zero, 1)
+
+
+async def test_the_hooks_of_a_concurrent_lifespan_start_and_stop_side_by_side() -> None:
+    """Three hooks of 1, 2 and 3 seconds take 3 seconds, not 6."""
+    clock = Clocked()
+    hooks = Lifespan(contexts=[clock.context(name, int(name)) for name in "123"], concurrent=True)
+    async with LifespanManager(hooks):
+        pass
+    assert clock.at == {"+1": 1, "+2": 2, "+3": 3, "-1": 4, "-2": 5, "-3": 6}
+
+
+async def test_an_included_lifespan_keeps_its_order_inside_a_group() -> None:
+    """A model beside a pool and then a cache: the longest path counts, in both directions."""
+    clock = Clocked()
+    storage = Lifespan(contexts=[clock.context("pool"), clock.context("cache")])
+    hooks = Lifespan(contexts=[clock.context("model", 1.5)], concurrent=True)
+    hooks.include(storage)
+    async with LifespanManager(hooks):
+        pass
+    assert clock.at == {"+pool": 1, "+model": 1.5, "+cache": 2, "-cache": 3, "-model": 3.5, "-pool": 4}
+
+
+async def test_groups_nest() -> None:
+    """One after the other, inside of it side by side, inside of it one after the other."""
+    clock = Clocked()
+    inner = Lifespan(contexts=[clock.context("c"), clock.context("d")])
+    middle = Lifespan(contexts=[clock.context("b", 3)], concurrent=True)
+    middle.include(inner)
+    branch = Lifespan(contexts=[clock.context("a")])
+    branch.include(middle)
+    branch.context(clock.context("e"))
+    outer = Lifespan(contexts=[clock.context("f", 5.5)], concurrent=True)
+    outer.include(branch)
+    hooks = Lifespan(contexts=[clock.context("first")])
+    hooks.include(outer)
+    hooks.context(clock.context("last"))
+    async with LifespanManager(hooks, None, None):
+        pass
+    starts = {"+first": 1, "+a": 2, "+c": 3, "+d": 4, "+b": 5, "+e": 6, "+f": 6.5, "+last": 7.5}
+    stops = {"-last": 8.5, "-e": 9.5, "-d": 10.5, "-c": 11.5, "-b": 12.5, "-a": 13.5, "-f": 14, "-first": 15}
+    assert clock.at == starts | stops
+
+
+async def test_a_concurrent_middleware_starts_its_own_hooks_side_by_side_after_what_lifespan_names() -> None:
+    """What `lifespan=` names comes before the group, in its order."""
+    clock = Clocked()
+    named: list[Any] = [clock.context("first"), Lifespan(contexts=[clock.context("second")])]
+    app = LifespanMiddleware(Journal().app(), named, concurrent=True)
+    app.context(clock.context("third"))
+    app.include(Lifespan(contexts=[clock.context("fourth")]))
+    await RecordingServer().run(app)
+    assert list(clock.at.values()) == [1, 2, 3, 3, 4, 4, 5, 6]
+
+
+async def test_shutdown_functions_of_a_group_run_side_by_side_before_its_contexts_are_left() -> None:
+    """They run once everything in the group has started, and the group's contexts wait for all of them."""
+    clock = Clocked()
+    hooks = Lifespan(
+        contexts=[clock.context("a"), clock.context("b")],
+        on_shutdown=[clock.function("quick"), clock.function("slow", 2)],
+        concurrent=True,
+    )
+    nested = Lifespan(concurrent=True)
+    nested.include(hooks)
+    async with LifespanManager(nested):
+        pass
+    assert clock.at == {"+a": 1, "+b": 1, "quick": 2, "slow": 3, "-a": 4, "-b": 4}
+
+
+async def test_shutdown_functions_of_a_group_do_not_run_if_the_group_did_not_start(journal: Journal) -> None:
+    """As those of any `Lifespan`."""
+    hooks = Lifespan(
+        contexts=[journal.context("a"), _fails_after_a_second],
+        on_shutdown=[lambda: journal.events.append("never")],
+        concurrent=True,
+    )
+    with pytest.raises(Boom):
+        async with LifespanManager(hooks):
+            raise AssertionError("it did not start")  # pragma: no cover
+    assert journal.events == ["+a", "-a"]
+
+
+@asynccontextmanager
+async def _fails_after_a_second() -> AsyncIterator[None]:
+    await anyio.sleep(1)
+    raise Boom("no start")
+    yield  # pragma: no cover - it makes a generator of it
+
+
+async def test_the_first_failure_cancels_the_members_that_start(journal: Journal) -> None:
+    """Those that had started are left; what comes after the group does not start."""
+    series = Lifespan(contexts=[journal.context("a"), hangs_at_start, journal.context("never")])
+    group = Lifespan(contexts=[_fails_after_a_second, journal.context("b")], concurrent=True)
+    group.include(series)
+    app = LifespanMiddleware(journal.app("never"), [group, journal.context("never")])
+    server = RecordingServer()
+    with pytest.raises(Boom):
+        await server.run(app)
+    assert sorted(journal.events) == ["+a", "+b", "-a", "-b"]
+    assert server.answers == ["startup.failed"]
+    assert app.report is not None
+    assert [row.outcome for row in app.report.units] == [
+        "failed",
+        "stopped",
+        "stopped",
+        *["cancelled"],
+        *["waiting"] * 3,
+    ]
+
+
+async def test_a_timeout_in_a_group_names_the_member_that_took_the_time(journal: Journal) -> None:
+    """The others are left in their order."""
+    group = Lifespan(contexts=[journal.context("a")], concurrent=True)
+    group.context(hangs_at_start, timeout=3)
+    server = RecordingServer()
+    with pytest.raises(TimeoutError, match=r"3 s in hook 'hangs_at_start'"):
+        await server.run(LifespanMiddleware(journal.app(), group))
+    assert journal.events == ["+a", "-a"]
+
+
+async def test_a_member_whose_stop_hangs_does_not_hold_up_its_neighbours() -> None:
+    """Its own time limit ends it; what stops after it waits, what stands beside it does not."""
+    clock = Clocked()
+    series = Lifespan(contexts=[clock.context("below")])
+    series.context(hangs_at_stop, timeout=3)
+    group = Lifespan(contexts=[clock.context("beside"), clock.context("also")], concurrent=True)
+    group.include(series)
+    with pytest.raises(TimeoutError, match="hangs_at_stop"):
+        async with LifespanManager(group, None, None):
+            pass
+    assert clock.at["-beside"] == clock.at["-also"] == 2
+    assert clock.at["-below"] == 5
+
+
+async def test_a_member_that_ignores_its_cancellation_is_abandoned_and_what_waits_for_it_stops() -> None:
+    """As in a series."""
+    clock = Clocked()
+    series = Lifespan(contexts=[clock.context("below")])
+    series.context(ignores_its_cancellation_at_stop, timeout=3)
+    group = Lifespan(contexts=[clock.context("beside")], concurrent=True)
+    group.include(series)
+    with pytest.raises(TimeoutError, match="ignores_its_cancellation_at_stop"):
+        async with LifespanManager(group, None, None):
+            pass
+    assert clock.at["-beside"] == 2
+    assert clock.at["-below"] > 5
+
+
+async def test_all_errors_of_a_group_that_stops_are_told(journal: Journal) -> None:
+    """A failure ends no stop."""
+    group = Lifespan(contexts=[fails_to_stop, journal.context("a"), fails_to_stop], concurrent=True)
+    server = RecordingServer()
+    with pytest.raises(ExceptionGroup) as raised:
+        await server.run(LifespanMiddleware(journal.app(), group))
+    assert [type(error) for error in raised.value.exceptions] == [Boom, Boom]
+    assert server.answers == ["startup.complete", "shutdown.failed"]
+    assert "-a" in journal.events
+
+
+async def test_a_cancelled_startup_stops_a_group_in_its_order(journal: Journal) -> None:
+    """Also members that have not begun."""
+    series = Lifespan(contexts=[journal.context("a"), journal.context("b"), hangs_at_start, journal.context("never")])
+    group = Lifespan(contexts=[hangs_at_start], concurrent=True)
+    group.include(series)
+    with anyio.move_on_after(5) as limit:
+        await RecordingServer().run(LifespanMiddleware(journal.app(), group))
+    assert limit.cancelled_caught
+    assert journal.events == ["+a", "+b", "-b", "-a"]
+
+
+SEEN: ContextVar[str] = ContextVar("SEEN", default="nothing")
+
+
+async def test_context_variables_of_a_group_are_seen_inside_a_series_and_nowhere_else() -> None:
+    """Members see those from before the group, and so do the units after it."""
+    seen: dict[str, str] = {}
+
+    def sets(name: str) -> Callable[[], Any]:
+        @asynccontextmanager
+        async def setting() -> AsyncIterator[None]:
+            seen[name] = SEEN.get()
+            SEEN.set(name)
+            yield
+
+        return setting
+
+    series = Lifespan(contexts=[sets("c"), sets("d")])
+    group = Lifespan(contexts=[sets("b")], concurrent=True)
+    group.include(series)
+    async with LifespanManager(LifespanMiddleware(Journal().app(), [sets("a"), group, sets("e")])):
+        pass
+    assert seen == {"a": "nothing", "b": "a", "c": "a", "d": "c", "e": "a"}
+
+
+async def test_the_state_of_a_group_is_merged_and_a_collision_names_both() -> None:
+    """In the order of registration."""
+    clock = Clocked()
+    hooks = Lifespan(contexts=[clock.context("slow", 2, a=1), clock.context("quick", 1, b=2)], concurrent=True)
+    async with LifespanManager(hooks) as manager:
+        assert manager.state == {"a": 1, "b": 2}
+    clash = Lifespan(contexts=[clock.context("slow", 2, a=object()), clock.context("quick", 1, a=object())])
+    with pytest.raises(StateCollision, match=r"slow.*quick"):
+        async with LifespanManager(clash):
+            raise AssertionError("it did not start")  # pragma: no cover
+
+
+async def test_a_hook_of_a_group_can_be_replaced_and_left_out(journal: Journal) -> None:
+    """By `override`, as any hook; a member without hooks is none."""
+    a, b, c = journal.context("a"), journal.context("b"), journal.context("c")
+    hooks = Lifespan(contexts=[a], concurrent=True)
+    hooks.include(Lifespan(contexts=[b]))
+    with hooks.override(a, c), hooks.override(b, None):
+        async with LifespanManager(hooks):
+            pass
+    assert journal.events == ["+c", "-c"]
+
+
+async def test_a_hook_that_an_app_runs_itself_is_left_out_of_a_group(caplog: pytest.LogCaptureFixture) -> None:
+    """It would run twice; the others of the group run."""
+    starlette = pytest.importorskip("starlette.applications")
+    clock = Clocked()
+    own = clock.context("own")
+    app = LifespanMiddleware(starlette.Starlette(lifespan=lambda _: own()), concurrent=True)
+    app.context(clock.context("a"))
+    app.include(Lifespan(contexts=[clock.context("b")]))
+    twice = LifespanMiddleware(starlette.Starlette(lifespan=_of_an_app), concurrent=True)
+    twice.include(_of_an_app)
+    twice.context(clock.context("c"))
+    await RecordingServer().run(app)
+    await RecordingServer().run(twice)
+    assert "is run by app Starlette too" in caplog.text
+    assert {"+own", "+a", "+b", "+c"} <= clock.at.keys()
+
+
+@asynccontextmanager
+async def _of_an_app(_: object) -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize("concurrent", [1, "yes", None])
+def test_concurrent_is_true_or_false(concurrent: Any) -> None:
+    """Anything else is a mistake."""
+    with pytest.raises(TypeError, match=r"concurrent=\.\.\.\) got .*, expected True or False"):
+        Lifespan(concurrent=concurrent)
+    with pytest.raises(TypeError, match=r"concurrent=\.\.\.\) got .*, expected True or False"):
+        LifespanMiddleware(Journal().app(), concurrent=concurrent)
+
+
+# --- any order, against a plain reckoning ---
+
+
+def orders(hooks: st.SearchStrategy[float]) -> st.SearchStrategy[Any]:
+    """Return nested orders: a number is a hook that takes so many seconds, a pair is a `Lifespan` of such."""
+    return st.recursive(hooks, lambda inner: st.tuples(st.booleans(), st.lists(inner, max_size=3)), max_leaves=8)
+
+
+def longest(order: Any) -> float:
+    """Return the seconds that an order takes at the least."""
+    if isinstance(order, tuple):
+        concurrent, members = order
+        times = [longest(member) for member in members]
+        return max(times, default=0) if concurrent else sum(times)
+    return float(order)
+
+
+def built(order: tuple[bool, list[Any]], clock: Clocked, spans: list[tuple[str, ...]]) -> Lifespan:
+    """Return a `Lifespan` of an order; `spans` gets the names of what must come one after the other."""
+    concurrent, members = order
+    lifespan, before = Lifespan(concurrent=concurrent), list[str]()
+    for member in members:
+        first = len(spans)
+        if isinstance(member, tuple):
+            lifespan.include(built(member, clock, spans))
+        else:
+            spans.append((str(len(spans)), *before))
+            lifespan.context(clock.context(spans[-1][0], member))
+        if not concurrent:
+            spans[first:] = [(name, *before, *inner) for name, *inner in spans[first:]]
+            before += [name for name, *_ in spans[first:]]
+    return lifespan
+
+
+@hypothesis.given(order=st.tuples(st.booleans(), st.lists(orders(st.integers(1, 5)), max_size=4)))
+@hypothesis.settings(max_examples=200)
+def test_any_order_takes_as_long_as_its_longest_path(order: tuple[bool, list[Any]]) -> None:
+    """In both directions, and nothing starts before what it comes after has started, nor stops after it."""
+
+    async def run() -> tuple[dict[str, float], list[tuple[str, ...]]]:
+        clock, spans = Clocked(), list[tuple[str, ...]]()
+        async with LifespanManager(built(order, clock, spans), None, None):
+            pass
+        return clock.at, spans
+
+    for backend, options in (param.values[0]() for param in VIRTUAL[::2]):  # type: ignore[operator]
+        at, spans = anyio.run(run, backend=backend, backend_options=options)
+        seconds = longest(order)
+        assert max([time for name, time in at.items() if name.startswith("+")], default=0) == seconds
+        assert max(at.values(), default=0) == 2 * seconds
+        for name, *before in spans:
+            for other in before:
+                assert at[f"+{other}"] < at[f"+{name}"]
+                assert at[f"-{name}"] < at[f"-{other}"]
+
+
+async def test_a_unit_does_not_start_before_what_it_starts_after() -> None:
+    """Whatever their order in the batch."""
+    started: list[str] = []
+
+    def unit(name: str) -> Unit:
+        async def body(one: Unit) -> None:
+            await anyio.sleep(1)
+            started.append(name)
+            one.started()
+            await one.wait_for_stop()
+
+        return Unit(name, body)
+
+    first, second = unit("first"), unit("second")
+    second.start_after([first])
+    supervisor = Supervisor(lambda _: None)
+    supervisor.set_deadline(None)
+    await supervisor.start(second, first)
+    await supervisor.stop()
+    assert started == ["first", "second"]
