@@ -1,4 +1,4 @@
-"""What the README's questions are answered: each answer by a run."""
+"""Show each answer of the README's FAQ by a run."""
 
 import asyncio
 import re
@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
@@ -138,6 +139,24 @@ async def test_a_request_gets_the_apps_own_awaitable() -> None:
     assert not own.user_middleware
     await Isolated(app)(scope, nobody, nobody)
     assert given.pop() is scope  # no run gave it a state
+
+
+@answers("`fastapi run` does not run my hooks.")
+def test_fastapi_run_finds_the_object_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks for `FastAPI` objects alone: one that is wrapped under a name of its own is served bare."""
+    discover = pytest.importorskip("fastapi_cli.discover")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    start = "from fastapi import FastAPI\nfrom asgi_lifespan_mw import Lifespan, LifespanMiddleware\n"
+
+    def found(name: str, source: str) -> str:
+        (tmp_path / f"{name}.py").write_text(start + source, encoding="utf-8")
+        return str(discover.get_import_data(path=tmp_path / f"{name}.py").import_string)
+
+    assert found("wrapped", "api = FastAPI()\napp = LifespanMiddleware(api)\n") == "wrapped:api"
+    assert found("own", "app = FastAPI(lifespan=Lifespan(mounts='auto'))\n") == "own:app"
+    with pytest.raises(Exception, match="Could not find FastAPI app in module"):
+        found("nameless", "app = LifespanMiddleware(FastAPI())\n")
 
 
 @answers("What if the server sends no lifespan: uvicorn `--lifespan off`, daphne, httpx?")

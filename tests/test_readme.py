@@ -115,7 +115,7 @@ def protocol_table() -> str:
 BLOCKS = [
     ("asgi_lifespan_mw", "sh", "../.ci/check_dist.py::pip"),
     ("asgi_lifespan_mw", "console", "test_readme.py::test_the_output_at_the_top_is_that_of_the_command_beside_it"),
-    ("Know what failed", "text", "test_log.py::test_the_failure_in_the_readme_is_that_of_a_run"),
+    ("Handle failures and timeouts", "text", "test_log.py::test_the_failure_in_the_readme_is_that_of_a_run"),
     ("Try it in a checkout", "sh", "../.ci/run::example"),
     ("Try it in a checkout", "sh", "../.ci/run::tests"),
     ("Try it in a checkout", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
@@ -220,6 +220,19 @@ def test_the_limits_by_server_are_those_of_the_tests() -> None:
             assert [int(part) for part in installed[:2]] >= [int(part) for part in version.split(".")]
 
 
+def test_the_table_of_servers_has_their_exit_status() -> None:
+    """Compare the short table with the setups of the tests."""
+    (text,) = re.findall(r"^## Servers\n(.*?)^## ", TOP, re.DOTALL | re.MULTILINE)
+    rows = dict(re.findall(r"^\| (\w+) \| (\d[^|]*?) \|", text, re.MULTILINE))
+    assert rows == {
+        "uvicorn": f"{harness.UVICORN.failure}; {harness.UVICORN_WORKERS.failure} with `--workers`",
+        "hypercorn": f"{harness.HYPERCORN.failure}; {harness.HYPERCORN_ALONE.failure} with `-w 0`",
+        "granian": str(harness.GRANIAN.failure),
+        "gunicorn": str(harness.GUNICORN_UVICORN.failure),
+    }
+    assert harness.GUNICORN_ASGI.failure == harness.GUNICORN_UVICORN.failure
+
+
 def test_the_changelog_tells_of_this_version() -> None:
     """First, or below what is not released yet; each with its day."""
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -289,16 +302,18 @@ def test_the_top_is_installation_first_and_one_example() -> None:
     assert len([line for line in top.splitlines() if line and not line.startswith(("```", "<!--"))]) <= 20
 
 
-def test_the_first_example_is_the_one_that_is_type_checked() -> None:
-    """Compare it with the copy that mypy and pyright check in their strict modes."""
-    first = blocks("python")[0]
-    assert (ROOT / "tests/typing/first_example.py").read_text(encoding="utf-8").endswith(f'"""\n\n{first}')
+@pytest.mark.parametrize(("file", "place"), [("first_example", 0), ("registered_hooks", 2)])
+def test_the_main_examples_are_type_checked(file: str, place: int) -> None:
+    """Compare them with the copies that mypy and pyright check in their strict modes."""
+    copy = (ROOT / f"tests/typing/{file}.py").read_text(encoding="utf-8")
+    assert copy.partition('"""\n\n')[2] == blocks("python")[place]
 
 
 def test_the_chapters_are_in_the_order_of_a_reader() -> None:
     """Check the order of the chapters, and that the README has at most 400 lines."""
     prose = re.sub(r"^```.*?^```", "", TOP, flags=re.DOTALL | re.MULTILINE)
-    chapters = ["Guarantees", "Tasks", "Look it up", "Performance", "FAQ", "Try it in a checkout", "License"]
+    chapters = ["Which of the three ways", "Guarantees", "How-to", "When not to use it", "Servers", "Look it up"]
+    chapters += ["Performance", "FAQ", "Try it in a checkout", "License"]
     assert re.findall(r"^## (.*)$", prose, re.MULTILINE) == chapters
     assert len(TOP.splitlines()) <= 400
 
@@ -331,7 +346,7 @@ def test_each_extra_that_is_installed_exists() -> None:
 
 
 SHOWN_BY = {
-    "Whole": [
+    "Complete": [
         "servers/test_inside.py::test_everything_is_started_and_stopped_once_in_order",
         "discovery/test_discovery.py::test_an_app_mounted_under_several_names_is_started_once",
         "discovery/test_shapes.py::test_each_app_starts_exactly_once",
@@ -345,12 +360,12 @@ SHOWN_BY = {
         "model/test_model.py::test_every_plan",
         "units/test_supervisor.py::test_a_failure_is_announced_after_the_clean_up",
     ],
-    "Plain failure": [
+    "Clear failures": [
         "servers/test_faults.py::test_a_part_that_does_not_start_keeps_the_server_from_serving",
         "test_middleware.py::test_a_failed_hook_is_named_with_file_line_and_traceback",
         "units/test_supervisor.py::test_errors_of_the_clean_up_come_after_the_cause",
     ],
-    "No hang in silence": [
+    "No silent hang": [
         "units/test_supervisor.py::test_a_slow_unit_is_named_in_the_log",
         "units/test_supervisor.py::test_the_startup_timeout_names_the_unit",
         "units/test_supervisor.py::test_the_timeout_of_one_hook_is_its_own",
