@@ -112,6 +112,7 @@ class HookCollection:
         plan: Plan = []
         members: list[Plan] = []
         at_stop: Plan = []
+        member: Plan
         for index, slot in enumerate(self._slots):
             if isinstance(slot.entry, HookCollection):
                 member = slot.entry.plan()
