@@ -90,7 +90,7 @@ class LifespanManager:
         return _WithState(self._app, self.state)
 
     async def __aenter__(self) -> "LifespanManager":
-        """Start the app.
+        """Start the app, until a server would be answered; `ready` waits for background hooks too.
 
         Raises:
             LifespanNotSupported: the app turned the lifespan away.
@@ -124,6 +124,20 @@ class LifespanManager:
             raise
         run.serve()
         return self
+
+    async def ready(self) -> None:
+        """Wait until all background hooks have started.
+
+        Raises:
+            RuntimeError: If the manager is not entered, or the app stops before.
+            BaseException: What a background hook raised.
+
+        *Cancellation:* Nothing comes of it.
+        """
+        __tracebackhide__ = True
+        if self._run is None:
+            raise RuntimeError("LifespanManager was not entered")
+        await self._run.wait_until_ready()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -17,8 +17,10 @@ from ._reporting.crash import CrashPolicy, OnCrash, checked_on_crash, terminate
 from ._reporting.report import Report, build_report
 from ._run import Run
 from ._types import ASGIApp, Receive, Scope, Send, State
-from ._units.backend import is_closing
+from ._units.backend import current_loop, is_closing, is_loop_closed
 from ._units.failure import Failure
+
+_WHILE_STARTING = "LifespanMiddleware(while_starting=...)"
 
 LifespanArgument: TypeAlias = Lifespan | ContextFunction
 
@@ -48,6 +50,7 @@ class LifespanMiddleware(HookDecorators):
         startup_timeout: float | None = None,
         shutdown_timeout: float | None = None,
         on_crash: Literal["log", "stop"] | Callable[[BaseException], object] = "log",
+        while_starting: ASGIApp | None = None,
     ) -> None:
         """Wrap an app.
 
@@ -68,10 +71,12 @@ class LifespanMiddleware(HookDecorators):
             shutdown_timeout: seconds for the whole shutdown; None for no limit.
             on_crash: what is done when something that had started breaks: ``"log"`` it, also ``"stop"`` the process,
                 or a function that is called with the error.
+            while_starting: An app that answers the requests until all background hooks have started, and for good if
+                one of them fails. It is sent no lifespan. None lets the wrapped app answer.
 
         Raises:
-            TypeError: something of this is of the wrong kind.
-            ValueError: something of this has a wrong value, or a `Lifespan` is named twice.
+            TypeError: If an argument has the wrong type.
+            ValueError: If an argument has a wrong value, or a `Lifespan` is named twice.
         """
         self.app: ASGIApp = checked_app(app, "LifespanMiddleware()")
         super().__init__(
@@ -91,9 +96,11 @@ class LifespanMiddleware(HookDecorators):
             shutdown_timeout=checked_seconds(shutdown_timeout, "LifespanMiddleware(shutdown_timeout=...)"),
         )
         self._on_crash: OnCrash = checked_on_crash(on_crash)
-        # The state of each run that is on, for the requests of a server that has none; the last one counts. None where
-        # no run is on, which costs a request less than an empty list.
-        self._states: list[State] | None = None
+        self._while_starting = None if while_starting is None else checked_app(while_starting, _WHILE_STARTING)
+        # The runs that serve requests, each with its event loop: several threads may run one app.
+        self._serving: dict[Run, object] = {}
+        # Those of them whose requests get more than the server gives them.
+        self._detoured: dict[Run, object] = {}
         # The run that began last, and its report once it is over: a run holds on to all that its units hold.
         self._run: Run | None = None
         self._last_report: Report | None = None
@@ -110,9 +117,35 @@ class LifespanMiddleware(HookDecorators):
         """
         if scope["type"] == "lifespan":
             return self._lifespan(scope, receive, send)
-        if self._states is not None and "state" not in scope:
-            scope = {**scope, "state": self._states[-1].copy()}
+        if self._detoured or "state" not in scope:
+            return self._detour(scope, receive, send)
         return self.app(scope, receive, send)
+
+    def _detour(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Pass a request on with the state that its server does not give it, or to the app that answers meanwhile."""
+        app, run = self.app, self._run_of_request()
+        if run is not None:
+            if self._while_starting is not None and run.is_starting:
+                app = self._while_starting
+            if run.has_late_state or "state" not in scope:
+                scope = {**scope, "state": {**run.state, **scope.get("state", {})}}
+        return app(scope, receive, send)
+
+    def _run_of_request(self) -> Run | None:
+        """Return the run that serves a request: the last one in its event loop, else the last one."""
+        serving = list(self._serving.items())
+        loop = current_loop() if len(serving) > 1 else None
+        here = [run for run, other in serving if other is loop] or [run for run, _ in serving]
+        return here[-1] if here else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything that was to start has started, and nothing has begun to stop.
+
+        It becomes true when the startup is answered and all background hooks have started. It never does if one of them
+        fails.
+        """
+        return self._run is not None and self._run.is_ready
 
     @property
     def report(self) -> Report | None:
@@ -168,8 +201,7 @@ class LifespanMiddleware(HookDecorators):
                 phase, error = "", run.refusal  # the app raised at the lifespan, and nothing of ours was to be run
             if error is None:
                 try:
-                    self._states = [*(self._states or ()), state]
-                    run.serve()
+                    self._serve(run)
                     await send({"type": "lifespan.startup.complete"})
                     with policy.interrupt:
                         await _received(receive, "lifespan.shutdown", Phase.STARTED)
@@ -182,7 +214,8 @@ class LifespanMiddleware(HookDecorators):
                         await run.abandon()
                     raise
                 finally:
-                    self._states = [other for other in self._states or () if other is not state] or None
+                    self._serving.pop(run, None)
+                    self._detoured.pop(run, None)
                 phase, error = "shutdown", await run.stop()
         finally:
             collection.runs -= 1
@@ -199,6 +232,18 @@ class LifespanMiddleware(HookDecorators):
                 refusal.__context__, refusal.__suppress_context__ = error, True
                 raise
         raise error
+
+    def _serve(self, run: Run) -> None:
+        """Let requests see the state of a run."""
+        for other, loop in list(self._serving.items()):
+            if is_loop_closed(loop):  # without a shutdown
+                del self._serving[other]
+                self._detoured.pop(other, None)
+        run.serve()
+        loop = current_loop()
+        self._serving[run] = loop
+        if run.has_late_state or self._while_starting is not None:
+            self._detoured[run] = loop
 
     def _include_all(self, lifespans: object) -> None:
         if isinstance(lifespans, Sequence) and not isinstance(lifespans, str):

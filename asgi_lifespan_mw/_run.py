@@ -52,6 +52,8 @@ class Run:
 
     Attributes:
         label: what the app at the root is called.
+        state: The lifespan state, which is filled in place.
+        has_late_state: Whether hooks run in the background, whose state requests are to be given.
         hooks: The units of the hooks, in the order of registration.
         sends_to_app: whether the app is a unit at all; it is not where we are its lifespan.
         root: the app in the tree; None before it was looked at.
@@ -95,7 +97,8 @@ class Run:
         self.error: BaseException | None = None
         self.logs_tracebacks = logs_tracebacks
         self._units = Supervisor(self._crashed)
-        self._realm = SharedState(scope["state"])
+        self.state: State = scope["state"]
+        self._realm = SharedState(self.state)
         self._app = app
         self._scope = scope
         self._tree: Tree | None = None
@@ -183,7 +186,7 @@ class Run:
             another = await self.stop()
         except (asyncios_cancellation(), anyio.get_cancelled_exc_class()):
             return
-        if another is not None:
+        if another is not None and another is not error:  # a crash that the caller waited for is both
             raise merge("shutdown", [error, another]) from None
 
     async def abandon(self) -> None:
@@ -230,9 +233,9 @@ class Run:
         return "ready" in self.times and "stop" not in self.times and all(run.is_ready for run in self._runs_inside())
 
     @property
-    def has_late_state(self) -> bool:
-        """Whether requests are to be given the state of background hooks."""
-        return any(unit.is_background for unit in self.hooks)
+    def is_starting(self) -> bool:
+        """Whether something is still starting in the background, or failed there."""
+        return "ready" not in self.times or any(run.is_starting for run in self._runs_inside())
 
     async def wait_until_ready(self) -> None:
         """Wait until everything that was to start has started, in the runs inside too.
@@ -300,6 +303,7 @@ class Run:
             first = len(self.hooks)
             self._add_hooks([step], after=(), inherits=None)
             self._batches.append(self.hooks[first:])
+        self.has_late_state = any(unit.is_background for unit in self.hooks)
 
     def _drop_repeated_hooks(self, tree: Tree) -> None:
         """Drop hooks that the wrapped app runs as its own lifespan: FastAPI(lifespan=f), and lifespan=f here."""

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import bench_concurrent
 import bench_import
 import bench_memory
 import bench_requests
@@ -22,6 +23,8 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "requests": bench_requests.table,
     "served": bench_served.table,
     "startup": bench_startup.table,
+    "recipe": bench_startup.table_of_recipe,
+    "concurrent": bench_concurrent.table,
     "import": bench_import.table,
     "memory": bench_memory.table,
 }

@@ -5,6 +5,7 @@ Without valgrind there are no instructions to count; then that is said, and the 
 
 import sys
 
+import bench_concurrent
 import bench_import
 import bench_memory
 import bench_requests
@@ -51,6 +52,9 @@ def main() -> None:
         print("NOT MEASURED, for there is no valgrind: instructions of requests, and how startup grows")
     print("\n" + bench_startup.table(bench_startup.measure((10, 100), rounds=3)))
     print("\n" + bench_startup.table_of_recipe(bench_startup.measure_recipe((10, 100), rounds=3)))
+    rows = bench_concurrent.measure(0.2, rounds=1)
+    print("\n" + bench_concurrent.table(rows))
+    failures += [f"side by side {row['hooks']} takes as long as in series" for row in rows if row["concurrent"] > 0.4]
     print("\n" + bench_memory.table(bench_memory.measure()))
     print("\n" + bench_served.table(bench_served.measure(rounds=2, seconds=0.5)))
     if failures:

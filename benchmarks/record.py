@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import bench_concurrent
 import bench_import
 import bench_memory
 import bench_requests
@@ -45,6 +46,8 @@ def main() -> None:
         "packages": {name: version(name) for name in PACKAGES},
         "served": bench_served.measure(),
         "startup": bench_startup.measure(),
+        "recipe": bench_startup.measure_recipe(),
+        "concurrent": bench_concurrent.measure(),
         "import": bench_import.measure(),
         "memory": bench_memory.measure(),
         "requests": bench_requests.measure(),

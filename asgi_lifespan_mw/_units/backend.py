@@ -8,6 +8,7 @@ never be left while one unit refuses to end), so each unit gets a plain task. ``
 """
 
 import math
+import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, cast
@@ -31,6 +32,27 @@ def current_asyncio_task() -> "asyncio.Task[object] | None":
         return asyncio.current_task()
     except RuntimeError:  # no event loop of asyncio runs in this thread
         return None
+
+
+def current_loop() -> object:
+    """Return what stands for the running event loop; None if there is none."""
+    import asyncio
+
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        trio = sys.modules.get("trio")
+        try:
+            return trio and trio.lowlevel.current_trio_token()
+        except RuntimeError:
+            return None
+
+
+def is_loop_closed(loop: object) -> bool:
+    """Return whether an event loop of asyncio was closed."""
+    import asyncio
+
+    return isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()
 
 
 async def checkpoint(task: "asyncio.Task[object] | None") -> None:

@@ -100,7 +100,7 @@ class Supervisor:
         self._start_next(batch)
         slow = _SlowLog(UnitState.STARTING)
         while (starting := [unit for unit in batch if _is_starting(unit)]) and not self.failures:
-            await self._wait_for_change(starting, slow)
+            await self._wait_for_change(starting, slow, self._deadline)
             if not self.failures:
                 self._start_next(batch)
         self.check()
@@ -131,7 +131,7 @@ class Supervisor:
                 if ending:
                     await self._finish(ending)
                 elif stopping:
-                    await self._wait_for_change(stopping, slow)
+                    await self._wait_for_change(stopping, slow, self._deadline)
                 else:
                     break
             while any(unit in self._watchers for unit in batch):
@@ -165,16 +165,12 @@ class Supervisor:
         slow = _SlowLog(UnitState.STARTING)
         try:
             while unit.stage is UnitState.STARTING:
-                await self._wait_for_change([unit], slow)
+                await self._wait_for_change([unit], slow, math.inf)
             if unit.failure is not None:
                 await finish([unit], CANCELLED_GRACE)
         finally:
             del self._watchers[unit]
             self.wake()
-
-    def _is_late(self, unit: Unit) -> bool:
-        due = unit.deadline(self._deadline)
-        return due < math.inf and due <= anyio.current_time()
 
     def _is_time_up(self) -> bool:
         return self._seconds < math.inf and self._deadline <= anyio.current_time()
@@ -215,24 +211,25 @@ class Supervisor:
         finally:
             self._waiting.remove(event)
 
-    async def _wait_for_change(self, units: Sequence[Unit], slow: "_SlowLog") -> None:
-        """Wait until a unit at work changes. A unit whose time is up has failed."""
+    async def _wait_for_change(self, units: Sequence[Unit], slow: "_SlowLog", whole: float) -> None:
+        """Wait until a unit at work changes. A unit whose time is up, or that of the `whole`, has failed."""
         if slow.is_new and not self._is_time_up():
             slow.is_new = False
             await checkpoint(self._owner_task)  # in which most units are done
         else:
             now = anyio.current_time()
-            overdue = [unit for unit in units if unit.deadline(self._deadline) <= now]
+            overdue = [unit for unit in units if unit.deadline(whole) <= now]
             for unit in overdue:
                 unit.time_out(slow.phase, self._seconds)
             if overdue:
                 return
-            due = min(unit.deadline(self._deadline) for unit in units)
+            due = min(unit.deadline(whole) for unit in units)
             await self.next_change(min(due, slow.next_time(units, now)))
         for unit in units:
             if unit.stage is not slow.busy and unit.failure is None:
                 # A `def` may block the event loop, and with it this task, until after its time.
-                if self._is_late(unit):
+                due = unit.deadline(whole)
+                if due < math.inf and due <= anyio.current_time():
                     unit.time_out(slow.phase, self._seconds, f"it blocked the event loop; {UNBLOCK}")
                 else:
                     slow.log_blocking(unit)

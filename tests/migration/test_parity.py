@@ -148,9 +148,9 @@ async def test_requests_get_the_state(manager: Manager) -> None:
 @row("`manager.startup_timeout`, `manager.shutdown_timeout`")
 @row("`manager.startup()`, `manager.shutdown()`, `manager.run_app()`, `manager.receive()`, `manager.send()`")
 def test_parts_of_the_manager_are_private() -> None:
-    """What is public here is `app`, `state` and `call`, and the two ways to enter."""
+    """Public are `app`, `state`, `call` and `ready`, and the two ways to enter."""
     manager = LifespanManager(Starlette())
-    assert [name for name in dir(manager) if not name.startswith("_")] == ["app", "call", "state"]
+    assert [name for name in dir(manager) if not name.startswith("_")] == ["app", "call", "ready", "state"]
 
 
 @both

@@ -167,6 +167,14 @@ def by_anyio(enters: Callable[[], Any]) -> Callable[[], None]:
     return lambda: anyio.run(main)
 
 
+async def waits_for_a_crash() -> None:
+    """Wait for a background hook that fails."""
+    failing = Lifespan()
+    failing.context(fails_to_start, background=True)
+    async with LifespanManager(failing) as manager:
+        await manager.ready()
+
+
 async def breaks_inside() -> None:
     """Leave a manager by an error, which stopping adds its own to."""
     async with LifespanManager(Starlette(lifespan=lambda _: fails_to_stop())):
@@ -252,6 +260,8 @@ CASES: dict[tuple[str, str], Callable[[], object]] = {
     ),
     ("LifespanManager.__enter__", "BaseException"): around(LifespanManager(raising)),
     ("LifespanManager.__exit__", "BaseException"): around(LifespanManager(starlette(fails_to_stop))),
+    ("LifespanManager.ready", "RuntimeError"): lambda: anyio.run(LifespanManager(app).ready),
+    ("LifespanManager.ready", "BaseException"): lambda: anyio.run(waits_for_a_crash),
     ("LifespanManager.call", "RuntimeError"): lambda: LifespanManager(app).call(wrong),
     ("LifespanManager.call", "BaseException"): around(
         LifespanManager(app), lambda manager: manager.call(no_lifespan, {}, None, None)

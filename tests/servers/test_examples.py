@@ -44,7 +44,7 @@ def test_fastapi_with_mcp_servers(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README's visitor is curl")
 def test_the_shop_is_served_and_visited_as_the_readme_says(tmp_path: Path) -> None:
     """By its commands as they stand, but for the port, which the system picks here."""
-    (chapter,) = re.findall(r"^## Try it in a checkout\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
+    (chapter,) = re.findall(r"^## The shop\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
     serve, visit = re.findall(r"^```sh\n((?:\.venv|curl).*?)^```", chapter, re.DOTALL | re.MULTILINE)
     assert serve == ".venv/bin/python -m uvicorn tests.apps.shop.main:app\n"
     with Server(UVICORN, serve.split()[-1], tmp_path / "shop.db") as server:
