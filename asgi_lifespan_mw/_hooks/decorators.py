@@ -114,7 +114,7 @@ class HookCollection:
         at_stop: Plan = []
         for index, slot in enumerate(self._slots):
             if isinstance(slot.entry, HookCollection):
-                member = slot.entry.plan()
+                member: Plan = slot.entry.plan()
             elif slot.entry is None:
                 continue
             elif slot.entry.kind is HookKind.SHUTDOWN:
