@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, final
 
 from ._apps.discovery import is_nested
 from ._asgi import checked_app, straight_through
@@ -12,6 +12,8 @@ from ._exceptions import ProtocolViolation
 from ._hooks.decorators import ContextFunction, HookDecorators, hooks_of
 from ._hooks.hook import HookFunction, HookKind
 from ._lifespan import Lifespan
+from ._log import logger
+from ._on_request import Starts
 from ._protocol.table import Phase
 from ._reporting.crash import CrashPolicy, OnCrash, checked_on_crash, terminate
 from ._reporting.report import Report, build_report
@@ -21,6 +23,7 @@ from ._units.backend import current_loop, is_closing, is_loop_closed
 from ._units.failure import Failure
 
 _WHILE_STARTING = "LifespanMiddleware(while_starting=...)"
+_START_ON_REQUEST = "LifespanMiddleware(start_on_request=...)"
 
 LifespanArgument: TypeAlias = Lifespan | ContextFunction
 
@@ -51,6 +54,7 @@ class LifespanMiddleware(HookDecorators):
         shutdown_timeout: float | None = None,
         on_crash: Literal["log", "stop"] | Callable[[BaseException], object] = "log",
         while_starting: ASGIApp | None = None,
+        start_on_request: bool = False,
     ) -> None:
         """Wrap an app.
 
@@ -73,6 +77,10 @@ class LifespanMiddleware(HookDecorators):
                 or a function that is called with the error.
             while_starting: An app that answers the requests until all background hooks have started, and for good if
                 one of them fails. It is sent no lifespan. None lets the wrapped app answer.
+            start_on_request: Whether the first request starts everything if the server sent no lifespan before it.
+                Requests wait for the start. If it fails, they raise its error, and the next request tries again. All
+                stops when the event loop cancels its tasks, as `asyncio.run` does, or by `stop`. On trio, only `stop`
+                keeps the order.
 
         Raises:
             TypeError: If an argument has the wrong type.
@@ -100,7 +108,8 @@ class LifespanMiddleware(HookDecorators):
         # The runs that serve requests, each with its event loop: several threads may run one app.
         self._serving: dict[Run, object] = {}
         # Those of them whose requests get more than the server gives them.
-        self._detoured: dict[Run, object] = {}
+        self._detoured: dict[Run | None, object] = {None: None}  # at None until a lifespan came, or was warned of
+        self._starts = Starts(self._live) if checked_flag(start_on_request, _START_ON_REQUEST) else None
         # The run that began last, and its report once it is over: a run holds on to all that its units hold.
         self._run: Run | None = None
         self._last_report: Report | None = None
@@ -122,14 +131,38 @@ class LifespanMiddleware(HookDecorators):
         return self.app(scope, receive, send)
 
     def _detour(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Pass a request on with the state that its server does not give it, or to the app that answers meanwhile."""
+        """Pass a request on that needs more than the wrapped app: a start, another app, or state."""
+        if self._starts is not None and self._starts.is_pending():
+            return self._start_first(self._starts, scope, receive, send)
+        if self._starts is None and self._detoured.pop(None, self) is not self:
+            self._warn_of_missing_lifespan()
         app, run = self.app, self._run_of_request()
         if run is not None:
             if self._while_starting is not None and run.is_starting:
                 app = self._while_starting
-            if run.has_late_state or "state" not in scope:
+            if run in self._detoured or "state" not in scope:
                 scope = {**scope, "state": {**run.state, **scope.get("state", {})}}
         return app(scope, receive, send)
+
+    async def _start_first(self, starts: Starts, scope: Scope, receive: Receive, send: Send) -> None:
+        __tracebackhide__ = True
+        await starts.started()
+        await self._detour(scope, receive, send)
+
+    def _warn_of_missing_lifespan(self) -> None:
+        """Log a WARNING if a request came without a lifespan, and something waits to be started."""
+        run = Run(self.app, self._hooks.plan(), self._settings, {"type": "lifespan", "state": {}})
+        run.survey()
+        hooks, mounts = len(run.hooks), run.count_mounts()
+        if hooks or mounts:
+            logger.warning(
+                "a request came, but the server sent no lifespan before it: hooks %d, mounts %d of %s are not started. "
+                "Let the server send it (uvicorn --lifespan on), enter `with TestClient(app)` or LifespanManager(app), "
+                "or pass start_on_request=True",
+                hooks,
+                mounts,
+                run.label,
+            )
 
     def _run_of_request(self) -> Run | None:
         """Return the run that serves a request: the last one in its event loop, else the last one."""
@@ -137,6 +170,20 @@ class LifespanMiddleware(HookDecorators):
         loop = current_loop() if len(serving) > 1 else None
         here = [run for run, other in serving if other is loop] or [run for run, _ in serving]
         return here[-1] if here else None
+
+    async def stop(self) -> None:
+        """Stop what a request started, with `start_on_request`, and wait for that. The next request starts anew.
+
+        It concerns the running event loop alone. Without such a start it does nothing.
+
+        Raises:
+            BaseException: What failed; several errors as a group.
+
+        *Cancellation:* The stop goes on.
+        """
+        __tracebackhide__ = True
+        if self._starts is not None:
+            await self._starts.stop()
 
     @property
     def ready(self) -> bool:
@@ -175,19 +222,29 @@ class LifespanMiddleware(HookDecorators):
             with super().override(cast("HookFunction | str", hook), replacement):
                 yield
 
-    def __getattr__(self, name: str) -> Any:
-        """Say where an attribute of the wrapped app is: ``app.app.get``, for a route of the FastAPI inside."""
-        inner = self.__dict__.get("app")
-        if not name.startswith("_") and hasattr(inner, name):
-            raise AttributeError(
-                f"LifespanMiddleware has no {name!r}; the wrapped app has: use app.app.{name}", name=name, obj=self
-            )
-        raise AttributeError(f"'LifespanMiddleware' object has no attribute {name!r}", name=name, obj=self)
+    if not TYPE_CHECKING:  # pragma: no branch - for a type checker, every attribute would exist
+
+        def __getattr__(self, name: str) -> Any:
+            """Say where an attribute of the wrapped app is: ``app.app.get``, for a route of the FastAPI inside."""
+            inner = self.__dict__.get("app")
+            if not name.startswith("_") and hasattr(inner, name):
+                raise AttributeError(
+                    f"LifespanMiddleware has no {name!r}; the wrapped app has: use app.app.{name}", name=name, obj=self
+                )
+            raise AttributeError(f"'LifespanMiddleware' object has no attribute {name!r}", name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"LifespanMiddleware({self.app!r})"
 
-    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer a lifespan of the server."""
+        if self._starts is not None:
+            return self._starts.lifespan(scope, receive, send)
+        self._detoured.pop(None, None)
+        return self._live(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Start everything, serve, and stop everything, from the first message to the last."""
         __tracebackhide__ = True
         await _received(receive, "lifespan.startup", Phase.IDLE)
         state: State = scope.get("state", {})
@@ -237,12 +294,12 @@ class LifespanMiddleware(HookDecorators):
         """Let requests see the state of a run."""
         for other, loop in list(self._serving.items()):
             if is_loop_closed(loop):  # without a shutdown
-                del self._serving[other]
+                self._serving.pop(other, None)
                 self._detoured.pop(other, None)
         run.serve()
         loop = current_loop()
         self._serving[run] = loop
-        if run.has_late_state or self._while_starting is not None:
+        if run.has_late_state or self._while_starting is not None or self._starts is not None:
             self._detoured[run] = loop
 
     def _include_all(self, lifespans: object) -> None:

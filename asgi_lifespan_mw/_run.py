@@ -280,6 +280,16 @@ class Run:
             todo += reversed(tree.scan(node))
         tree.leave()
 
+    def count_mounts(self) -> int:
+        """Return how many mounts a survey found that a run would start."""
+        found, todo = 0, [self.root]
+        while todo:
+            node = todo.pop()
+            assert node is not None, "the survey looked at the root"
+            found += node.is_mount and not node.reason
+            todo += node.children
+        return found
+
     async def _start_all(self) -> None:
         tree = self._tree = self._new_tree()
         self._drop_repeated_hooks(tree)

@@ -251,7 +251,6 @@ async def test_def_hooks_run_on_the_event_loop() -> None:
     assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
-@answers("Can hooks start side by side?")
 async def test_hooks_and_mounts_start_side_by_side() -> None:
     """Each waits until both have begun, which would take longer than the timeout if one came after the other."""
     waiting: list[str] = []

@@ -14,7 +14,7 @@ RANKS = [
     {"__init__"},
     {"_conformance"},
     {"_middleware", "_manager"},
-    {"_lifespan"},
+    {"_lifespan", "_on_request"},
     {"_run"},
     {"_reporting"},
     {"_apps", "_hooks", "_protocol"},

@@ -121,7 +121,7 @@ BLOCKS = [
     ("The shop", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
     ("The shop", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
     ("The log", "text", "test_log.py::test_the_lines_in_the_readme_are_those_of_a_run"),
-    ("Servers", "sh", "servers/test_deploying.py::test_each_command_serves_and_stops_at_sigterm"),
+    ("Commands", "sh", "servers/test_deploying.py::test_each_command_serves_and_stops_at_sigterm"),
     ("Docker", "dockerfile", "servers/test_deploying.py::test_the_image_and_the_service_run_the_first_command"),
     ("Kubernetes", "yaml", "servers/test_deploying.py::test_what_may_kill_waits_until_the_app_has_stopped"),
     ("systemd", "ini", "servers/test_deploying.py::test_systemd_takes_the_service"),
@@ -201,7 +201,7 @@ SERVERS = {
 
 def test_the_limits_by_server_are_those_of_the_tests() -> None:
     """The exit status after a failed startup, whether a worker gets a successor, and no newer version than is here."""
-    (text,) = re.findall(r"^## By server\n(.*?)^## ", BESIDE["tests/servers/README.md"], re.DOTALL | re.MULTILINE)
+    (text,) = re.findall(r"^## Servers\n(.*?)^## ", BESIDE["tests/servers/README.md"], re.DOTALL | re.MULTILINE)
     table, _, _ = text.partition("A process that is killed")
     cells = [line[2:-2].split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
     rows = {server: (status, notes) for server, status, notes in cells}

@@ -112,16 +112,15 @@ class HookCollection:
         plan: Plan = []
         members: list[Plan] = []
         at_stop: Plan = []
+        member: Plan
         for index, slot in enumerate(self._slots):
             if isinstance(slot.entry, HookCollection):
                 member = slot.entry.plan()
-            elif slot.entry is None:
-                continue
-            elif slot.entry.kind is HookKind.SHUTDOWN:
-                at_stop.insert(0, slot.entry)
-                continue
-            else:
+            elif slot.entry is not None and slot.entry.kind is not HookKind.SHUTDOWN:
                 member = [slot.entry]
+            else:
+                at_stop = [*([] if slot.entry is None else [slot.entry]), *at_stop]
+                continue
             if self.concurrent and index >= self._in_series:
                 members.append(member)
             else:
@@ -129,7 +128,7 @@ class HookCollection:
         if members:
             plan.append(Group(members))
         if self.concurrent and at_stop:
-            at_stop = [Group([[function] for function in at_stop])]
+            return [*plan, Group([[function] for function in at_stop])]
         return plan + at_stop
 
     def in_start_order(self) -> Iterator[Hook]:

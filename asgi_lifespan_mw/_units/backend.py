@@ -159,6 +159,6 @@ def is_closing(error: BaseException) -> bool:
     return isinstance(error, GeneratorExit) or is_loop_gone()
 
 
-def is_cancellation(error: BaseException) -> bool:
+def is_cancellation(error: BaseException | None) -> bool:
     """Whether `error` is a cancellation of the running event loop, or asyncio's on trio."""
     return isinstance(error, (asyncios_cancellation(), anyio.get_cancelled_exc_class()))

@@ -167,6 +167,14 @@ def by_anyio(enters: Callable[[], Any]) -> Callable[[], None]:
     return lambda: anyio.run(main)
 
 
+async def stops_badly() -> None:
+    """Stop what a request started, with a context that fails."""
+    app = LifespanMiddleware(no_lifespan, fails_to_stop, start_on_request=True)
+    with pytest.raises(AssertionError):  # of `no_lifespan`, at a request
+        await app({"type": "http"}, wrong, wrong)
+    await app.stop()
+
+
 async def waits_for_a_crash() -> None:
     """Wait for a background hook that fails."""
     failing = Lifespan()
@@ -215,6 +223,7 @@ CASES: dict[tuple[str, str], Callable[[], object]] = {
     ("LifespanMiddleware", "TypeError"): lambda: LifespanMiddleware(wrong),
     ("LifespanMiddleware", "ValueError"): lambda: LifespanMiddleware(app, mounts=bad),
     ("LifespanMiddleware.__call__", "BaseException"): lambda: anyio.run(RecordingServer().run, raising),
+    ("LifespanMiddleware.stop", "BaseException"): lambda: anyio.run(stops_badly),
     ("LifespanMiddleware.override", "LookupError"): lambda: raising.override("nobody", None).__enter__(),
     ("LifespanMiddleware.override", "TypeError"): lambda: raising.override("breaks", wrong).__enter__(),
     ("Lifespan", "TypeError"): lambda: Lifespan(contexts=[wrong]),

@@ -1,0 +1,361 @@
+"""Starts that a request triggers, and the WARNING where nothing starts."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+from typing import Any
+
+import anyio
+import pytest
+from asgiref.sync import async_to_sync
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+
+from asgi_lifespan_mw import Lifespan, LifespanManager, LifespanMiddleware
+from tests.plans import Boom, Journal, fails_to_start, fails_to_stop, hangs_at_start
+from tests.server import RecordingServer, request
+
+
+async def shows_state(request: Request) -> JSONResponse:
+    """Answer with the state that the request was given."""
+    return JSONResponse(request.state._state)
+
+
+def started_on_request(*contexts: Any, **options: Any) -> LifespanMiddleware:
+    """Return an app whose answers are the state of its requests."""
+    app = Starlette(routes=[Route("/", shows_state)])
+    return LifespanMiddleware(app, list(contexts), start_on_request=True, **options)
+
+
+async def answer(app: LifespanMiddleware, **scope: Any) -> str:
+    """Return the body of the answer to a request."""
+    return "".join(message.get("body", b"").decode() for message in await request(app, **scope))
+
+
+async def test_the_first_request_starts_everything(journal: Journal) -> None:
+    """In the order of a lifespan, and its state reaches the request; the next one starts nothing."""
+    app = started_on_request(journal.context("pool", pool=1), journal.context("cache"))
+    assert await answer(app) == '{"pool":1}'
+    assert app.ready
+    assert await answer(app, state={"own": 2}) == '{"pool":1,"own":2}'
+    assert journal.events == ["+pool", "+cache"]
+    await app.stop()
+    assert not app.ready
+    assert journal.events == ["+pool", "+cache", "-cache", "-pool"]
+
+
+async def test_fifty_requests_at_once_start_it_once(journal: Journal) -> None:
+    """All wait for the one start."""
+    app = started_on_request(journal.context("pool", pool=1))
+    answers: list[str] = []
+
+    async def ask() -> None:
+        answers.append(await answer(app))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(50):
+            tasks.start_soon(ask)
+    assert answers == ['{"pool":1}'] * 50
+    await app.stop()
+    assert journal.events == ["+pool", "-pool"]
+
+
+async def test_after_a_stop_the_next_request_starts_anew(journal: Journal) -> None:
+    """A second stop, and one before any request, do nothing."""
+    app = started_on_request(journal.context("pool"))
+    await app.stop()
+    for _ in range(2):
+        await answer(app)
+        await app.stop()
+        await app.stop()
+    assert journal.events == ["+pool", "-pool"] * 2
+
+
+async def test_a_start_that_fails_raises_in_each_request_and_is_tried_again() -> None:
+    """A database that comes up later is found by the next request."""
+    attempts: list[int] = []
+
+    @asynccontextmanager
+    async def fails_once() -> AsyncIterator[dict[str, int]]:
+        attempts.append(1)
+        await anyio.lowlevel.checkpoint()
+        if len(attempts) == 1:
+            raise Boom("no database")
+        yield {"attempts": len(attempts)}
+
+    app = started_on_request(fails_once)
+    errors: list[BaseException] = []
+
+    async def ask() -> None:
+        try:
+            await answer(app)
+        except Boom as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(ask)
+    assert len(errors) == 3
+    assert await answer(app) == '{"attempts":2}'
+    await app.stop()
+
+
+async def test_a_request_that_is_cancelled_leaves_the_start_to_the_others(journal: Journal) -> None:
+    """The start has a task of its own."""
+    may_start = anyio.Event()
+
+    @asynccontextmanager
+    async def waits() -> AsyncIterator[dict[str, int]]:
+        await may_start.wait()
+        yield {"pool": 1}
+
+    app = started_on_request(waits, journal.context("cache"))
+    with anyio.move_on_after(0.01) as limit:
+        await answer(app)
+    assert limit.cancelled_caught
+    may_start.set()
+    assert await answer(app) == '{"pool":1}'
+    await app.stop()
+    assert journal.events == ["+cache", "-cache"]
+
+
+async def test_what_fails_at_the_stop_is_raised_by_stop() -> None:
+    """The next request starts anew all the same."""
+    app = started_on_request(fails_to_stop)
+    await answer(app)
+    with pytest.raises(Boom):
+        await app.stop()
+    assert await answer(app) == "{}"
+    with pytest.raises(Boom):
+        await app.stop()
+
+
+NAME: ContextVar[str] = ContextVar("NAME", default="nobody")
+
+
+async def test_hooks_do_not_see_the_context_variables_of_the_first_request() -> None:
+    """They serve all requests."""
+    seen: list[str] = []
+    app = started_on_request()
+    app.on_startup(lambda: seen.append(NAME.get()))
+    NAME.set("visitor")
+    await answer(app)
+    await app.stop()
+    assert seen == ["nobody"]
+
+
+async def test_a_lifespan_that_comes_later_starts_nothing_twice(journal: Journal) -> None:
+    """It is given the state, and its shutdown stops everything."""
+    app = started_on_request(journal.context("pool", pool=1))
+    await answer(app)
+    server = RecordingServer(holds_on=True)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.run, app)
+        await server.started.wait()
+        assert server.state == {"pool": 1}
+        assert await answer(app) == '{"pool":1}'
+        server.may_stop.set()
+    assert server.answers == ["startup.complete", "shutdown.complete"]
+    assert journal.events == ["+pool", "-pool"]
+    assert await answer(app) == "{}"
+    assert journal.events == ["+pool", "-pool"]
+
+
+async def test_a_lifespan_that_comes_later_is_told_what_fails() -> None:
+    """A start that fails while it waits, and a stop."""
+
+    @asynccontextmanager
+    async def fails_soon() -> AsyncIterator[None]:
+        await anyio.sleep(0.01)
+        raise Boom("no start")
+        yield  # pragma: no cover - it makes a generator of it
+
+    async def ask(app: LifespanMiddleware) -> None:
+        with suppress(Boom):
+            await answer(app)
+
+    starting, server = started_on_request(fails_soon), RecordingServer()
+    with pytest.raises(ExceptionGroup) as raised:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, starting)
+            await anyio.lowlevel.checkpoint()
+            tasks.start_soon(server.run, starting)
+    assert raised.group_contains(Boom)
+    assert server.answers == ["startup.failed"]
+
+    stopping, server = started_on_request(fails_to_stop), RecordingServer()
+    await answer(stopping)
+    with pytest.raises(Boom):
+        await server.run(stopping)
+    assert server.answers == ["startup.complete", "shutdown.failed"]
+    assert "no stop" in server.sent[-1]["message"]
+
+
+async def test_a_later_lifespan_that_is_cancelled_stops_everything(journal: Journal) -> None:
+    """In order, before the cancellation is raised."""
+    app = started_on_request(journal.context("pool"), journal.context("cache"))
+    await answer(app)
+    server = RecordingServer(holds_on=True)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.run, app)
+        await server.started.wait()
+        tasks.cancel_scope.cancel()
+    assert journal.events == ["+pool", "+cache", "-cache", "-pool"]
+
+
+async def test_where_a_lifespan_came_first_requests_start_nothing(journal: Journal) -> None:
+    """Neither while it is on nor after it."""
+    app = started_on_request(journal.context("pool", pool=1))
+    async with LifespanManager(app) as manager:
+        assert await answer(manager.app) == '{"pool":1}'  # type: ignore[arg-type]
+    assert await answer(app) == "{}"
+    assert journal.events == ["+pool", "-pool"]
+
+
+async def test_an_app_without_lifespan_and_without_hooks_just_answers() -> None:
+    """There is nothing to start; it is not asked at each request."""
+    asked: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["type"])
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    wrapped = LifespanMiddleware(app, start_on_request=True)
+    assert [await answer(wrapped), await answer(wrapped)] == ["hello", "hello"]
+    await wrapped.stop()
+    assert asked == ["lifespan", "http", "http"]
+
+
+def test_the_end_of_asyncio_run_stops_everything_in_order(journal: Journal) -> None:
+    """It cancels all tasks, ours and those of the units."""
+    app = started_on_request(journal.context("pool"), journal.context("cache"))
+    asyncio.run(answer(app))
+    assert journal.events == ["+pool", "+cache", "-cache", "-pool"]
+
+
+def test_each_event_loop_starts_anew(journal: Journal) -> None:
+    """As `async_to_sync` makes one for each request."""
+    app = started_on_request(journal.context("pool", pool=1))
+    assert [async_to_sync(answer)(app) for _ in range(2)] == ['{"pool":1}'] * 2
+    assert journal.events == ["+pool", "-pool"] * 2
+
+
+def test_the_end_of_a_loop_while_it_starts_ends_the_start() -> None:
+    """A request that is given up with its loop leaves nothing behind."""
+    app = started_on_request(hangs_at_start)
+
+    async def give_up() -> None:
+        with anyio.move_on_after(0.01):
+            await answer(app)
+
+    asyncio.run(give_up())
+
+    async def is_cancelled_with_the_start() -> None:
+        asking = asyncio.ensure_future(answer(app))
+        while "start on request" not in {task.get_name() for task in asyncio.all_tasks()}:
+            await asyncio.sleep(0)
+        [start] = [task for task in asyncio.all_tasks() if task.get_name() == "start on request"]
+        await asyncio.sleep(0)
+        start.cancel()
+        with pytest.raises(Exception, match="it was cancelled"):
+            await asking
+
+    asyncio.run(is_cancelled_with_the_start())
+
+
+def test_a_request_may_be_called_before_its_loop_runs(journal: Journal) -> None:
+    """`asyncio.run(app(...))`."""
+    app = started_on_request(journal.context("pool"))
+
+    async def call(message: Any = None) -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+    asyncio.run(app(scope, call, call))  # type: ignore[arg-type]
+    assert journal.events == ["+pool", "-pool"]
+
+
+@pytest.mark.parametrize("flag", [1, "yes", None])
+def test_start_on_request_is_true_or_false(flag: Any) -> None:
+    """Anything else is a mistake."""
+    with pytest.raises(TypeError, match=r"start_on_request=\.\.\.\) got .*, expected True or False"):
+        LifespanMiddleware(Starlette(), start_on_request=flag)
+
+
+# --- the WARNING ---
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the warnings about requests without a lifespan."""
+    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    return [message for message in messages if "the server sent no lifespan before it" in message]
+
+
+async def test_a_request_without_a_lifespan_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """With what waits to be started, and what to do."""
+    app = LifespanMiddleware(Starlette(routes=[Mount("/sub", Starlette())]), on_startup=[lambda: None])
+    await request(app)
+    await request(app, state={})
+    [warning] = warnings_of(caplog)
+    assert "hooks 1, mounts 1 of app Starlette are not started" in warning
+    assert "start_on_request=True" in warning
+
+
+@pytest.mark.parametrize("kind", ["hook", "mount"])
+async def test_either_is_enough_for_the_warning(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A WebSocket is a request too."""
+    routes = [Mount("/sub", Starlette())] if kind == "mount" else []
+    app = LifespanMiddleware(Starlette(routes=routes), on_startup=[lambda: None] if kind == "hook" else [])
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app({"type": "websocket", "path": "/x", "headers": [], "query_string": b""}, receive, send)
+    assert len(warnings_of(caplog)) == 1
+    assert sent[0]["type"] == "websocket.close"
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        pytest.param(LifespanMiddleware(Starlette()), id="nothing to start"),
+        pytest.param(LifespanMiddleware(Starlette(routes=[Mount("/sub", Starlette())]), mounts="off"), id="mounts off"),
+    ],
+)
+async def test_where_nothing_waits_there_is_no_warning(
+    app: LifespanMiddleware, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Requests just pass."""
+    await request(app)
+    assert warnings_of(caplog) == []
+
+
+async def test_after_a_lifespan_there_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Wherever the middleware stands: around an app, inside it, in a mount."""
+    mounted = LifespanMiddleware(Starlette(), on_startup=[lambda: None])
+    inside = Starlette(routes=[Mount("/mounted", mounted)])
+    inside.add_middleware(LifespanMiddleware, lifespan=Lifespan(on_startup=[lambda: None]))
+    app = LifespanMiddleware(inside)
+    async with LifespanManager(app):
+        await request(app)
+        await request(app, path="/mounted/")
+    await request(app)
+    assert warnings_of(caplog) == []
+
+
+async def test_a_start_on_request_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing waits for a lifespan."""
+    app = started_on_request(fails_to_start)
+    with pytest.raises(Boom):
+        await request(app)
+    assert warnings_of(caplog) == []
