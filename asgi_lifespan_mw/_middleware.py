@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, final
 
 from ._apps.discovery import is_nested
 from ._asgi import checked_app, straight_through
@@ -226,14 +226,16 @@ class LifespanMiddleware(HookDecorators):
             with super().override(cast("HookFunction | str", hook), replacement):
                 yield
 
-    def __getattr__(self, name: str) -> Any:
-        """Say where an attribute of the wrapped app is: ``app.app.get``, for a route of the FastAPI inside."""
-        inner = self.__dict__.get("app")
-        if not name.startswith("_") and hasattr(inner, name):
-            raise AttributeError(
-                f"LifespanMiddleware has no {name!r}; the wrapped app has: use app.app.{name}", name=name, obj=self
-            )
-        raise AttributeError(f"'LifespanMiddleware' object has no attribute {name!r}", name=name, obj=self)
+    if not TYPE_CHECKING:  # pragma: no branch - for a type checker, every attribute would exist
+
+        def __getattr__(self, name: str) -> Any:
+            """Say where an attribute of the wrapped app is: ``app.app.get``, for a route of the FastAPI inside."""
+            inner = self.__dict__.get("app")
+            if not name.startswith("_") and hasattr(inner, name):
+                raise AttributeError(
+                    f"LifespanMiddleware has no {name!r}; the wrapped app has: use app.app.{name}", name=name, obj=self
+                )
+            raise AttributeError(f"'LifespanMiddleware' object has no attribute {name!r}", name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"LifespanMiddleware({self.app!r})"

@@ -1384,5 +1384,5 @@ async def test_a_middleware_with_nothing_to_run_around_an_app_without_lifespan_i
     app = LifespanMiddleware(Starlette(routes=[Mount("/old", inner)]), on_startup=[lambda: None])
     await lived(app)
     assert app.report is not None
-    assert [row.outcome for row in app.report.units] == ["stopped", "stopped", "unsupported"]
+    assert [row.outcome for row in app.report.units] == ["stopped", "stopped", "unsupported", "unsupported"]
     await lived(LifespanMiddleware(inner, on_startup=[lambda: None]))
