@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
+from types import TracebackType
 from typing import Any, NamedTuple, final
 
 import anyio
@@ -26,6 +28,7 @@ from ._reporting.tracebacks import trim
 from ._types import State
 from ._units.backend import asyncios_cancellation, is_cancellation, is_closing
 from ._units.failure import FailedPhase, Failure, text_of
+from ._units.locking import Lock, lead, under_lock
 from ._units.supervisor import Supervisor, UnitFailed
 from ._units.unit import Unit, UnitState
 
@@ -102,7 +105,7 @@ class Run:
         self.logs_tracebacks = logs_tracebacks
         self._observe = observe
         self._enclosing: _Enclosing | None = None
-        self._outcomes: dict[Unit, str] = {}
+        self._outcomes: dict[Unit, tuple[str, str]] = {}
         self._nodes: dict[Unit, AppNode] = {}
         self._sessions: dict[AppNode, Session] = {}
         self.state: State = scope["state"]
@@ -217,7 +220,7 @@ class Run:
         def location() -> str:
             for run in self.nested[unit]:
                 for inner in run.in_progress():
-                    return f"{inner.name}, at {inner.place()}"
+                    return f"at {inner.name}, {inner.whereabouts()}"
             return ""
 
         return location
@@ -415,8 +418,11 @@ class Run:
             self._mounts += node is not tree.root and node.is_supported
 
     def _unit_of(self, hook: Hook) -> Unit:
+        lock = hook.lock
+
         async def live_context(unit: Unit) -> None:
-            async with hook.open(self._application()) as state:
+            opened = hook.open(self._application())
+            async with opened if lock is None else _EnteredUnderLock(unit, lock, opened) as state:
                 if unit.is_background and not self._add_late_state(unit, state):
                     return
                 unit.started(state)
@@ -424,14 +430,24 @@ class Run:
                 await unit.wait_for_stop()
 
         async def live_function(unit: Unit) -> None:
-            await hook.call(self._application())
+            async with nullcontext() if lock is None else under_lock(unit, lock):
+                await hook.call(self._application())
             unit.started()
             unit.stopped()
             self._note_if_ready()
 
+        async def live_worker(unit: Unit) -> None:
+            unit.started()
+            with unit.cancelled_at_stop():
+                await (work() if lock is None else lead(unit, lock, work))
+
+        async def work() -> None:
+            await hook.call(self._application())
+
+        bodies = {HookKind.CONTEXT: live_context, HookKind.WORKER: live_worker}
         return self._new_unit(
             hook.label,
-            live_context if hook.kind is HookKind.CONTEXT else live_function,
+            bodies.get(hook.kind, live_function),
             timeout=hook.timeout,
             is_hook=True,
             is_shutdown_function=hook.kind is HookKind.SHUTDOWN,
@@ -503,8 +519,8 @@ class Run:
         node = self._nodes.get(unit)
         is_supported = node is None or self._sessions[node].phase is not Phase.UNSUPPORTED
         row = report_unit(self, unit, node, is_supported=is_supported)
-        if row.outcome != self._outcomes.get(unit):
-            self._outcomes[unit] = row.outcome
+        if (row.outcome, row.reason) != self._outcomes.get(unit):
+            self._outcomes[unit] = row.outcome, row.reason
             self._show_row(row)
 
     def _show_row(self, row: UnitReport) -> None:
@@ -569,6 +585,25 @@ class Run:
         later = f", still starting in the background {background}" if background and phase == "startup" else ""
         hooks = len(self.hooks) - background
         logger.info("%s complete in %.3f s: %shooks %d, mounts %d%s", phase, took, of_app, hooks, self._mounts, later)
+
+
+@final
+class _EnteredUnderLock(AbstractAsyncContextManager[State]):
+    """A context that is entered under a lock, and left without it."""
+
+    def __init__(self, unit: Unit, lock: Lock, context: AbstractAsyncContextManager[State]) -> None:
+        self._unit = unit
+        self._lock = lock
+        self._context = context
+
+    async def __aenter__(self) -> State:
+        async with under_lock(self._unit, self._lock):
+            return await self._context.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._context.__aexit__(kind, error, trace)
 
 
 def _never_takes_it(aliases: Iterable[object]) -> bool:

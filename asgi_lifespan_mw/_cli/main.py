@@ -13,8 +13,8 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from operator import attrgetter
@@ -40,6 +40,9 @@ OK, FAILED, BAD_USAGE, FINDINGS, INTERRUPTED = 0, 1, 2, 3, 130
 NEVER_STARTED = "never started: its parent keeps the lifespan to itself"
 
 
+_SHOW_CURSOR = "\x1b[?25h"
+
+
 class BadUsage(Exception):
     """What was asked for can't be done; the text says why."""
 
@@ -50,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen = _Screen(sys.stderr)
     stream = cast("TextIO", screen)
     try:
-        with redirect_stdout(stream), redirect_stderr(stream), screen.live or nullcontext():
+        with redirect_stdout(stream), redirect_stderr(stream), screen.shown():
             text, status = _carried_out(options, screen)
     except (BadUsage, OSError) as error:
         print(f"asgi-lifespan-mw: {error}", file=sys.stderr)
@@ -323,6 +326,26 @@ class _Screen:
 
     def __getattr__(self, attribute: str) -> Any:
         return getattr(self._stream, attribute)
+
+    @contextmanager
+    def shown(self) -> Generator[None]:
+        """Show the live line until the end of the block."""
+        if self.live is None:
+            yield
+            return
+        try:
+            self.live.start()
+            yield
+        except KeyboardInterrupt:
+            # Ctrl-C may have come in the middle of drawing, and rich cannot stop what it did not start.
+            with suppress(Exception):
+                self.live.stop()
+            self._stream.write(_SHOW_CURSOR)
+            raise
+        except BaseException:
+            self.live.stop()
+            raise
+        self.live.stop()
 
     def write(self, text: str) -> int:
         """Write above the live line."""

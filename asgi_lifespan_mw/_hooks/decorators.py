@@ -1,6 +1,6 @@
 """What is registered: a collection in its order, and the decorators that fill it."""
 
-from collections.abc import AsyncIterator, Callable, Container, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar, cast, final, overload
@@ -9,6 +9,7 @@ from weakref import WeakSet
 from .._config import Mounts
 from .._log import logger
 from .._types import ASGIApp
+from .._units.locking import Lock
 from .hook import Hook, HookFunction, HookKind, make_hook
 
 Yielded: TypeAlias = Mapping[str, Any] | None
@@ -33,6 +34,8 @@ _NOT_GIVEN: Any = _NotGiven()
 
 C = TypeVar("C", bound=ContextFunction)
 F = TypeVar("F", bound=HookFunction)
+WorkerFunction: TypeAlias = Callable[[], Awaitable[Any]] | Callable[[Any], Awaitable[Any]]
+W = TypeVar("W", bound=WorkerFunction)
 
 
 class _Slot:
@@ -189,11 +192,24 @@ class HookDecorators:
     # Where no overload fits, pyright explains the last one: that is for a function.
     @overload
     def context(
-        self, /, *, name: str | None = None, timeout: float | None = None, background: bool = False
+        self,
+        /,
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        background: bool = False,
+        lock: Lock | None = None,
     ) -> Callable[[C], C]: ...
     @overload
     def context(
-        self, fn: C, /, *, name: str | None = None, timeout: float | None = None, background: bool = False
+        self,
+        fn: C,
+        /,
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        background: bool = False,
+        lock: Lock | None = None,
     ) -> C: ...
     def context(
         self,
@@ -203,6 +219,7 @@ class HookDecorators:
         name: str | None = None,
         timeout: float | None = None,
         background: bool = False,
+        lock: Lock | None = None,
     ) -> Any:
         """Register a context: what is before its yield runs at startup, what is after it at shutdown.
 
@@ -217,6 +234,9 @@ class HookDecorators:
             background: Whether the startup is answered without waiting for it. It starts at its place in the order.
                 If it fails after the startup was answered, that is a crash (`on_crash`). `startup_timeout` does not
                 apply to it. Its state reaches the requests that begin later.
+            lock: A lock that is held while the hook starts, so that the processes of a deployment start it one at a
+                time; see `asgi_lifespan_mw.locks`. `timeout` covers the wait for it too. If the lock cannot be had, or
+                is lost meanwhile, the start fails.
 
         Returns:
             `fn`, unchanged.
@@ -228,15 +248,28 @@ class HookDecorators:
         *Cancellation:* If the startup is cancelled or its time is up, the cancellation is raised where the context
         waits. What has started is left in reverse order, as at shutdown.
         """
-        return self._decorate(HookKind.CONTEXT, fn, name, timeout, background=background)
+        return self._decorate(HookKind.CONTEXT, fn, name, timeout, background=background, lock=lock)
 
     @overload
     def on_startup(
-        self, /, *, name: str | None = None, timeout: float | None = None, background: bool = False
+        self,
+        /,
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        background: bool = False,
+        lock: Lock | None = None,
     ) -> Callable[[F], F]: ...
     @overload
     def on_startup(
-        self, fn: F, /, *, name: str | None = None, timeout: float | None = None, background: bool = False
+        self,
+        fn: F,
+        /,
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        background: bool = False,
+        lock: Lock | None = None,
     ) -> F: ...
     def on_startup(
         self,
@@ -246,6 +279,7 @@ class HookDecorators:
         name: str | None = None,
         timeout: float | None = None,
         background: bool = False,
+        lock: Lock | None = None,
     ) -> Any:
         """Register a function that runs at startup, among the contexts, in the order of registration.
 
@@ -259,6 +293,9 @@ class HookDecorators:
             background: Whether the startup is answered without waiting for it. It starts at its place in the order.
                 If it fails after the startup was answered, that is a crash (`on_crash`). `startup_timeout` does not
                 apply to it. Its state reaches the requests that begin later.
+            lock: A lock that is held while the hook starts, so that the processes of a deployment start it one at a
+                time; see `asgi_lifespan_mw.locks`. `timeout` covers the wait for it too. If the lock cannot be had, or
+                is lost meanwhile, the start fails.
 
         Returns:
             `fn`, unchanged.
@@ -269,7 +306,7 @@ class HookDecorators:
 
         *Cancellation:* Raised where the function waits.
         """
-        return self._decorate(HookKind.STARTUP, fn, name, timeout, background=background)
+        return self._decorate(HookKind.STARTUP, fn, name, timeout, background=background, lock=lock)
 
     @overload
     def on_shutdown(self, /, *, name: str | None = None, timeout: float | None = None) -> Callable[[F], F]: ...
@@ -296,6 +333,41 @@ class HookDecorators:
         *Cancellation:* raised where the function waits, when its time is up.
         """
         return self._decorate(HookKind.SHUTDOWN, fn, name, timeout)
+
+    @overload
+    def worker(
+        self, /, *, name: str | None = None, timeout: float | None = None, leader: Lock | None = None
+    ) -> Callable[[W], W]: ...
+    @overload
+    def worker(
+        self, fn: W, /, *, name: str | None = None, timeout: float | None = None, leader: Lock | None = None
+    ) -> W: ...
+    def worker(
+        self, fn: Any = _NOT_GIVEN, /, *, name: str | None = None, timeout: float | None = None, leader: Any = None
+    ) -> Any:
+        """Register a function that runs for the life of the app, such as a scheduler or a consumer.
+
+        A decorator, with or without arguments. It begins at its place in the order, and the startup does not wait for
+        it. At its place in the shutdown it is cancelled. If it raises, that is a crash (`on_crash`); it may return.
+
+        Args:
+            fn: An ``async def``. It is passed the app if it requires an argument.
+            name: The name in messages; None for the function's own.
+            timeout: Seconds for its ``finally`` after the cancellation; None for no limit of its own.
+            leader: A lock: the worker runs only while this process holds it; see `asgi_lifespan_mw.locks`. If the lock
+                is lost, the worker is cancelled, and waits for the lock again. An engine that cannot be reached is
+                tried again. If the worker returns or raises, the lock is free, and this process leads no more.
+
+        Returns:
+            `fn`, unchanged.
+
+        Raises:
+            TypeError: If `fn` is not an ``async def``, or another argument has the wrong type.
+            ValueError: If `timeout` is not positive.
+
+        *Cancellation:* Raised where the worker waits. Its lock is released after it has ended.
+        """
+        return self._decorate(HookKind.WORKER, fn, name, timeout, lock=leader)
 
     def on_event(self, event_type: EventType) -> Callable[[F], F]:
         """Register a function with the decorator that Starlette 1.0 took away: ``@hooks.on_event("startup")``.
@@ -380,10 +452,17 @@ class HookDecorators:
             yield
 
     def _decorate(
-        self, kind: HookKind, fn: Any, name: str | None, timeout: float | None, *, background: object = False
+        self,
+        kind: HookKind,
+        fn: Any,
+        name: str | None,
+        timeout: float | None,
+        *,
+        background: object = False,
+        lock: object = None,
     ) -> Any:
         def decorator(function: Any) -> Any:
-            self._register(kind, function, name, timeout, background=background)
+            self._register(kind, function, name, timeout, background=background, lock=lock)
             return function
 
         return decorator if fn is _NOT_GIVEN else decorator(fn)
@@ -397,11 +476,12 @@ class HookDecorators:
         where: str = "",
         *,
         background: object = False,
+        lock: object = None,
     ) -> None:
         where = where or f"{kind.value}()"
         if isinstance(function, HookDecorators):
             raise TypeError(f"{where} got {function!r}, expected a function; a Lifespan goes to include()")
-        self._hooks.add(make_hook(kind, function, name, timeout, where=where, background=background))
+        self._hooks.add(make_hook(kind, function, name, timeout, where=where, background=background, lock=lock))
 
     def _register_all(self, kind: HookKind, argument: str, functions: object) -> None:
         if callable(functions) or isinstance(functions, str) or not isinstance(functions, Iterable):

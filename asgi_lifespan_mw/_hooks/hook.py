@@ -16,12 +16,13 @@ from contextlib import (
 from dataclasses import dataclass
 from enum import Enum
 from types import CodeType, FunctionType, MethodType
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias, cast, final
 
 from .._asgi import signature_of
 from .._config import checked_flag, checked_seconds
 from .._types import State
 from .._units.location import short
+from .._units.locking import Lock
 from .contexts import StateContext, entered
 
 HookFunction: TypeAlias = Callable[[], Any] | Callable[[Any], Any]
@@ -29,11 +30,12 @@ HookFunction: TypeAlias = Callable[[], Any] | Callable[[Any], Any]
 
 
 class HookKind(Enum):
-    """The three kinds of hooks; the values are the decorators' names."""
+    """The kinds of hooks; the values are the decorators' names."""
 
     CONTEXT = "context"
     STARTUP = "on_startup"
     SHUTDOWN = "on_shutdown"
+    WORKER = "worker"
 
 
 @final
@@ -48,6 +50,7 @@ class Hook:
         timeout: seconds for it to start, and as many to stop; None for no limit of its own.
         takes_app: whether it is called with the app.
         background: whether the startup does not wait for it.
+        lock: The lock that is held while the hook starts, or while a worker runs; None for none.
     """
 
     kind: HookKind
@@ -56,6 +59,7 @@ class Hook:
     timeout: float | None
     takes_app: bool
     background: bool = False
+    lock: Lock | None = None
 
     @property
     def label(self) -> str:
@@ -94,6 +98,7 @@ def make_hook(
     *,
     where: str,
     background: object = False,
+    lock: object = None,
     expected: str = "a function",
 ) -> Hook:
     """Read a hook as the user gives it.
@@ -105,6 +110,7 @@ def make_hook(
         timeout: seconds for it to start, and as many to stop; None for no limit of its own.
         where: what it was given to, for messages.
         background: whether the startup does not wait for it.
+        lock: What the user gave as its lock; None for none.
         expected: what belongs there, in words.
 
     Raises:
@@ -132,7 +138,35 @@ def make_hook(
         timeout=checked_seconds(timeout, f"{kind.value}(timeout=...)"),
         takes_app=_takes_app(kind, function, given),
         background=checked_flag(background, f"{kind.value}(background=...)"),
+        lock=_checked_lock(lock, f"{kind.value}({'leader' if kind is HookKind.WORKER else 'lock'}=...)"),
     )
+
+
+def _checked_lock(lock: object, where: str) -> Lock | None:
+    """Return `lock` if it is valid.
+
+    Raises:
+        TypeError: If it is not a function that can be called without arguments.
+    """
+    if lock is None:
+        return None
+    expected = "a function without arguments that returns an async context manager, such as FileLock(path)"
+    given: Any = lock
+    if callable(given) and not inspect.isclass(given) and not inspect.iscoroutinefunction(given):
+        try:
+            fits = _binds(signature_of(given))
+        except ValueError:  # a builtin, whose signature cannot be read
+            fits = True
+        if fits:
+            return cast("Lock", given)
+    if hasattr(type(given), "__aenter__"):
+        expected += "; wrap what is entered once: lambda: client.lock('name')"
+    # Not its repr: that of a lock may have a connection string in it.
+    raise TypeError(f"{where} got {_named(lock)}, expected {expected}")
+
+
+def _named(thing: object) -> str:
+    return described(thing) if callable(thing) else f"a value of type {type(thing).__qualname__}"
 
 
 def _is_unentered(thing: object) -> bool:
@@ -147,6 +181,8 @@ def _check_kind(kind: HookKind, function: HookFunction, given: str) -> None:
         return
     # `@asynccontextmanager` leaves the generator function that it wraps in `__wrapped__`.
     inner = bare(function)
+    if kind is HookKind.WORKER and isinstance(inner, FunctionType) and not inspect.iscoroutinefunction(inner):
+        raise TypeError(f"{given}, expected an async def, which runs for the life of the app")
     if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner) or inspect.isclass(function):
         raise TypeError(f"{given}, which makes a context and would never be entered; register it with context()")
 

@@ -35,7 +35,7 @@ def summarize(failure: Failure) -> str:
     if isinstance(error, (StartupFailed, ShutdownFailed)) and error.unit == failure.unit:
         headline = f"{who}: {_last_line(error.reason) or 'it gave no reason'}"
     elif isinstance(error, (LifespanTimeout, ProtocolViolation)) and error.args[0] == failure.unit:
-        headline = f"{error}; it was at {failure.location}" if failure.location else str(error)
+        headline = f"{error}; it was {failure.location}" if failure.location else str(error)
     else:
         headline = f"{who}: {text_of(error)}"
     advice = failure.advice or _advice(failure)

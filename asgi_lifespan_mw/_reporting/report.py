@@ -29,7 +29,8 @@ class UnitReport:
         outcome: ``"waiting"`` for its start, ``"starting"``, ``"started"``, ``"stopping"``, ``"stopped"``,
             ``"failed"`` in its start or stop, ``"crashed"`` in between, ``"cancelled"`` in its start, ``"unsupported"``
             (the app does not support the lifespan protocol), ``"left out"`` (it is not ours to start).
-        reason: why it failed or was left out, or where in its code it was cancelled; else empty.
+        reason: why it failed or was left out, where in its code it was cancelled, or, of a hook with a lock,
+            ``"waiting for the lock"`` or ``"leading"``; else empty.
         state: the keys of the lifespan state that it set.
         began: when its start began; None if it did not.
         start_seconds: how long the start took, however it ended; None if it did not begin, or is not over.
@@ -208,8 +209,7 @@ class _Rows(list[UnitReport]):
         """Add the row of a unit, and those of the runs nested in it."""
         history = unit.history.copy()
         outcome = _outcome(unit, history) if is_supported else "unsupported"
-        at = unit.cancelled_at and f"at {unit.cancelled_at}"
-        reason = summarize(unit.failure) if unit.failure is not None else at
+        reason = summarize(unit.failure) if unit.failure is not None else unit.cancelled_at or unit.note
         times = (*self._span(history, UnitState.STARTING), *self._span(history, UnitState.STOPPING))
         self.append(UnitReport(unit.name, kind, path, depth, outcome, reason, tuple(state), *times))
         for inner in run.nested.get(unit, ()) if nested else ():

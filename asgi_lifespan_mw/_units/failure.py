@@ -25,8 +25,8 @@ class Failure:
         phase: the part of its life in which it failed.
         error: the exception. An app that sends a bare message may raise a better one afterwards, which replaces it.
         app_message: the message that an app sent with its failure; "" if there is none.
-        location: the line at which the unit waited when its time ran out; "" if the line is unknown, and for other
-            failures.
+        location: What the unit waited for when its time ran out, such as "at shop/db.py:12"; "" if that is unknown, and
+            for other failures.
         advice: what the user can do about the failure; "" if that is unknown. It ends the headline.
     """
 

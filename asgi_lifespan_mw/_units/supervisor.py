@@ -263,8 +263,8 @@ class _SlowLog:
         for unit in units:
             began, patience = self._seen.get(unit, (now, SLOW_AFTER))
             if now >= began + patience:
-                place = unit.place()
-                at = f", at {place}" if place else ""
+                location = unit.whereabouts()
+                at = f", {location}" if location else ""
                 logger.warning("%s of %s takes more than %g s%s", self.phase, unit.name, patience, at)
                 patience *= 2
             self._seen[unit] = began, patience

@@ -10,8 +10,8 @@ open in it. Nothing that it raises leaves the task: it is kept as the unit's err
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from enum import Enum
 from typing import Protocol, final
@@ -106,8 +106,9 @@ class Unit:
         before: The units of its batch that start after it, and stop before it.
         context: the context variables as they stood when it had started; None before.
         history: each stage after NEW, with the time of `time.perf_counter` at which it was entered.
+        note: What the unit does beyond its state, such as "waiting for the lock"; "" if there is nothing to say.
         inside: returns where the units of a run that began in its body stand; "" if there is none.
-        cancelled_at: the place in its code at which a start was given up; empty where none was.
+        cancelled_at: What it waited for when its start was given up, such as "at shop/db.py:12"; "" if it was not.
     """
 
     def __init__(
@@ -136,10 +137,12 @@ class Unit:
         self.before: list[Unit] = []
         self.context: Context | None = None
         self.history: dict[UnitState, float] = {}
+        self.note = ""
         self.inside: Callable[[], str] = str
         self.cancelled_at = ""
         self._began = math.inf
         self._is_told = False
+        self._work: anyio.CancelScope | None = None
 
     def __repr__(self) -> str:
         return f"<Unit {self.name}: {self.stage.value}>"
@@ -196,6 +199,24 @@ class Unit:
         self._report_crash()
         await finish([self], seconds=0)
 
+    def set_note(self, note: str) -> None:
+        """Say what the unit does beyond its state."""
+        if note != self.note:
+            self.note = note
+            self._units.on_change(self)
+
+    @contextmanager
+    def cancelled_at_stop(self) -> Generator[None]:
+        """Cancel the block when the unit is to stop."""
+        with anyio.CancelScope() as self._work:
+            yield
+
+    def fail_and_cancel(self, error: BaseException, phase: FailedPhase | None = None, **known: str) -> None:
+        """Fail with an error of ours, and cancel what is open in the unit's task."""
+        self._mark_failed(error, phase, **known)
+        self.stopped()
+        self.cancel()
+
     def cancel(self) -> None:
         """Cancel the unit's task, and what is open in it; nothing in it waits for the stop any more."""
         self._stop.set()
@@ -222,7 +243,7 @@ class Unit:
     def request_stop(self) -> None:
         """Begin the stop, as it must begin from where the unit stands; where it began or ended, nothing."""
         if self.stage is UnitState.STARTING:
-            self.cancelled_at = self.place()
+            self.cancelled_at = self.whereabouts()
             self._set_state(UnitState.ENDING)
             self.cancel()
         elif self.stage is UnitState.STARTED and self.is_shutdown_function:
@@ -230,6 +251,8 @@ class Unit:
         elif self.stage is UnitState.STARTED:
             self._set_state(UnitState.STOPPING)
             self._stop.set()
+            if self._work is not None:
+                self._work.cancel()
 
     def deadline(self, whole: float) -> float:
         """The time at which the start or the stop that is under way must be done; `whole` is that of all units."""
@@ -240,13 +263,11 @@ class Unit:
         if self.timeout is not None and self._began + self.timeout <= anyio.current_time():
             seconds = self.timeout
         error = LifespanTimeout(self.name, phase, seconds)
-        place = self.place()
-        if place:
-            error.add_note(f"it was at {place}")
+        location = self.whereabouts()
+        if location:
+            error.add_note(f"it was {location}")
         failed_phase = FailedPhase.STARTUP if phase == "startup" else FailedPhase.SHUTDOWN
-        self._mark_failed(error, failed_phase, location=place, advice=advice)
-        self.stopped()
-        self.cancel()
+        self.fail_and_cancel(error, failed_phase, location=location, advice=advice)
 
     def is_cancelled(self) -> bool:
         """Whether the unit was cancelled."""
@@ -259,19 +280,22 @@ class Unit:
 
     def abandon(self) -> None:
         """Give a unit up that ignores its cancellation, since nobody could ever stop it."""
-        place = self.place() or "an unknown place"
-        logger.error("%s ignores its cancellation and is left behind, still running, at %s", self.name, place)
+        location = self.whereabouts() or "at an unknown place"
+        logger.error("%s ignores its cancellation and is left behind, still running, %s", self.name, location)
         self._end()
 
-    def place(self) -> str:
-        """Where the body stands in its code, or which unit of a run in it is at work; empty where it can't be seen."""
+    def whereabouts(self) -> str:
+        """Return what the body waits for: a lock, a line of its code, or a unit of a run in it; "" if unknown."""
         if inside := self.inside():
             return inside
+        if self.stage is UnitState.STARTING and self.note:
+            return self.note
         try:
-            return where(self._task)
+            place = where(self._task)
         except Exception:  # it looks into objects of the user's, and must not do harm
             logger.debug("cannot tell where %s stands", self.name, exc_info=True)
             return ""
+        return place and f"at {place}"
 
     def _transition(self, stage: UnitState) -> None:
         if self.failure is None and logger.isEnabledFor(logging.DEBUG):

@@ -19,6 +19,14 @@ PATIENCE = 60.0
 """Seconds that anything may take on a busy machine."""
 
 
+_IN_OWN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "asgi_lifespan_mw", *sys.argv[1:]])
+"""
+"""Makes the terminal the process's own, so that Ctrl-C reaches it. A fork must not do that where threads run."""
+
+
 class Terminal:
     """Runs ``python -m asgi_lifespan_mw`` in a terminal of so many columns.
 
@@ -35,13 +43,11 @@ class Terminal:
         told = {"CI", "NO_COLOR", "FORCE_COLOR", "COLUMNS"}
         kept = {name: value for name, value in os.environ.items() if name not in told}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "asgi_lifespan_mw", *arguments],
+            [sys.executable, "-c", _IN_OWN_TERMINAL, *arguments],
             stdin=slave,
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            # The terminal is the process's own, so that Ctrl-C reaches it.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no thread runs beside us
             env={**kept, "TERM": "xterm-256color", **environment},
         )
         os.close(slave)
@@ -88,6 +94,22 @@ class Terminal:
         while self._read(deadline):
             pass
         return self._process.wait(PATIENCE)
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C until the process ends, and return its exit status. Python may drop one, in a callback."""
+        for _ in range(int(PATIENCE)):
+            self.press("\x03")
+            if self._process_ends(1):
+                break
+        return self.ended()
+
+    def _process_ends(self, seconds: float) -> bool:
+        """Return whether the output ends within so many seconds."""
+        deadline = time.monotonic() + seconds
+        while select.select([self._master], [], [], max(0, deadline - time.monotonic()))[0]:
+            if not self._read(deadline):
+                return True
+        return False
 
     def press(self, keys: str) -> None:
         """Type; the code 3 is Ctrl-C."""

@@ -508,8 +508,7 @@ def test_ctrl_c_during_the_import_ends_it(tmp_path: Path) -> None:
     (tmp_path / "imports_slowly.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     with Terminal("check", "imports_slowly:app", "--app-dir", str(tmp_path)) as terminal:
         terminal.until(lambda: "importing" in terminal.text)
-        terminal.press("\x03")
-        assert terminal.ended() == 130
+        assert terminal.interrupt() == 130, terminal.text
         assert "interrupted" in terminal.text
         assert "Traceback" not in terminal.text
 

@@ -235,6 +235,8 @@ CASES: dict[tuple[str, str], Callable[[], object]] = {
     ("Lifespan.on_startup", "ValueError"): lambda: hooks.on_startup(print, timeout=-1),
     ("Lifespan.on_shutdown", "TypeError"): lambda: hooks.on_shutdown(print, name=wrong),
     ("Lifespan.on_shutdown", "ValueError"): lambda: hooks.on_shutdown(print, timeout=-1),
+    ("Lifespan.worker", "TypeError"): lambda: hooks.worker(print, name=wrong),
+    ("Lifespan.worker", "ValueError"): lambda: hooks.worker(no_lifespan, timeout=-1),
     ("Lifespan.on_event", "TypeError"): lambda: hooks.on_event("startup")(wrong),
     ("Lifespan.on_event", "ValueError"): lambda: hooks.on_event(bad),
     ("Lifespan.add_event_handler", "TypeError"): lambda: hooks.add_event_handler("startup", wrong),

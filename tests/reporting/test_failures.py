@@ -335,7 +335,7 @@ def test_a_timeout_names_the_line_at_which_it_waited() -> None:
     """And nothing if that could not be seen."""
     error = LifespanTimeout("hook 'a'", "startup", 1)
     assert summarize(Failure("hook 'a'", FailedPhase.STARTUP, error)) == "startup timed out after 1 s in hook 'a'"
-    failure = Failure("hook 'a'", FailedPhase.STARTUP, error, location="shop.py:1 in a")
+    failure = Failure("hook 'a'", FailedPhase.STARTUP, error, location="at shop.py:1 in a")
     assert summarize(failure) == "startup timed out after 1 s in hook 'a'; it was at shop.py:1 in a"
 
 
