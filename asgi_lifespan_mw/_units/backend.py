@@ -7,10 +7,11 @@ never be left while one unit refuses to end), so each unit gets a plain task. ``
 ``asyncio`` and ``trio`` are imported where they are used, when they run already: both take long to import.
 """
 
+import math
 import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet
 
 import anyio
@@ -59,6 +60,29 @@ async def checkpoint(task: "asyncio.Task[object] | None") -> None:
     import asyncio
 
     await (anyio.lowlevel.checkpoint() if task is None else asyncio.sleep(0))
+
+
+async def wait_until(event: anyio.Event, when: float) -> None:
+    """Wait until `event` is set, and set it at the time `when` of the event loop's clock.
+
+    On asyncio, a cancel scope with a deadline would cancel the running task, as a server does that cancels a lifespan.
+    """
+    if when == math.inf or current_asyncio_task() is None:
+        with anyio.CancelScope(deadline=when):
+            await event.wait()
+    else:
+        import asyncio
+
+        timer = asyncio.get_running_loop().call_at(when, event.set)
+        try:
+            await event.wait()
+        finally:
+            timer.cancel()
+
+
+def was_cancelled(task: object) -> bool:
+    """Return whether ``Task.cancel()`` was called on a task; never on trio."""
+    return hasattr(task, "cancelling") and cast("asyncio.Task[object]", task).cancelling() > 0
 
 
 def asyncios_cancellation() -> type[BaseException]:

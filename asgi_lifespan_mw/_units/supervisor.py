@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, final
 import anyio
 
 from .._log import logger
-from .backend import CANCELLED_GRACE, asyncios_cancellation, checkpoint, current_asyncio_task, spawn, was_spared
+from .backend import (
+    CANCELLED_GRACE,
+    asyncios_cancellation,
+    checkpoint,
+    current_asyncio_task,
+    spawn,
+    wait_until,
+    was_spared,
+)
 from .failure import Failure
 from .unit import Unit, UnitState, finish
 
@@ -199,8 +207,7 @@ class Supervisor:
         event = anyio.Event()
         self._waiting.append(event)
         try:
-            with anyio.CancelScope(deadline=until):
-                await event.wait()
+            await wait_until(event, until)
         finally:
             self._waiting.remove(event)
 

@@ -21,7 +21,15 @@ import anyio
 from .._exceptions import LifespanTimeout, ShutdownFailed, StartupFailed
 from .._log import logger
 from .._types import State
-from .backend import CANCELLED_GRACE, asyncios_cancellation, is_cancellation, is_loop_gone, spare_current_task, spawn
+from .backend import (
+    CANCELLED_GRACE,
+    asyncios_cancellation,
+    is_cancellation,
+    is_loop_gone,
+    spare_current_task,
+    spawn,
+    was_cancelled,
+)
 from .failure import FailedPhase, Failure, text_of
 from .location import where
 
@@ -56,6 +64,10 @@ class Owner(Protocol):
 
     def wake(self) -> None:
         """Look at the units again."""
+        ...
+
+    async def next_change(self, until: float, /) -> None:
+        """Wait until a unit changes, or until the time `until` of the event loop's clock."""
         ...
 
     def on_crash(self, unit: "Unit", /) -> None:
@@ -122,7 +134,6 @@ class Unit:
         self.history: dict[UnitState, float] = {}
         self.inside: Callable[[], str] = str
         self.cancelled_at = ""
-        self._over: anyio.Event | None = None
         self._began = math.inf
         self._is_told = False
 
@@ -237,11 +248,10 @@ class Unit:
         """Whether the unit was cancelled."""
         return self._scope.cancel_called
 
-    async def wait_until_over(self) -> None:
-        """Wait until the task is over, or was left behind."""
-        if self.stage is not UnitState.OVER:
-            self._over = self._over or anyio.Event()
-            await self._over.wait()
+    async def wait_until_over(self, until: float) -> None:
+        """Wait until the task has finished or was abandoned, or until the time `until`."""
+        while self.stage is not UnitState.OVER and anyio.current_time() < until:
+            await self._units.next_change(until)
 
     def abandon(self) -> None:
         """Give a unit up that ignores its cancellation, since nobody could ever stop it."""
@@ -299,7 +309,8 @@ class Unit:
         """Keep what the body raised, unless it was asked to."""
         if is_cancellation(error) and self._scope.cancel_called:
             return
-        if is_cancellation(error) and self._units.is_owner_cancelled():
+        # A body that awaited a cancelled task raises a cancellation too, but its own task was not cancelled.
+        if is_cancellation(error) and self._units.is_owner_cancelled() and was_cancelled(self._task):
             if self.stage is not UnitState.STOPPING:
                 return
             error = self._unexpected_cancellation(error, "the server cancelled it before it was done")
@@ -341,8 +352,6 @@ class Unit:
         if self.stage is UnitState.STARTED and self.failure is None and not self._stop.is_set():
             logger.info("%s ended before the shutdown", self.name)
         self._transition(UnitState.OVER)
-        if self._over is not None:
-            self._over.set()
         self._report_crash()
 
     def _report_crash(self) -> None:
@@ -357,9 +366,9 @@ _PHASES = {UnitState.STARTING: FailedPhase.STARTUP, UnitState.STARTED: FailedPha
 
 async def is_over(*units: Unit, seconds: float) -> bool:
     """Wait until the tasks of units are over, for so many seconds at the most, and tell whether they are."""
-    with anyio.move_on_after(seconds):
-        for unit in units:
-            await unit.wait_until_over()
+    until = anyio.current_time() + seconds
+    for unit in units:
+        await unit.wait_until_over(until)
     return all(unit.stage is UnitState.OVER for unit in units)
 
 

@@ -182,6 +182,48 @@ async def test_a_cancellation_that_nobody_asked_for_is_a_failed_shutdown(journal
     assert journal.events == ["+a", "+app", "-app", "-a"]
 
 
+async def awaits_a_cancelled_task_after(seconds: float) -> None:
+    """Fails by a cancellation of its own, in a moment in which a timer of ours may fire."""
+    await anyio.sleep(seconds)
+    raise asyncio.CancelledError("of another task")
+
+
+@pytest.mark.parametrize("seconds", [10, 20, 40])
+@pytest.mark.parametrize("phase", ["startup", "shutdown"])
+async def test_a_cancellation_that_nobody_asked_for_is_a_failure_when_a_slow_unit_is_logged(
+    phase: str, seconds: float, journal: Journal
+) -> None:
+    """The owner of the units wakes up by itself then, which is no cancellation by the server."""
+
+    @asynccontextmanager
+    async def fails_at_that_moment() -> AsyncIterator[None]:
+        if phase == "startup":
+            await awaits_a_cancelled_task_after(seconds)
+        yield
+        await awaits_a_cancelled_task_after(seconds)
+
+    app = LifespanMiddleware(journal.app(), [journal.context("a"), fails_at_that_moment])
+    server, error = await failing(app, StartupFailed if phase == "startup" else ShutdownFailed)
+    assert server.answers[-1] == f"{phase}.failed"
+    assert "it was cancelled, and nobody asked for that" in str(error)
+    assert journal.events[-1] == "-a"
+
+
+async def test_a_context_whose_own_time_limit_runs_out_when_a_slow_unit_is_logged_has_crashed() -> None:
+    """Its scope cancels the wait for the stop; that is no cancellation by the server either."""
+
+    @asynccontextmanager
+    async def serves_for_10_s() -> AsyncIterator[None]:
+        with anyio.fail_after(10):
+            yield
+
+    app = LifespanMiddleware(Journal().app(), serves_for_10_s, on_startup=[functools.partial(anyio.sleep, 100)])
+    began = anyio.current_time()
+    server, _ = await failing(app, TimeoutError)
+    assert anyio.current_time() - began == 10
+    assert server.answers == ["startup.failed"]
+
+
 async def test_the_startup_timeout_names_the_unit(journal: Journal) -> None:
     """Who was at work, where it stands in the files, after how long, and at which line it waited."""
     app = LifespanMiddleware(journal.app(), [journal.context("a"), hangs_at_start], startup_timeout=30)
@@ -620,6 +662,22 @@ async def test_a_cancellation_while_stopping_goes_on_stopping(journal: Journal) 
     assert server.answers == ["startup.complete"]
 
 
+async def test_a_unit_that_fails_by_its_own_cancellation_after_that_of_the_server_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The server cancels the lifespan's task alone, by a cancel scope, and not the task of the unit."""
+
+    @asynccontextmanager
+    async def awaits_a_cancelled_task() -> AsyncIterator[None]:
+        yield
+        raise asyncio.CancelledError
+
+    await cancelled(
+        LifespanMiddleware(Journal().app(), awaits_a_cancelled_task), RecordingServer(holds_on=True), after=5
+    )
+    assert "it was cancelled, and nobody asked for that" in caplog.text
+
+
 @pytest.mark.parametrize(("limit", "seconds"), [(None, 10), (3, 3)])
 async def test_a_cancellation_is_followed_by_a_bounded_stop(
     limit: float | None, seconds: float, caplog: pytest.LogCaptureFixture
@@ -825,6 +883,35 @@ class TestNativeCancellation:
         with pytest.raises(ShutdownFailed):
             await task
         assert journal.events == ["+app", "-app"]
+
+    async def test_a_unit_that_is_cancelled_alone_when_a_slow_unit_is_logged_has_crashed(
+        self, journal: Journal
+    ) -> None:
+        """Only the unit was cancelled, though the owner of the units wakes up in the same moment."""
+        began = asyncio.get_running_loop().time()
+
+        @asynccontextmanager
+        async def is_cancelled_after_10_s() -> AsyncIterator[None]:
+            task = asyncio.current_task()
+            assert task is not None
+            asyncio.get_running_loop().call_at(began + 10, task.cancel)
+            yield
+
+        app = LifespanMiddleware(journal.app(), is_cancelled_after_10_s, on_startup=[anyio.sleep_forever])
+        server, error = await failing(app, ShutdownFailed)
+        assert asyncio.get_running_loop().time() == began + 10
+        assert "it was cancelled, and nobody asked for that" in str(error)
+        assert server.answers == ["startup.failed"]
+
+    async def test_a_cancellation_that_nobody_asked_for_is_a_failure_when_an_app_has_taken_its_second(self) -> None:
+        """It has said that it stopped, and breaks in the moment in which it would be cancelled."""
+
+        async def breaks_late(scope: Scope, receive: Receive, send: Send) -> None:
+            await Journal().app()(scope, receive, send)
+            await awaits_a_cancelled_task_after(1)
+
+        _, error = await failing(LifespanMiddleware(breaks_late), ShutdownFailed)
+        assert "it was cancelled, and nobody asked for that" in str(error)
 
     async def test_a_unit_that_is_cancelled_before_its_first_step_has_failed(
         self, journal: Journal, monkeypatch: pytest.MonkeyPatch
