@@ -16,9 +16,9 @@ from operator import attrgetter
 from types import CodeType, FunctionType, MethodType
 from typing import Any, cast, final
 
-from .._asgi import is_a, name_of
+from .._asgi import name_of
 from .._log import logger
-from .._types import State
+from .._types import State, is_a
 from .containers import NO_APP, UNASKED, UNKNOWN, ContainerSpec, Edge, EdgeKind, LifespanPolicy, full_name, spec_of
 from .introspection import (
     MAX_ITEMS,

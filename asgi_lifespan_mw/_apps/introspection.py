@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, TypeGuard, cast
 
-from .._asgi import is_a
+from .._types import is_a
 
 MAX_ITEMS = 1000
 """A container with more items holds data, not apps or lifespans."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import cast, final
 
-from .._asgi import is_a
+from .._types import is_a
 
 
 class FailedPhase(Enum):

@@ -7,7 +7,7 @@ from operator import attrgetter
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
-from .._asgi import is_a
+from .._types import is_a
 
 _PARTS: dict[type, Callable[[Any], tuple[Any, Any]]] = {
     CoroutineType: attrgetter("cr_frame", "cr_await"),
