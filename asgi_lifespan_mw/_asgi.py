@@ -74,7 +74,7 @@ def name_of(app: Any) -> str:
     """What an app is called where it has no path: by its type, a function by its name."""
     if is_a(app, functools.partial):
         return f"{name_of(app.func).removesuffix('()')}()"
-    if is_a(app, FunctionType, MethodType, BuiltinFunctionType):
+    if issubclass(type(app), (FunctionType, MethodType, BuiltinFunctionType)):
         return f"{app.__qualname__}()"
     return type(app).__qualname__
 

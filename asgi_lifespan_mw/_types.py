@@ -7,9 +7,11 @@ gives an awaitable.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 from asgiref.typing import LifespanShutdownEvent, LifespanStartupEvent
+
+T = TypeVar("T")
 
 ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[Any]]
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -23,6 +25,6 @@ STARTUP: LifespanStartupEvent = {"type": "lifespan.startup"}
 SHUTDOWN: LifespanShutdownEvent = {"type": "lifespan.shutdown"}
 
 
-def is_a(thing: Any, *classes: type) -> bool:
+def is_a(thing: object, *classes: type[T]) -> TypeGuard[T]:
     """``isinstance`` that asks the object nothing: a lazy one, such as Django's settings, wakes up at ``__class__``."""
     return issubclass(type(thing), classes)

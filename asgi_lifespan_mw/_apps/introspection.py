@@ -27,7 +27,7 @@ def attributes_of(thing: object) -> dict[str, Any]:
     """Return a copy of an object's own attributes, those in slots too."""
     dictionary, slots = _layout(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
     own: Any = dictionary.__get__(thing) if dictionary else None
-    found: dict[str, Any] = own.copy() if is_a(own, dict) else {}
+    found: dict[str, Any] = own.copy() if issubclass(type(own), dict) else {}
     for name, slot in slots:
         try:
             found[name] = slot.__get__(thing)
