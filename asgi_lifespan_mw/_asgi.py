@@ -1,4 +1,4 @@
-"""What an app is, what it is called in messages, and how one app stands before another."""
+"""ASGI apps: how one is checked, named and called."""
 
 import functools
 import inspect
@@ -7,14 +7,9 @@ from collections.abc import Awaitable, Callable
 from types import BuiltinFunctionType, CoroutineType, FunctionType, MethodType
 from typing import Any, ParamSpec, cast
 
-from ._types import ASGIApp
+from ._types import ASGIApp, is_a
 
 P = ParamSpec("P")
-
-
-def is_a(thing: Any, *classes: type) -> bool:
-    """``isinstance`` that asks the object nothing: a lazy one, such as Django's settings, wakes up at ``__class__``."""
-    return issubclass(type(thing), classes)
 
 
 def checked_app(app: Any, where: str) -> ASGIApp:
@@ -79,7 +74,7 @@ def name_of(app: Any) -> str:
     """What an app is called where it has no path: by its type, a function by its name."""
     if is_a(app, functools.partial):
         return f"{name_of(app.func).removesuffix('()')}()"
-    if is_a(app, FunctionType, MethodType, BuiltinFunctionType):
+    if issubclass(type(app), (FunctionType, MethodType, BuiltinFunctionType)):
         return f"{app.__qualname__}()"
     return type(app).__qualname__
 

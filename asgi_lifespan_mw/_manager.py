@@ -10,13 +10,13 @@ from typing import Any, TypeVar, TypeVarTuple, final
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from ._asgi import checked_app, is_a, straight_through
+from ._asgi import checked_app, straight_through
 from ._config import Settings, checked_seconds
 from ._exceptions import LifespanNotSupported
 from ._hooks.decorators import hooks_of
 from ._lifespan import Lifespan
 from ._run import Run
-from ._types import ASGIApp, Receive, Send, State
+from ._types import ASGIApp, Receive, Send, State, is_a
 from ._units.backend import is_loop_gone
 
 T = TypeVar("T")

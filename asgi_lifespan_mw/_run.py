@@ -25,7 +25,7 @@ from ._protocol.table import Phase
 from ._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
 from ._reporting.report import Observer, UnitReport, report_left_out, report_unit
 from ._reporting.tracebacks import trim
-from ._types import State
+from ._types import State, is_a
 from ._units.backend import asyncios_cancellation, is_cancellation, is_closing
 from ._units.failure import FailedPhase, Failure, text_of
 from ._units.locking import Lock, lead, under_lock
@@ -612,6 +612,6 @@ def _never_takes_it(aliases: Iterable[object]) -> bool:
 
 def _is_mistake(refusal: Exception | None) -> bool:
     """Return whether an app raised for another reason than the type of the scope, so that requests fail too."""
-    if isinstance(refusal, TypeError):  # a middleware that was given a wrong keyword; a factory that was not called
-        return any(words in str(refusal) for words in ("argument", "not callable", "in 'await' expression"))
-    return isinstance(refusal, (NameError, ImportError, SyntaxError))
+    if is_a(refusal, TypeError):  # a middleware that was given a wrong keyword; a factory that was not called
+        return any(words in text_of(refusal) for words in ("argument", "not callable", "in 'await' expression"))
+    return is_a(refusal, NameError, ImportError, SyntaxError)

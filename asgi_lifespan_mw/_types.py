@@ -1,4 +1,4 @@
-"""The ASGI shapes that the package speaks of.
+"""The types of ASGI, and how to ask an object for its type.
 
 ``asgiref.typing`` gives the messages of the lifespan protocol. For an *app* its types are too narrow: Starlette,
 FastAPI, Litestar and the servers each spell scope and messages in their own way, and a user should need neither a
@@ -7,9 +7,11 @@ gives an awaitable.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 from asgiref.typing import LifespanShutdownEvent, LifespanStartupEvent
+
+T = TypeVar("T")
 
 ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[Any]]
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -21,3 +23,8 @@ State: TypeAlias = dict[str, Any]
 
 STARTUP: LifespanStartupEvent = {"type": "lifespan.startup"}
 SHUTDOWN: LifespanShutdownEvent = {"type": "lifespan.shutdown"}
+
+
+def is_a(thing: object, *classes: type[T]) -> TypeGuard[T]:
+    """``isinstance`` that asks the object nothing: a lazy one, such as Django's settings, wakes up at ``__class__``."""
+    return issubclass(type(thing), classes)

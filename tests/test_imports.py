@@ -18,10 +18,10 @@ RANKS = [
     {"_run"},
     {"_reporting"},
     {"_apps", "_hooks", "_protocol"},
-    {"_units"},
     {"_isolated", "locks"},
     {"_config"},
     {"_asgi"},
+    {"_units"},
     {"_exceptions", "_log", "_types"},
 ]
 """The folders and modules from top to bottom; those of one rank do not import each other."""

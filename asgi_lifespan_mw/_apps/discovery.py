@@ -14,11 +14,11 @@ from inspect import CO_VARARGS
 from itertools import groupby
 from operator import attrgetter
 from types import CodeType, FunctionType, MethodType
-from typing import Any, cast, final
+from typing import Any, final
 
-from .._asgi import is_a, name_of
+from .._asgi import name_of
 from .._log import logger
-from .._types import State
+from .._types import State, is_a
 from .containers import NO_APP, UNASKED, UNKNOWN, ContainerSpec, Edge, EdgeKind, LifespanPolicy, full_name, spec_of
 from .introspection import (
     MAX_ITEMS,
@@ -394,7 +394,7 @@ def _leads(edge: Edge, container: object, inner: Any) -> bool:
     if edge.kind is EdgeKind.PART:
         return True
     # `Router.default` is a method of the router itself, unless the user gives an app.
-    return callable(inner) and not (is_a(inner, MethodType) and cast("MethodType", inner).__self__ is container)
+    return callable(inner) and not (is_a(inner, MethodType) and inner.__self__ is container)
 
 
 # --- wrappers that nobody described ---

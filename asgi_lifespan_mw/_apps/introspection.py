@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, TypeGuard, cast
 
-from .._asgi import is_a
+from .._types import is_a
 
 MAX_ITEMS = 1000
 """A container with more items holds data, not apps or lifespans."""
@@ -27,7 +27,7 @@ def attributes_of(thing: object) -> dict[str, Any]:
     """Return a copy of an object's own attributes, those in slots too."""
     dictionary, slots = _layout(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
     own: Any = dictionary.__get__(thing) if dictionary else None
-    found: dict[str, Any] = own.copy() if is_a(own, dict) else {}
+    found: dict[str, Any] = own.copy() if issubclass(type(own), dict) else {}
     for name, slot in slots:
         try:
             found[name] = slot.__get__(thing)

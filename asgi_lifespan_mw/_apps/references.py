@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, cast, final
 
-from .._asgi import is_a
+from .._types import is_a
 from .introspection import (
     MAX_ITEMS,
     attributes_of,

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import Any, Final, NamedTuple, cast, final
 
-from .._asgi import is_a, name_of
+from .._asgi import name_of
 from .._config import Settings
 from .._isolated import Isolated
 from .._log import logger
-from .._types import Scope, State
+from .._types import Scope, State, is_a
 from .containers import APPLICATIONS, ISOLATED, ROUTER, STARLETTE, UNKNOWN, LifespanPolicy, spec_of
 from .discovery import (
     MAX_WRAPPERS,

@@ -11,6 +11,7 @@ from typing import Final
 
 from .._exceptions import LifespanError, LifespanTimeout, ProtocolViolation, ShutdownFailed, StartupFailed
 from .._log import logger
+from .._types import is_a
 from .._units.failure import FailedPhase, Failure, text_of
 from .tracebacks import trim, users_traceback
 
@@ -32,9 +33,9 @@ _ADVICE_BY_TYPE: Final = {
 def summarize(failure: Failure) -> str:
     """Return the headline of a failure: its phase and unit, the error's own text, and advice if there is any."""
     error, who = failure.error, f"{failure.phase.value} in {failure.unit}"
-    if isinstance(error, (StartupFailed, ShutdownFailed)) and error.unit == failure.unit:
+    if is_a(error, StartupFailed, ShutdownFailed) and error.unit == failure.unit:
         headline = f"{who}: {_last_line(error.reason) or 'it gave no reason'}"
-    elif isinstance(error, (LifespanTimeout, ProtocolViolation)) and error.args[0] == failure.unit:
+    elif is_a(error, LifespanTimeout, ProtocolViolation) and error.args[0] == failure.unit:
         headline = f"{error}; it was {failure.location}" if failure.location else str(error)
     else:
         headline = f"{who}: {text_of(error)}"
@@ -44,7 +45,7 @@ def summarize(failure: Failure) -> str:
 
 def summarize_other(error: BaseException) -> str:
     """Return the headline of an error in a startup that was not a unit's, such as a collision of state."""
-    return f"startup failed: {error if isinstance(error, LifespanError) else text_of(error)}"
+    return f"startup failed: {error if is_a(error, LifespanError) else text_of(error)}"
 
 
 def log_failure(failure: Failure, *, with_traceback: bool = True) -> None:
@@ -117,7 +118,7 @@ def merge(phase: str, errors: Sequence[BaseException]) -> BaseException:
 def _said(failure: Failure, headline: str) -> str:
     """Return what a failed app said beside the headline, without the traceback of an exception that it raised."""
     message = failure.app_message.strip()
-    if not isinstance(failure.error, (StartupFailed, ShutdownFailed)):  # Starlette sends a traceback, and raises
+    if not is_a(failure.error, StartupFailed, ShutdownFailed):  # Starlette sends a traceback, and raises
         message = "\n".join(itertools.takewhile(lambda line: _TRACEBACK not in line, message.splitlines())).strip()
     return "" if message in headline else message
 

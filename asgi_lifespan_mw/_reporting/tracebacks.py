@@ -12,7 +12,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final
 
-from .._asgi import is_a
+from .._types import is_a
 from .._units.failure import members
 
 _PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - a prefix of file names

@@ -17,6 +17,8 @@ from weakref import WeakSet
 import anyio
 import anyio.lowlevel
 
+from .._types import is_a
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -156,9 +158,9 @@ def is_closing(error: BaseException) -> bool:
 
     A cancel scope that is closed without an event loop raises an error of its own in place of ``GeneratorExit``.
     """
-    return isinstance(error, GeneratorExit) or is_loop_gone()
+    return is_a(error, GeneratorExit) or is_loop_gone()
 
 
 def is_cancellation(error: BaseException | None) -> bool:
     """Whether `error` is a cancellation of the running event loop, or asyncio's on trio."""
-    return isinstance(error, (asyncios_cancellation(), anyio.get_cancelled_exc_class()))
+    return is_a(error, asyncios_cancellation(), anyio.get_cancelled_exc_class())

@@ -1,10 +1,12 @@
 """`Failure`: what went wrong with one unit, made once and rendered by whoever tells of it."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import cast, final
 
-from .._asgi import is_a
+from .._exceptions import ShutdownFailed, StartupFailed
+from .._types import is_a
 
 
 class FailedPhase(Enum):
@@ -36,6 +38,39 @@ class Failure:
     app_message: str = ""
     location: str = ""
     advice: str = ""
+
+    def add(self, later: BaseException) -> None:
+        """Record what the unit raised after it had failed.
+
+        An app that reports a failure often raises its cause afterwards. Then the cause is the better error.
+        """
+        first = self.error
+        if is_a(later, BaseExceptionGroup):  # send() raised a ProtocolViolation in a task group of the app
+            rest = later.split(lambda one: one is first)[1]
+            if rest is None:
+                return
+            later = rest
+        if is_a(first, StartupFailed, ShutdownFailed) or any(one is first for one in _origins(later)):
+            self.error = later
+        else:
+            first.__context__ = later
+
+
+def _origins(error: BaseException) -> list[BaseException]:
+    """Return `error`, the members of a group, and all exceptions that they were raised from or after."""
+    found: list[BaseException] = []
+    todo: list[BaseException | None] = [error]
+    while todo:
+        one = todo.pop()
+        if one is None or any(one is other for other in found):
+            continue
+        found.append(one)
+        if is_a(one, BaseExceptionGroup):  # its own context differs between event loops
+            todo += members(one)
+            continue
+        with suppress(Exception):  # a property of the user's exception class may raise anything
+            todo += [one.__cause__, one.__context__]
+    return found
 
 
 def text_of(error: BaseException) -> str:

@@ -7,8 +7,6 @@ from operator import attrgetter
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
-from .._asgi import is_a
-
 _PARTS: dict[type, Callable[[Any], tuple[Any, Any]]] = {
     CoroutineType: attrgetter("cr_frame", "cr_await"),
     AsyncGeneratorType: attrgetter("ag_frame", "ag_await"),
@@ -45,4 +43,5 @@ def short(file: str) -> str:
 
 def _held(awaitable: object) -> tuple[None, object]:
     """What `anext()` of an async generator returns shows nothing of it; it only holds a reference."""
-    return None, next((held for held in gc.get_referents(awaitable) if is_a(held, AsyncGeneratorType)), None)
+    held = gc.get_referents(awaitable)
+    return None, next((one for one in held if issubclass(type(one), AsyncGeneratorType)), None)

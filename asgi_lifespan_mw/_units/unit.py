@@ -20,7 +20,7 @@ import anyio
 
 from .._exceptions import LifespanTimeout, ShutdownFailed, StartupFailed
 from .._log import logger
-from .._types import State
+from .._types import State, is_a
 from .backend import (
     CANCELLED_GRACE,
     asyncios_cancellation,
@@ -345,19 +345,15 @@ class Unit:
             error = self._unexpected_cancellation(error, "the server cancelled it before it was done")
         elif is_cancellation(error):
             error = self._unexpected_cancellation(error, "it was cancelled, and nobody asked for that")
-        elif isinstance(error, GeneratorExit):  # raised on, it would look like the end of our own coroutines
+        elif is_a(error, GeneratorExit):  # raised on, it would look like the end of our own coroutines
             error = self._unexpected_cancellation(error, "it raised what only closes generators")
         if self.failure is None:
             self._mark_failed(error)
-            return
-        known = self.failure.error
-        if isinstance(known, (StartupFailed, ShutdownFailed)) or any(one is known for one in _chain(error)):
-            self.failure.error = error
         else:
-            known.__context__ = error
+            self.failure.add(error)
 
     def _unexpected_cancellation(self, error: BaseException, what: str) -> BaseException:
-        failed = StartupFailed if self.stage is UnitState.STARTING else ShutdownFailed
+        failed = ShutdownFailed if self.has_started else StartupFailed
         unasked = failed(self.name, f"{what}: {text_of(error)}")
         unasked.__cause__ = error
         return unasked
@@ -365,8 +361,12 @@ class Unit:
     def _mark_failed(self, error: BaseException, phase: FailedPhase | None = None, **known: str) -> None:
         """Record the first failure; `known` are more fields of the record."""
         if self.failure is None:
-            phase = phase or _PHASES.get(self.stage, FailedPhase.SHUTDOWN)
-            if phase is FailedPhase.STARTUP and self.is_background and self._units.is_answered:
+            if phase is None and self.has_started:
+                phase = FailedPhase.SERVING if self.stage is UnitState.STARTED else FailedPhase.SHUTDOWN
+            phase = phase or FailedPhase.STARTUP
+            # An error in the clean-up of a start that the shutdown cancelled is not a crash.
+            is_late = self.is_background and self._units.is_answered and not self.is_cancelled()
+            if phase is FailedPhase.STARTUP and is_late:
                 phase = FailedPhase.SERVING
             self.failure = Failure(self.name, phase, error, **known)
             self._units.failures.append(self.failure)
@@ -391,9 +391,6 @@ class Unit:
             self._units.on_crash(self)
 
 
-_PHASES = {UnitState.STARTING: FailedPhase.STARTUP, UnitState.STARTED: FailedPhase.SERVING}
-
-
 async def is_over(*units: Unit, seconds: float) -> bool:
     """Wait until the tasks of units are over, for so many seconds at the most, and tell whether they are."""
     until = anyio.current_time() + seconds
@@ -413,15 +410,3 @@ async def finish(units: Sequence[Unit], seconds: float) -> None:
         for unit in units:
             if unit.stage is not UnitState.OVER:
                 unit.abandon()
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """An error, and all that it comes of."""
-    found: list[BaseException] = []
-    todo: list[BaseException | None] = [error]
-    while todo:
-        one = todo.pop()
-        if one is not None and not any(one is known for known in found):
-            found.append(one)
-            todo += [one.__cause__, one.__context__]
-    return found

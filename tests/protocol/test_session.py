@@ -1,5 +1,6 @@
 """One app through one lifespan: each row of the table, carried out, seen from the server."""
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -416,6 +417,88 @@ async def test_the_receive_that_waits_for_the_stop_may_be_cancelled_and_called_a
         await anyio.sleep(2)
         server.may_stop.set()
     assert server.answers == ALL_WELL
+
+
+async def sends_in_a_task_group(send: Send, message: str, *, breaks: bool = False) -> None:
+    """Send from a task group of the app's own, in which another task may break."""
+
+    async def sends() -> None:
+        await send({"type": message})
+
+    async def fails() -> None:
+        raise Boom("in another task")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sends)
+        if breaks:
+            tasks.start_soon(fails)
+
+
+@pytest.mark.parametrize("phase", ["idle", "starting", "started", "stopping", "stopped"])
+async def test_a_violation_in_a_task_group_of_the_app_is_raised_by_itself(phase: str) -> None:
+    """Not in the group that the task group raises, on every event loop."""
+    phases = ["idle", "starting", "started", "stopping", "stopped"]
+
+    async def script(receive: Receive, send: Send) -> None:
+        async def complete(part: str) -> None:
+            await send({"type": f"lifespan.{part}.complete"})
+
+        complete_startup = functools.partial(complete, "startup")
+        complete_shutdown = functools.partial(complete, "shutdown")
+        steps: list[Callable[[], Awaitable[Any]]] = [receive, complete_startup, receive, complete_shutdown]
+        for step in steps[: phases.index(phase)]:
+            await step()
+        await anyio.sleep(0.5)  # the startup is answered by then
+        await sends_in_a_task_group(send, "http.response.start")
+
+    server, error = RecordingServer(holds_on=True), None
+
+    async def serve() -> None:
+        nonlocal error
+        with pytest.raises(ProtocolViolation, match=f"while {phase}") as raised:
+            await server.run(wrapped(script, strict=True))
+        error = raised.value
+        server.started.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serve)
+        await server.started.wait()
+        await anyio.sleep(5)
+        server.may_stop.set()
+    assert error is not None
+    assert error.__cause__ is error.__context__ is None
+    is_started = phase not in ("idle", "starting")
+    assert server.answers == (["startup.complete", "shutdown.failed"] if is_started else ["startup.failed"])
+
+
+async def test_what_breaks_beside_a_violation_in_a_task_group_is_kept_behind_it() -> None:
+    """No error is lost."""
+
+    async def script(receive: Receive, send: Send) -> None:
+        await receive()
+        await sends_in_a_task_group(send, "lifespan.shutdown.complete", breaks=True)
+
+    _, error = await failing(wrapped(script), ProtocolViolation)
+    assert isinstance(error.__context__, ExceptionGroup)
+    assert [str(one) for one in error.__context__.exceptions] == ["in another task"]
+
+
+async def test_an_error_that_a_task_group_makes_of_a_violation_is_the_failure() -> None:
+    """It says why, and holds the violation."""
+
+    async def script(receive: Receive, send: Send) -> None:
+        async def translates() -> None:
+            try:
+                await send({"type": "lifespan.shutdown.complete"})
+            except ProtocolViolation as violation:
+                raise Boom("cannot go on") from violation
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(translates)
+
+    _, error = await failing(wrapped(script), ExceptionGroup)
+    assert isinstance(error, ExceptionGroup)
+    assert [str(one) for one in error.exceptions] == ["cannot go on"]
 
 
 async def returns_without_an_answer(receive: Receive, send: Send) -> None:

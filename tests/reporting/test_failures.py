@@ -435,7 +435,9 @@ async def test_a_falsy_error_is_logged_with_its_traceback(caplog: pytest.LogCapt
     assert "Traceback" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["__str__", "__traceback__", "__context__", "__notes__", "__bool__"])
+@pytest.mark.parametrize(
+    "name", ["__str__", "__traceback__", "__context__", "__cause__", "__notes__", "__bool__", "__class__"]
+)
 async def test_an_error_that_cannot_be_printed_has_a_headline(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """In the log and in the message; the server is answered."""
 
@@ -452,6 +454,22 @@ async def test_an_error_that_cannot_be_printed_has_a_headline(name: str, caplog:
     assert "Hostile" in message
     (record,) = errors_in(caplog)
     assert record.getMessage() == message
+
+
+async def test_a_refusal_that_cannot_be_printed_is_none_the_less_a_refusal(caplog: pytest.LogCaptureFixture) -> None:
+    """The text of a `TypeError` says whether the app was called wrongly; this one has no text."""
+
+    class Unprintable(TypeError):
+        def __str__(self) -> str:
+            raise ValueError
+
+    async def refuses(scope: Any, receive: Any, send: Any) -> None:
+        raise Unprintable
+
+    server = RecordingServer()
+    await server.run(LifespanMiddleware(refuses, on_startup=[lambda: None]))
+    assert server.answers == ["startup.complete", "shutdown.complete"]
+    assert "does not support the lifespan protocol" in caplog.text
 
 
 async def test_a_collision_is_told_in_the_same_words(caplog: pytest.LogCaptureFixture) -> None:

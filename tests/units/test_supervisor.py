@@ -550,6 +550,79 @@ async def test_errors_of_one_app_make_no_circle() -> None:
     assert error.__cause__.__context__ is None
 
 
+@pytest.mark.parametrize("name", ["__cause__", "__context__"])
+async def test_a_second_error_that_does_not_say_what_it_comes_of_is_kept_behind_the_first(name: str) -> None:
+    """A property of the user's exception raises; the server is answered all the same."""
+
+    def raises(error: object) -> None:
+        raise ValueError(name)
+
+    hostile = type("Hostile", (Exception,), {name: property(raises)})
+
+    async def hangs_and_breaks() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise hostile("on the way out")
+
+    app = LifespanMiddleware(Journal().app())
+    app.on_startup(hangs_and_breaks, timeout=1)
+    server, error = await failing(app, LifespanTimeout)
+    assert isinstance(error.__context__, hostile)
+    assert server.answers == ["startup.failed"]
+
+
+async def test_an_error_in_the_clean_up_of_a_cancelled_start_is_a_failed_startup(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The unit never started, so that its shutdown cannot fail."""
+
+    async def breaks_when_cancelled() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise Boom("on the way out")
+
+    await cancelled(LifespanMiddleware(Journal().app(), on_startup=[breaks_when_cancelled]), RecordingServer(), after=5)
+    assert "startup failed in hook 'breaks_when_cancelled'" in caplog.text
+    assert "shutdown failed" not in caplog.text
+
+
+async def test_an_error_in_the_clean_up_of_a_background_start_is_no_crash(caplog: pytest.LogCaptureFixture) -> None:
+    """The shutdown came while the hook was still starting, and cancelled it."""
+    crashes: list[BaseException] = []
+    app = LifespanMiddleware(Journal().app(), on_crash=crashes.append)
+
+    @app.on_startup(background=True)
+    async def breaks_when_cancelled() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise Boom("on the way out")
+
+    server, _ = await failing(app, Boom)
+    assert server.answers == ["startup.complete", "shutdown.failed"]
+    assert "startup failed in hook 'breaks_when_cancelled'" in caplog.text
+    assert crashes == []
+
+
+async def test_what_closes_generators_in_the_clean_up_of_a_cancelled_start_is_a_failed_startup(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The exception that stands for it has the name of the phase, too."""
+
+    async def closes_when_cancelled() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise GeneratorExit
+
+    await cancelled(LifespanMiddleware(Journal().app(), on_startup=[closes_when_cancelled]), RecordingServer(), after=5)
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.exc_info
+    assert record.exc_info[0] is StartupFailed
+
+
 async def test_a_diagnosis_that_fails_does_no_harm(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
