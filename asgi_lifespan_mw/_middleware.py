@@ -16,7 +16,7 @@ from ._log import logger
 from ._on_request import Starts
 from ._protocol.table import Phase
 from ._reporting.crash import CrashPolicy, OnCrash, checked_on_crash, terminate
-from ._reporting.report import Report, build_report
+from ._reporting.report import Observer, Report, UnitReport, build_report, checked_observer
 from ._run import Run
 from ._types import ASGIApp, Receive, Scope, Send, State
 from ._units.backend import current_loop, is_closing, is_loop_closed
@@ -55,6 +55,7 @@ class LifespanMiddleware(HookDecorators):
         on_crash: Literal["log", "stop"] | Callable[[BaseException], object] = "log",
         while_starting: ASGIApp | None = None,
         start_on_request: bool = False,
+        observe: Callable[[UnitReport], object] | None = None,
     ) -> None:
         """Wrap an app.
 
@@ -81,6 +82,8 @@ class LifespanMiddleware(HookDecorators):
                 Requests wait for the start. If it fails, they raise its error, and the next request tries again. All
                 stops when the event loop cancels its tasks, as `asyncio.run` does, or by `stop`. On trio, only `stop`
                 keeps the order.
+            observe: A function that is called with the `UnitReport` of a hook or app at each change of its outcome, in
+                order, on the event loop. What it raises is logged.
 
         Raises:
             TypeError: If an argument has the wrong type.
@@ -104,6 +107,7 @@ class LifespanMiddleware(HookDecorators):
             shutdown_timeout=checked_seconds(shutdown_timeout, "LifespanMiddleware(shutdown_timeout=...)"),
         )
         self._on_crash: OnCrash = checked_on_crash(on_crash)
+        self._observe = checked_observer(observe)
         self._while_starting = None if while_starting is None else checked_app(while_starting, _WHILE_STARTING)
         # The runs that serve requests, each with its event loop: several threads may run one app.
         self._serving: dict[Run, object] = {}
@@ -315,12 +319,29 @@ def prepare_run(
     scope: dict[str, Any],
     *,
     on_crash: Callable[[Failure], None] = lambda _: None,
+    observe: Observer | None = None,
     **changes: Any,
 ) -> Run:
-    """Prepare a run of a middleware, which its `report` is of from now on; `changes` are settings that differ."""
+    """Prepare a run of a middleware, which its `report` is of from now on.
+
+    Args:
+        middleware: The middleware.
+        scope: The lifespan scope, with its state.
+        on_crash: Called with the failure of a unit while serving.
+        observe: Called with the row of a unit at each change, beside the middleware's own observer.
+        changes: The settings that differ from the middleware's.
+    """
     hooks = hooks_of(middleware)
     settings = replace(middleware._settings, exclude=tuple(hooks.excluded()), **changes)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    run = Run(middleware.app, hooks.plan(), settings, scope, on_crash=on_crash)
+    own = middleware._observe  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+    def observe_both(row: UnitReport) -> None:
+        for observer in (observe, own):
+            if observer is not None:
+                observer(row)
+
+    observer = observe_both if observe is not None else own
+    run = Run(middleware.app, hooks.plan(), settings, scope, on_crash=on_crash, observe=observer)
     middleware._run = run  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the class is public, this is not
     return run
 

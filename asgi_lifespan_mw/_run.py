@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, NamedTuple, final
 
 import anyio
@@ -20,6 +21,7 @@ from ._log import logger
 from ._protocol.session import Session
 from ._protocol.table import Phase
 from ._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
+from ._reporting.report import Observer, UnitReport, report_left_out, report_unit
 from ._reporting.tracebacks import trim
 from ._types import State, is_a
 from ._units.backend import asyncios_cancellation, is_cancellation, is_closing
@@ -78,6 +80,7 @@ class Run:
         has_requests: bool = True,
         logs_tracebacks: bool = True,
         on_crash: Callable[[Failure], None] = lambda _: None,
+        observe: Observer | None = None,
     ) -> None:
         """Prepare a run; nothing is started yet.
 
@@ -90,13 +93,18 @@ class Run:
             has_requests: Whether requests pass by us, so that they can be given the state of background hooks.
             logs_tracebacks: whether failures are logged with tracebacks; the caller may show them to the user instead.
             on_crash: called with the failure of a unit while serving.
+            observe: Called with the row of a unit at each of its changes.
         """
         self.label = f"app {name_of(app)}"
         self.is_refused = False
         self.refusal: Exception | None = None
         self.error: BaseException | None = None
         self.logs_tracebacks = logs_tracebacks
-        self._units = Supervisor(self._crashed)
+        self._observe = observe
+        self._enclosing: _Enclosing | None = None
+        self._outcomes: dict[Unit, str] = {}
+        self._nodes: dict[Unit, AppNode] = {}
+        self._sessions: dict[AppNode, Session] = {}
         self.state: State = scope["state"]
         self._realm = SharedState(self.state)
         self._app = app
@@ -122,6 +130,8 @@ class Run:
         if enclosing is not None and enclosing.unit.stage is UnitState.STARTING:
             enclosing.run.nested.setdefault(enclosing.unit, []).append(self)
             enclosing.unit.inside = enclosing.run.location_inside(enclosing.unit)
+            self._enclosing = enclosing
+        self._units = Supervisor(self._crashed, *([self._show] if self._is_observed() else []))
 
     async def start(self) -> BaseException | None:
         """Start everything, in order.
@@ -301,6 +311,8 @@ class Run:
                         self._realm.add(unit.name, {}, unit.state)
             if self.sends_to_app and not tree.root.reason:
                 await self._start_apps(tree, [tree.root])
+            elif self.sends_to_app and self._is_observed():
+                self._show_row(report_left_out(self, tree.root))
             await (self._start_levels(tree) if self._settings.concurrent else self._start_branches(tree))
         tree.warn_of_strangers()
         if not tree.root.is_supported:
@@ -362,7 +374,7 @@ class Run:
         todo = tree.scan(tree.root)[::-1]
         while todo or (todo := tree.scan_again()[::-1]):
             node = todo.pop()
-            if tree.decide(node):
+            if self._decide(tree, node):
                 await self._start_apps(tree, [node])
             todo += reversed(tree.scan(node))
 
@@ -372,8 +384,15 @@ class Run:
         while level or (level := tree.scan_again()):
             # One app at two paths: the second place is decided on when the app has started at the first.
             now, later = tree.apart(level)
-            await self._start_apps(tree, [node for node in now if tree.decide(node)])
+            await self._start_apps(tree, [node for node in now if self._decide(tree, node)])
             level = later or [inner for node in level for inner in tree.scan(node)]
+
+    def _decide(self, tree: Tree, node: AppNode) -> bool:
+        """Return whether an app is ours to start; show it to the observers if it is not."""
+        is_ours = tree.decide(node)
+        if not is_ours and self._is_observed():
+            self._show_row(report_left_out(self, node))
+        return is_ours
 
     async def _start_apps(self, tree: Tree, nodes: list[AppNode]) -> None:
         """Start apps side by side, and take over their state."""
@@ -381,6 +400,7 @@ class Run:
         for node in nodes:
             session = Session(node.app, tree.begin(node), strict=self._settings.strict)
             unit = self.units[node] = self._new_unit(node.label, session.live)
+            self._nodes[unit], self._sessions[node] = node, session
             if self._settings.concurrent and node.parent is not None and node.parent in self.units:
                 unit.inherits = self.units[node.parent]
             sessions.append(session)
@@ -474,6 +494,40 @@ class Run:
             if failure.phase is not FailedPhase.SERVING and (self.logs_tracebacks or not is_told):
                 log_failure(failure, with_traceback=with_tracebacks and not is_told)
 
+    def _is_observed(self) -> bool:
+        enclosing = self._enclosing
+        return self._observe is not None or (enclosing is not None and enclosing.run._is_observed())  # noqa: SLF001
+
+    def _show(self, unit: Unit) -> None:
+        """Show a unit to the observers if its outcome has changed."""
+        node = self._nodes.get(unit)
+        is_supported = node is None or self._sessions[node].phase is not Phase.UNSUPPORTED
+        row = report_unit(self, unit, node, is_supported=is_supported)
+        if row.outcome != self._outcomes.get(unit):
+            self._outcomes[unit] = row.outcome
+            self._show_row(row)
+
+    def _show_row(self, row: UnitReport) -> None:
+        """Call the observers of this run and of the runs around it. What one raises is logged."""
+        if self._observe is not None:
+            try:
+                self._observe(row)
+            except BaseException as error:  # raised here, it would break the unit that it was told of
+                log_error(f"observe= failed at {row.unit}, {row.outcome}: {text_of(error)}", error)
+        if self._enclosing is not None and self._is_observed():
+            run, unit = self._enclosing
+            outer = report_unit(run, unit, run._nodes.get(unit))  # noqa: SLF001 - another of this class
+            later = self.times["start"] - run.times["start"]
+            run._show_row(  # noqa: SLF001 - another of this class
+                replace(
+                    row,
+                    path=outer.path + row.path,
+                    depth=outer.depth + 1 + row.depth,
+                    began=None if row.began is None else row.began + later,
+                    stop_began=None if row.stop_began is None else row.stop_began + later,
+                )
+            )
+
     def _crashed(self, unit: Unit) -> None:
         assert unit.failure is not None, "it crashed"
         log_failure(unit.failure)
@@ -484,6 +538,11 @@ class Run:
         if not self.hooks and not self.units.keys() - {root}:
             self.is_refused, self.refusal = True, root.refusal
             self._leave()
+            if self.refusal is not None and self._enclosing is not None:
+                # LifespanMiddleware(Starlette(routes=[Mount("/", LifespanMiddleware(app_without_lifespan))]))
+                node = self._enclosing.run._nodes.get(self._enclosing.unit)  # noqa: SLF001 - another of this class
+                if node is not None:
+                    self._enclosing.run._sessions[node].refuse()  # noqa: SLF001 - another of this class
         elif _is_mistake(root.refusal):
             self._tell_mistake(root)
         elif _never_takes_it([*root.members.values(), *root.wrapped.values()]):

@@ -236,7 +236,7 @@ async def test_a_background_hook_has_its_own_time_limit_alone() -> None:
             await anyio.sleep(19)
             outcomes = [_first_outcome(app)]
             await anyio.sleep(2)
-            assert [*outcomes, _first_outcome(app)] == ["starting", "failed"]
+            assert [*outcomes, _first_outcome(app)] == ["starting", "crashed"]
     assert server.answers == ["startup.complete", "shutdown.failed"]
 
 

@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 from asgi_lifespan_mw import Isolated, Lifespan, LifespanManager, LifespanMiddleware, threaded
 from asgi_lifespan_mw._types import Receive, Scope, Send
 from tests.plans import Boom, CrashesOnDemand
-from tests.server import RecordingServer, request
+from tests.server import RecordingServer
 from tests.test_readme import README
 from tests.usages import Records, lifespan_of, lived, recorded, serving, started_and_stopped
 
@@ -160,27 +160,7 @@ def test_fastapi_run_finds_the_object_inside(tmp_path: Path, monkeypatch: pytest
         found("nameless", "app = LifespanMiddleware(FastAPI())\n")
 
 
-@answers(
-    "What if the server sends no lifespan: uvicorn `--lifespan off`, daphne, httpx, `TestClient(app)` without `with`?"
-)
-async def test_without_lifespan_nothing_is_started(log: list[str]) -> None:
-    """Requests go straight through, without state; a manager is the server's part."""
-    seen: list[bool] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await Records(log, "app")(scope, receive, send)
-        else:
-            seen.append("state" in scope)
-
-    served = LifespanMiddleware(app)
-    await request(served)
-    assert (log, seen) == ([], [False])
-    async with LifespanManager(served) as manager:
-        await request(manager.app)
-    assert (log, seen) == (started_and_stopped("app"), [False, True])
-
-
+@answers("`TestClient(app)` without `with`?")
 def test_a_test_client_without_with_starts_nothing(log: list[str]) -> None:
     """Within its `with`, everything."""
     app = LifespanMiddleware(recorded(log, "app"))
@@ -200,20 +180,26 @@ EVENT = {
 
 
 @answers("And serverless, with Mangum?")
-def test_mangum_runs_the_lifespan_around_each_invocation(log: list[str]) -> None:
-    """Of any app."""
+def test_mangum_and_invocations(log: list[str]) -> None:
+    """It runs a lifespan around each one, or none at all; then the first invocation starts everything."""
     bare = Starlette(lifespan=lifespan_of(log, "app"), routes=[Route("/", lambda _: PlainTextResponse("hello"))])
+    started_by_request = LifespanMiddleware(bare, start_on_request=True)
     context: Any = None
     make: Any = mangum.Mangum
     with asyncio.Runner() as runner:
         asyncio.set_event_loop(runner.get_loop())  # it would make one and leave it open
-        for app in (bare, LifespanMiddleware(bare)):
-            for lifespan, lives in (("auto", 2), ("off", 0)):
-                handler = make(app, lifespan=lifespan)
-                assert [handler(EVENT, context)["body"] for _ in range(2)] == ["hello"] * 2
-                assert log == started_and_stopped("app") * lives
-                log.clear()
+        for app, lifespan, expected in (
+            (bare, "auto", started_and_stopped("app") * 2),
+            (LifespanMiddleware(bare), "auto", started_and_stopped("app") * 2),
+            (bare, "off", []),
+            (started_by_request, "off", ["start app"]),
+        ):
+            handler = make(app, lifespan=lifespan)
+            assert [handler(EVENT, context)["body"] for _ in range(2)] == ["hello"] * 2
+            assert log == expected
+            log.clear()
         asyncio.set_event_loop(None)
+    assert log == ["stop app"]
 
 
 @answers("And several workers?")

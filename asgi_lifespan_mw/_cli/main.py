@@ -30,7 +30,7 @@ from .._config import checked_seconds
 from .._hooks.decorators import hooks_of
 from .._lifespan import Lifespan
 from .._middleware import LifespanMiddleware, prepare_run
-from .._reporting.report import Report, build_report
+from .._reporting.report import Report, UnitReport, build_report
 from .._reporting.tracebacks import users_traceback
 from .._run import Run
 from .._units.failure import text_of
@@ -103,7 +103,7 @@ def _carried_out(options: argparse.Namespace, screen: "_Screen") -> tuple[str, i
         raise BadUsage("--svg needs rich: pip install 'asgi-lifespan-mw[cli]'")
     app = load(options.app, options.app_dir, is_factory=options.factory)
     ours = _ours_in(app)  # it also loads the containers that packages bring, which is no part of the startup
-    warnings = _listen(is_live=screen.live is not None)
+    warnings = _gather_warnings()
     if options.command == "tree":
         report, error, status = _survey(ours), "", OK
     else:
@@ -234,8 +234,8 @@ def _with_never_started(app: Any, ours: LifespanMiddleware, report: Report) -> R
 def _check(app: Any, options: argparse.Namespace, screen: "_Screen") -> tuple[Report, str, int]:
     """Start all and stop it again; return what came of it, the error, and the exit status."""
     limits = {limit: value for limit, value in vars(options).items() if limit.endswith("_timeout") and value}
-    run = _new_run(app if isinstance(app, LifespanMiddleware) else LifespanMiddleware(app, mounts="off"), **limits)
-    screen.run = run
+    middleware = app if isinstance(app, LifespanMiddleware) else LifespanMiddleware(app, mounts="off")
+    run = _new_run(middleware, observe=screen.observe, **limits)
 
     async def live() -> None:
         failed = await run.start()
@@ -273,20 +273,19 @@ def _told(report: Report, failures: str, raised: BaseException) -> str:
     return "\n\n".join(parts) or users_traceback(raised) or text_of(raised)
 
 
-def _listen(*, is_live: bool) -> list[str]:
-    """Gather what the package warns of from now on; show the progress where there is no live line, and who is slow."""
+def _gather_warnings() -> list[str]:
+    """Return a list that gets what the package warns of from now on; warnings are also printed when they come."""
     warnings: list[str] = []
 
     def gather(record: logging.LogRecord) -> bool:
         if record.levelno == logging.WARNING:
             warnings.append(record.getMessage())
-        if record.module in (["supervisor"] if is_live else ["unit", "supervisor"]):
             print(record.getMessage(), file=sys.stderr)
         return False  # it goes nowhere else, and what fails is told at the end
 
     logger = logging.getLogger("asgi_lifespan_mw")
     logger.disabled = False  # the app may have configured the log in its own way
-    logger.setLevel(logging.DEBUG)
+    logger.setLevel(logging.WARNING)
     logger.filters = [gather]
     return warnings
 
@@ -302,14 +301,14 @@ class _Screen:
     waits for its end.
 
     Attributes:
-        run: what the live line tells of; None before it begins.
         live: the line, drawn by a thread of rich's, for a hook may block the event loop; None without rich, on no
             terminal, and in CI, which keeps what it is shown.
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self.run: Run | None = None
         self.live = None
+        self._at_work: dict[str, tuple[UnitReport, float]] = {}  # what starts or stops, and since when
+        self._done: set[str] = set()
         self._stream = stream
         if not stream.isatty() or os.environ.get("CI") or importlib.util.find_spec("rich") is None:
             return
@@ -335,13 +334,23 @@ class _Screen:
             self.live.start()
         return len(text)
 
+    def observe(self, row: UnitReport) -> None:
+        """Take note of a change of a unit; print a line for what is done if there is no live line."""
+        key = f"{row.kind} {row.depth} {row.path} {row.unit}"
+        self._at_work.pop(key, None)
+        if row.outcome in {"starting", "stopping"}:
+            self._at_work[key] = row, time.perf_counter()
+            return
+        if row.outcome not in {"started", "stopped"}:
+            return
+        self._done.add(key)
+        took = row.start_seconds if row.outcome == "started" else row.stop_seconds
+        if self.live is None and took is not None:
+            print(f"{row.unit} {row.outcome} in {took:.3f} s", file=sys.stderr)
+
     def _line(self) -> str:
-        if self.run is None:
+        at_work = list(self._at_work.values())  # the event loop goes on in another thread
+        if not at_work:
             return ""
-        rows = build_report(self.run).units
-        for row in reversed(rows):  # what is inside another one comes after it
-            if row.outcome in {"starting", "stopping"}:
-                took = time.perf_counter() - self.run.times["start"] - (row.stop_began or row.began or 0)
-                done = sum(one.outcome in {"started", "stopped"} for one in rows)
-                return f"{seconds(took):>8}  {row.outcome} {name(row)}  ({done} done)"
-        return ""
+        row, began = at_work[-1]  # what is inside another one comes after it
+        return f"{seconds(time.perf_counter() - began):>8}  {row.outcome} {name(row)}  ({len(self._done)} done)"

@@ -70,6 +70,10 @@ class Session:
         else:
             self._take(Event.RETURNS)
 
+    def refuse(self) -> None:
+        """Let the app raise as if it had not received the startup: a middleware in it received it for an inner app."""
+        self.phase = Phase.IDLE
+
     async def _receive(self) -> object:
         while True:
             if self.phase is Phase.STARTED:

@@ -1,16 +1,18 @@
 """What a run did and how long it took, as frozen records: the one source of the command line's pictures."""
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias, final
+from typing import Final, Literal, Protocol, TypeAlias, cast, final
 
 from .._apps.discovery import AppNode
+from .._units.failure import FailedPhase
 from .._units.unit import Unit, UnitState
 from .failures import summarize
 
 UnitKind: TypeAlias = Literal["hook", "app", "mount"]
 UnitStatus: TypeAlias = Literal[
-    "waiting", "starting", "started", "stopping", "stopped", "failed", "cancelled", "unsupported", "left out"
+    "waiting", "starting", "started", "stopping", "stopped", "failed", "crashed", "cancelled", "unsupported", "left out"
 ]
 
 
@@ -25,8 +27,8 @@ class UnitReport:
         path: where it is mounted, as a client would type it; empty for hooks and the wrapped app.
         depth: how deep it is nested; what is nested in a unit follows it.
         outcome: ``"waiting"`` for its start, ``"starting"``, ``"started"``, ``"stopping"``, ``"stopped"``,
-            ``"failed"``, ``"cancelled"`` in its start, ``"unsupported"`` (it turned the lifespan away), ``"left out"``
-            (it is not ours to start).
+            ``"failed"`` in its start or stop, ``"crashed"`` in between, ``"cancelled"`` in its start, ``"unsupported"``
+            (the app does not support the lifespan protocol), ``"left out"`` (it is not ours to start).
         reason: why it failed or was left out, or where in its code it was cancelled; else empty.
         state: the keys of the lifespan state that it set.
         began: when its start began; None if it did not.
@@ -67,6 +69,25 @@ class Report:
     stop_seconds: float | None = None
 
 
+Observer: TypeAlias = Callable[[UnitReport], object]
+
+
+def checked_observer(observe: object) -> Observer | None:
+    """Return `observe` if it is valid.
+
+    Raises:
+        TypeError: If it is neither None nor a plain function.
+    """
+    if observe is None:
+        return None
+    call = getattr(observe, "__call__", observe)  # noqa: B004 - of an object whose `__call__` is a coroutine function
+    if not callable(observe) or inspect.iscoroutinefunction(observe) or inspect.iscoroutinefunction(call):
+        raise TypeError(
+            f"LifespanMiddleware(observe=...) got {observe!r}, expected a plain function that takes a UnitReport"
+        )
+    return cast("Observer", observe)
+
+
 class ReportedRun(Protocol):
     """What a report needs of a run; `Run` is one."""
 
@@ -95,6 +116,31 @@ def build_report(run: ReportedRun) -> Report:
         stop_began=run.seconds("start", "stop"),
         stop_seconds=run.seconds("stop", "stopped"),
     )
+
+
+def report_unit(run: ReportedRun, unit: Unit, node: AppNode | None, *, is_supported: bool = True) -> UnitReport:
+    """Return the row of one unit of a run as it stands now; `node` is its app, None for a hook."""
+    rows = _Rows(run.times.get("start", 0.0))
+    if node is None:
+        rows.of_unit(run, unit, "hook", "", 0, state=unit.state, nested=False)
+    else:
+        kind: UnitKind = "mount" if node.is_mount else "app"
+        path, depth = _place(run, node)
+        rows.of_unit(run, unit, kind, path, depth, state=node.added, is_supported=is_supported, nested=False)
+    return rows[0]
+
+
+def report_left_out(run: ReportedRun, node: AppNode) -> UnitReport:
+    """Return the row of an app that is not ours to start."""
+    path, depth = _place(run, node)
+    return UnitReport(node.label, "mount" if node.is_mount else "app", path, depth, "left out", node.reason)
+
+
+def _place(run: ReportedRun, node: AppNode) -> tuple[str, int]:
+    """Return the path of an app, and its depth."""
+    around = [*node.around()]
+    path = "".join(reversed([node.path, *(one.path for one in around)]))
+    return path, len(around) - (not run.sends_to_app)
 
 
 @final
@@ -157,15 +203,16 @@ class _Rows(list[UnitReport]):
         *,
         state: Iterable[str],
         is_supported: bool = True,
+        nested: bool = True,
     ) -> None:
-        """Tell of a unit, and of the runs in it."""
+        """Add the row of a unit, and those of the runs nested in it."""
         history = unit.history.copy()
         outcome = _outcome(unit, history) if is_supported else "unsupported"
         at = unit.cancelled_at and f"at {unit.cancelled_at}"
         reason = summarize(unit.failure) if unit.failure is not None else at
         times = (*self._span(history, UnitState.STARTING), *self._span(history, UnitState.STOPPING))
         self.append(UnitReport(unit.name, kind, path, depth, outcome, reason, tuple(state), *times))
-        for inner in run.nested.get(unit, ()):
+        for inner in run.nested.get(unit, ()) if nested else ():
             self.of_run(inner, path, depth + 1)
 
     def _span(self, history: Mapping[UnitState, float], stage: UnitState) -> tuple[float | None, float | None]:
@@ -180,7 +227,7 @@ class _Rows(list[UnitReport]):
 
 def _outcome(unit: Unit, history: dict[UnitState, float]) -> UnitStatus:
     if unit.failure is not None:
-        return "failed"
+        return "crashed" if unit.failure.phase is FailedPhase.SERVING else "failed"
     stage = next(reversed(history), UnitState.NEW)
     return _STATUSES.get(stage) or ("stopped" if UnitState.STARTED in history else "cancelled")
 

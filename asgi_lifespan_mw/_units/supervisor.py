@@ -58,13 +58,15 @@ class Supervisor:
     Attributes:
         failures: The failures, in the order in which they happened.
         context: The context variables that the next unit begins with.
+        on_change: Called with a unit that changed its state or failed.
         is_answered: Whether the startup was answered, so that the failure of a background unit is a crash.
     """
 
-    def __init__(self, on_crash: Callable[[Unit], None]) -> None:
+    def __init__(self, on_crash: Callable[[Unit], None], on_change: Callable[[Unit], None] = lambda _: None) -> None:
         self.failures: list[Failure] = []
         self.context = copy_context()
         self.is_answered = False
+        self.on_change = on_change
         self._on_crash = on_crash
         self._batches: list[Sequence[Unit]] = []
         self._deadline = math.inf

@@ -66,6 +66,10 @@ class Owner(Protocol):
         """Look at the units again."""
         ...
 
+    def on_change(self, unit: "Unit", /) -> None:
+        """Take note of a unit that changed its state or failed."""
+        ...
+
     async def next_change(self, until: float, /) -> None:
         """Wait until a unit changes, or until the time `until` of the event loop's clock."""
         ...
@@ -280,6 +284,7 @@ class Unit:
         self.history.setdefault(stage, time.perf_counter())
         if self.timeout is not None and stage in (UnitState.STARTING, UnitState.STOPPING):
             self._began = anyio.current_time()
+        self._units.on_change(self)
 
     def _log_progress(self, stage: UnitState) -> None:
         took = time.perf_counter() - self.history[self.stage]
@@ -341,6 +346,7 @@ class Unit:
                 phase = FailedPhase.SERVING
             self.failure = Failure(self.name, phase, error, **known)
             self._units.failures.append(self.failure)
+            self._units.on_change(self)
 
     def _never_ran(self) -> None:
         self._record_result(asyncios_cancellation()())

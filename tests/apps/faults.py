@@ -140,6 +140,8 @@ sound = LifespanMiddleware(tea_room(), lifespan=[steady("till"), watch_the_kettl
 
 crashing = overheard(sound)
 
+started_by_a_request = LifespanMiddleware(tea_room(), lifespan=[steady("till")], start_on_request=True)
+
 failing_hook = overheard(LifespanMiddleware(tea_room(), lifespan=[steady("till"), load_prices]))
 
 failing_mount = overheard(LifespanMiddleware(tea_room(measure_without_a_meter), lifespan=[steady("till")]))

@@ -29,7 +29,7 @@ from starlette.staticfiles import StaticFiles
 from asgi_lifespan_mw import Isolated, Lifespan, LifespanManager, LifespanMiddleware, LifespanTimeout
 from asgi_lifespan_mw._apps.containers import LifespanPolicy
 from asgi_lifespan_mw._apps.discovery import AppNode, describe, look_inside
-from asgi_lifespan_mw._types import ASGIApp
+from asgi_lifespan_mw._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import VIRTUAL
 from tests.plans import Boom, fails_to_start, hangs_at_start
 from tests.server import RecordingServer, request
@@ -1371,3 +1371,18 @@ async def test_a_mounted_class_is_a_warning(is_awaited: bool, caplog: pytest.Log
     assert [record.getMessage() for record in told(caplog, logging.WARNING)] == (
         [] if is_awaited else ["mount '/service' is the class Service, expected an instance; mount Service(...)"]
     )
+
+
+@pytest.mark.parametrize("mounts", ["auto", "off"])
+async def test_a_middleware_with_nothing_to_run_around_an_app_without_lifespan_is_unsupported(mounts: Any) -> None:
+    """It received the startup for the app inside, which is no failure of its mount; nor if it is wrapped twice."""
+
+    async def refuses(scope: Scope, receive: Receive, send: Send) -> None:
+        raise NotImplementedError(scope["type"])
+
+    inner = LifespanMiddleware(refuses, mounts=mounts)
+    app = LifespanMiddleware(Starlette(routes=[Mount("/old", inner)]), on_startup=[lambda: None])
+    await lived(app)
+    assert app.report is not None
+    assert [row.outcome for row in app.report.units] == ["stopped", "stopped", "unsupported", "unsupported"]
+    await lived(LifespanMiddleware(inner, on_startup=[lambda: None]))

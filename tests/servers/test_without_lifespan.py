@@ -12,6 +12,7 @@ import pytest
 
 from tests.apps.faults import sound
 from tests.servers.harness import EVERY_SETUP, UVICORN, UVICORN_ON, Server, Setup
+from tests.servers.units import started
 
 pytestmark = pytest.mark.servers
 
@@ -27,6 +28,18 @@ def test_a_server_without_lifespan_serves_all_the_same(setup_without_lifespan: S
         assert server.wait() == 0, str(server)
         assert server.announcements == []
         assert "Traceback" not in server.stderr, str(server)
+
+
+def test_a_request_starts_everything_and_sigterm_stops_nothing(setup_without_lifespan: Setup, tmp_path: Path) -> None:
+    """With `start_on_request` all requests see the state; the server ends without a word to the application."""
+    with Server(setup_without_lifespan, "tests.apps.faults:started_by_a_request", tmp_path / "shop.db") as server:
+        server.wait_until_it_serves()
+        assert server.request("GET", "/admin/metrics/").status_code == 200
+
+        server.signal(signal.SIGTERM)
+
+        server.wait()
+        assert server.announcements == started(["till", "shop", "admin", "metrics"]), str(server)
 
 
 async def test_httpx_reaches_the_application_without_a_lifespan(capsys: pytest.CaptureFixture[str]) -> None:
