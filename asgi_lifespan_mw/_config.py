@@ -1,6 +1,5 @@
 """What the user sets, checked when it is given."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast, final
@@ -66,16 +65,20 @@ def checked_flag(flag: object, where: str) -> bool:
 
 
 def checked_seconds(seconds: object, where: str) -> float | None:
-    """A positive number of seconds, or None for no limit.
+    """Return a positive number of seconds, or None for no limit.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is not positive.
+        TypeError: If it is not a number.
+        ValueError: If it is not positive, or too large for a float.
     """
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise TypeError(f"{where} got {seconds!r}, expected seconds as a number, or None for no limit")
-    if math.isnan(seconds) or seconds <= 0:
+    try:
+        limit = float(seconds)
+    except OverflowError:  # such a number may be too long to print, too
+        raise ValueError(f"{where} got a number that is too large for a float; pass None for no limit") from None
+    if not limit > 0:  # NaN is not
         raise ValueError(f"{where} got {seconds!r}, expected more than 0 seconds, or None for no limit")
-    return float(seconds)
+    return limit

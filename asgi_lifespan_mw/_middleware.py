@@ -1,6 +1,6 @@
 """`LifespanMiddleware`: the ASGI callable. It wires the parts together and has no rule of its own."""
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, final
@@ -242,6 +242,8 @@ class LifespanMiddleware(HookDecorators):
 
     def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer a lifespan of the server."""
+        if not isinstance(scope.get("state", {}), MutableMapping):
+            return _refuse_state(scope["state"], receive, send)
         if self._starts is not None:
             return self._starts.lifespan(scope, receive, send)
         self._detoured.pop(None, None)
@@ -344,6 +346,19 @@ def prepare_run(
     run = Run(middleware.app, hooks.plan(), settings, scope, on_crash=on_crash, observe=observer)
     middleware._run = run  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the class is public, this is not
     return run
+
+
+async def _refuse_state(state: object, receive: Receive, send: Send) -> None:
+    """Answer a lifespan whose state cannot be filled.
+
+    Raises:
+        ProtocolViolation: Always.
+    """
+    await receive()
+    found = "None" if state is None else f"of type {type(state).__qualname__!r}"
+    violation = ProtocolViolation("the server", f"sent state {found}", Phase.IDLE.value, "a dict, or no state")
+    await send({"type": "lifespan.startup.failed", "message": str(violation)})
+    raise violation
 
 
 async def _received(receive: Receive, expected: str, phase: Phase) -> None:

@@ -132,6 +132,17 @@ async def test_a_scope_needs_neither_state_nor_asgi() -> None:
     assert server.answers == ["startup.complete", "shutdown.complete"]
 
 
+@pytest.mark.parametrize(("state", "found"), [(None, "None"), ([], "of type 'list'")])
+@pytest.mark.parametrize("on_request", [False, True])
+async def test_a_state_that_cannot_be_filled_is_refused(state: Any, found: str, on_request: bool) -> None:
+    """The server is answered, and told what it did."""
+    server = RecordingServer(state=state)
+    with pytest.raises(ProtocolViolation) as raised:
+        await server.run(LifespanMiddleware(Journal().app(), start_on_request=on_request))
+    assert str(raised.value) == f"the server sent state {found} while idle; expected a dict, or no state"
+    assert server.sent == [{"type": "lifespan.startup.failed", "message": str(raised.value)}]
+
+
 async def test_the_wrapped_app_gets_the_servers_own_state_dict() -> None:
     """What it adds later is seen where the server looks at the live dict."""
     seen: list[Any] = []

@@ -278,16 +278,22 @@ def _row_of_class(cls: type) -> ContainerSpec:
     return UNKNOWN
 
 
-@functools.cache
+_groups_to_load = [ENTRY_POINTS]
+
+
 def _load_entry_points() -> None:
-    """Let packages bring their rows, once."""
+    """Let packages register their containers, once."""
+    if not _groups_to_load:
+        return
+    # Taken out first: a package may look inside an app while it is loaded, which comes here again.
+    group = _groups_to_load.pop()
     from importlib.metadata import entry_points
 
     of_the_user = {name: row for name, row in _table.items() if row not in ROWS}  # counts, whoever came first
-    for entry_point in entry_points(group=ENTRY_POINTS):
+    for entry_point in entry_points(group=group):
         try:
             entry_point.load()()
-        except Exception:
+        except (Exception, SystemExit):
             logger.warning("the containers of %s cannot be registered", entry_point.value, exc_info=True)
     _table.update(of_the_user)
     _row_of_class.cache_clear()

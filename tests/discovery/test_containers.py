@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from asgi_lifespan_mw import Isolated, LifespanMiddleware, register_container
 from asgi_lifespan_mw._apps import containers as _containers
 from asgi_lifespan_mw._apps.containers import full_name, spec_of
-from asgi_lifespan_mw._apps.discovery import AppNode, describe, expects_lifespan, look_inside
+from asgi_lifespan_mw._apps.discovery import AppNode, describe, expects_lifespan, is_nested, look_inside
 from asgi_lifespan_mw._types import ASGIApp
 from tests.usages import Records, lived, recorded, started_and_stopped
 
@@ -416,10 +416,10 @@ def _plugins(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
     """Let the functions that a test is parametrised with be what packages bring."""
     points = [EntryPoint(name, f"{__name__}:{name}", _containers.ENTRY_POINTS) for name in request.param]
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
+    monkeypatch.setattr(_containers, "_groups_to_load", [_containers.ENTRY_POINTS])
     _containers._row_of_class.cache_clear()
-    _containers._load_entry_points.cache_clear()
     yield
-    _containers._load_entry_points.cache_clear()
+    _containers._row_of_class.cache_clear()
 
 
 loaded: list[str] = []
@@ -436,8 +436,26 @@ def falls() -> None:
     raise RuntimeError("no such class any more")
 
 
+def exits() -> None:
+    """A package that takes itself for a program."""
+    raise SystemExit(2)
+
+
+class AnApp(RefusesLifespan):
+    """An app of a class that was looked at by nobody yet."""
+
+
+def looks_inside() -> None:
+    """A package that looks for what is mounted in an app of its own, while it is loaded."""
+    loaded.append("looks inside")
+    app = AnApp()
+    assert is_nested(app, Starlette(routes=[Mount("/x", app)]))
+
+
 @pytest.mark.usefixtures("_table", "_plugins")
-@pytest.mark.parametrize("_plugins", [["falls", "is_not_there", "brings_tenants"]], indirect=True)
+@pytest.mark.parametrize(
+    "_plugins", [["falls", "is_not_there", "exits", "looks_inside", "brings_tenants"]], indirect=True
+)
 async def test_packages_bring_their_containers(caplog: pytest.LogCaptureFixture) -> None:
     """They are loaded at the first look and never again; one that fails is a warning, with its traceback."""
     loaded.clear()
@@ -447,12 +465,12 @@ async def test_packages_bring_their_containers(caplog: pytest.LogCaptureFixture)
     for _ in range(2):
         await lived(LifespanMiddleware(Starlette(routes=[Mount("/x", tenants)])))
     assert log == started_and_stopped("a") * 2
-    assert loaded == ["tenants"]
+    assert loaded == ["looks inside", "tenants"]
     warnings = told(caplog, logging.WARNING)
     assert [record.getMessage() for record in warnings] == [
-        f"the containers of {__name__}:{name} cannot be registered" for name in ("falls", "is_not_there")
+        f"the containers of {__name__}:{name} cannot be registered" for name in ("falls", "is_not_there", "exits")
     ]
-    assert [record.exc_info and record.exc_info[0] for record in warnings] == [RuntimeError, AttributeError]
+    assert [record.exc_info and record.exc_info[0] for record in warnings] == [RuntimeError, AttributeError, SystemExit]
 
 
 @pytest.mark.usefixtures("_table", "_plugins")
