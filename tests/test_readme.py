@@ -26,6 +26,7 @@ BESIDE = {
     place: (ROOT / place).read_text(encoding="utf-8")
     for place in (
         "tests/examples/README.md",
+        "tests/locks/README.md",
         "tests/migration/README.md",
         "tests/reference/README.md",
         "tests/servers/README.md",

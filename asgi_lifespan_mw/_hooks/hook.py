@@ -154,7 +154,7 @@ def _checked_lock(lock: object, where: str) -> Lock | None:
     given: Any = lock
     if callable(given) and not inspect.isclass(given) and not inspect.iscoroutinefunction(given):
         try:
-            fits = _binds(signature_of(given))
+            fits = _binds(signature_of(cast("Lock", given)))
         except ValueError:  # a builtin, whose signature cannot be read
             fits = True
         if fits:

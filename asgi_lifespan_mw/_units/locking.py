@@ -73,6 +73,11 @@ async def lead(unit: Unit, lock: Lock, work: Callable[[], Awaitable[None]]) -> N
         unit.set_note("waiting for the lock")
         try:
             await held.acquire()
+        except (
+            TypeError,
+            NotImplementedError,
+        ):  # not a lock, or not one for this event loop: another attempt is no use
+            raise
         except Exception as error:
             await attempts.pause(error)
             continue
@@ -147,10 +152,9 @@ class _HeldLock:
                 async with self._lock() as handle:
                     self._is_held = True
                     self._settled.set()
-                    wait = getattr(handle, "wait", None)
-                    if callable(wait):
+                    if callable(getattr(handle, "wait", None)):
                         async with anyio.create_task_group() as tasks:
-                            tasks.start_soon(self._watch, wait)
+                            tasks.start_soon(self._watch, handle)
                             await self._hold()
                             tasks.cancel_scope.cancel()
                     else:
@@ -172,9 +176,9 @@ class _HeldLock:
                     raise
                 spare_current_task()
 
-    async def _watch(self, wait: Callable[[], Awaitable[object]]) -> None:
+    async def _watch(self, handle: Any) -> None:
         try:
-            await wait()
+            await handle.wait()
         except Exception as error:  # an engine that cannot tell is taken for one that lost the lock
             logger.warning("%s: its lock cannot be watched any more: %s", self._unit.name, text_of(error))
         self.is_lost = True

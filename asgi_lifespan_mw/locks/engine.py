@@ -1,0 +1,71 @@
+"""What the locks have in common: the import of a library, and the event loop that it needs."""
+
+import asyncio
+import math
+import time
+from importlib import import_module
+from typing import Any
+
+
+def imported(module: str, extra: str, who: str) -> Any:
+    """Import the library of an engine.
+
+    Raises:
+        ImportError: If the library is not installed. The message names the extra that installs it.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        hint = f"pip install 'asgi-lifespan-mw[{extra}]'"
+        raise ImportError(f"{who} needs {module.partition('.')[0]}: {hint}", name=error.name) from error
+
+
+def check_name(name: object, who: str) -> str:
+    """Return the name of a lock.
+
+    Raises:
+        TypeError: If it is not a string.
+        ValueError: If it is empty.
+    """
+    if not check_string(name, "name", who):
+        raise ValueError(f"{who} got an empty name, expected a string such as 'shop/migrate'")
+    return str(name)
+
+
+def check_string(value: object, what: str, who: str) -> str:
+    """Return `value`.
+
+    Raises:
+        TypeError: If it is not a string. The message does not show it.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{who} got a {what} of type {type(value).__name__}, expected a string")
+    return value
+
+
+def check_seconds(seconds: object, least: float, where: str) -> float:
+    """Return `seconds` as a float.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is less than `least`, or not finite.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{where} got {seconds!r}, expected seconds as a number")
+    if not least <= seconds < math.inf:
+        raise ValueError(f"{where} got {seconds!r}, expected at least {least:g} s")
+    return float(seconds)
+
+
+def need_asyncio(who: str) -> None:
+    """Raise NotImplementedError if the event loop is not asyncio's."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise NotImplementedError(f"{who} needs asyncio; on trio, use FileLock or a lock of your own") from None
+
+
+def now() -> float:
+    """Return seconds of a clock that also counts while the machine is suspended, if there is one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # Linux has the first
+    return time.clock_gettime(clock)

@@ -1,0 +1,635 @@
+"""FileLock, PostgresLock and RedisLock, each on its real engine."""
+
+import asyncio
+import importlib.metadata
+import inspect
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import anyio
+import psycopg
+import pytest
+import redis
+import redis.asyncio
+
+import asgi_lifespan_mw.locks.engine
+import asgi_lifespan_mw.locks.postgres
+from asgi_lifespan_mw import Lifespan, LifespanManager
+from asgi_lifespan_mw.locks import FileLock, PostgresLock, RedisLock
+from tests.locks.conftest import Engine
+from tests.locks.contender import TTL, holders, lock_of, overlaps, read
+
+PATIENCE = 60.0
+ROOT = Path(__file__).parent.parent.parent
+KINDS = ["file", pytest.param("postgres", marks=pytest.mark.engines), pytest.param("redis", marks=pytest.mark.engines)]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The engines' libraries need asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture
+def address(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the locks of a kind are."""
+    if kind == "file":
+        return str(tmp_path)
+    engine: Engine = request.getfixturevalue({"postgres": "postgres", "redis": "redis_server"}[kind])
+    return engine.url
+
+
+@contextmanager
+def contender(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run a process that leads when it can, or starts under a lock."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.locks.contender", *arguments],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def eventually(condition: Callable[[], bool]) -> float:
+    """Wait until a condition holds, and return the seconds that it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() < began + PATIENCE, "it did not come true"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+# --- one lock ---
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_one_holder_excludes_another(kind: str, address: str) -> None:
+    """Until it leaves; then the other one enters."""
+    order: list[str] = []
+    entered, may_leave = anyio.Event(), anyio.Event()
+
+    async def first() -> None:
+        async with lock_of(kind, address, "test/one")():
+            order.append("first")
+            entered.set()
+            await may_leave.wait()
+            order.append("first leaves")
+
+    async def second() -> None:
+        await entered.wait()
+        async with lock_of(kind, address, "test/one")():
+            order.append("second")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(first)
+        tasks.start_soon(second)
+        await entered.wait()
+        with anyio.move_on_after(0.5):
+            await anyio.sleep_forever()
+        assert order == ["first"]
+        may_leave.set()
+    assert order == ["first", "first leaves", "second"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_wait_that_is_cancelled_leaves_nothing_behind(kind: str, address: str) -> None:
+    """The holder goes on, and a third one enters when it leaves."""
+    async with lock_of(kind, address, "test/cancel")():
+        with anyio.move_on_after(0.5) as limit:
+            async with lock_of(kind, address, "test/cancel")():
+                raise AssertionError("two are inside")  # pragma: no cover
+        assert limit.cancelled_caught
+    with anyio.fail_after(5):
+        async with lock_of(kind, address, "test/cancel")():
+            pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_locks_of_other_names_do_not_exclude_each_other(kind: str, address: str) -> None:
+    """The name counts."""
+    with anyio.fail_after(10):
+        async with lock_of(kind, address, "test/a")(), lock_of(kind, address, "test/b")():
+            pass
+
+
+async def test_a_file_lock_works_on_trio(tmp_path: Path) -> None:
+    """It has no other thread and no event loop of its own."""
+
+    async def run() -> None:
+        lock = FileLock(tmp_path / "lock")
+        async with lock():
+            with anyio.move_on_after(0.3) as limit:
+                async with lock():
+                    raise AssertionError("two are inside")  # pragma: no cover
+            assert limit.cancelled_caught
+
+    await anyio.to_thread.run_sync(lambda: anyio.run(run, backend="trio"))
+
+
+@pytest.mark.parametrize("lock", [PostgresLock("", "n"), RedisLock("redis://h", "n")], ids=["postgres", "redis"])
+def test_the_others_say_that_they_need_asyncio(lock: Any) -> None:
+    """At once: a worker does not try again."""
+
+    async def run() -> None:
+        hooks = Lifespan()
+        hooks.worker(anyio.sleep_forever, leader=lock)
+        async with LifespanManager(hooks):
+            await anyio.sleep(0.2)
+
+    with pytest.raises(NotImplementedError, match="Lock needs asyncio; on trio, use FileLock"):
+        anyio.run(run, backend="trio")
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: PostgresLock("postgresql+asyncpg://u:secret@h/d", "n"), ValueError, "without a driver's name"),
+        (lambda: PostgresLock(5, "n"), TypeError, "got a conninfo of type int, expected a string"),  # type: ignore[arg-type]
+        (lambda: PostgresLock("", 5), TypeError, "got a name of type int, expected a string"),  # type: ignore[arg-type]
+        (lambda: PostgresLock("", ""), ValueError, "got an empty name"),
+        (lambda: RedisLock("http://u:secret@h", "n"), ValueError, "a URL that is not valid"),
+        (lambda: RedisLock(redis.Redis(), "n"), TypeError, r"got a redis\.\S*Redis, expected a redis.asyncio.Redis"),
+        (lambda: RedisLock("redis://h", "n", ttl=0.5), ValueError, "got 0.5, expected at least 1 s"),
+        (lambda: RedisLock("redis://h", "n", ttl="5"), TypeError, "got '5', expected seconds"),  # type: ignore[arg-type]
+    ],
+    ids=["driver", "conninfo", "name", "empty", "url", "client", "short", "string"],
+)
+def test_bad_input_is_refused_and_not_shown(make: Callable[[], object], error: type[Exception], message: str) -> None:
+    """A connection string has a password in it."""
+    with pytest.raises(error, match=message) as raised:
+        make()
+    assert "secret" not in str(raised.value)
+    assert raised.value.__cause__ is None
+
+
+def test_locks_show_their_names_and_no_passwords() -> None:
+    """In messages."""
+    assert repr(PostgresLock("postgresql://u:secret@h/d", "shop")) == "PostgresLock(..., 'shop')"
+    assert repr(RedisLock("redis://:secret@h", "shop")) == "RedisLock(..., 'shop')"
+    assert repr(FileLock("/tmp/lock")) == "FileLock('/tmp/lock')"
+
+
+@pytest.mark.parametrize(
+    ("make", "module", "extra"),
+    [
+        (lambda: FileLock("x"), "filelock", "file"),
+        (lambda: PostgresLock("", "n"), "psycopg", "postgres"),
+        (lambda: RedisLock("redis://h", "n"), "redis.asyncio", "redis"),
+    ],
+    ids=["file", "postgres", "redis"],
+)
+def test_a_library_that_is_missing_is_named_with_its_extra(
+    make: Callable[[], object], module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a lock is made, and not when the package is imported."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"Lock needs \w+: pip install 'asgi-lifespan-mw\[{extra}\]'"):
+        make()
+
+
+def test_the_package_imports_no_engine() -> None:
+    """Nor does the module of the locks."""
+    code = "import sys, asgi_lifespan_mw.locks; print({'filelock', 'psycopg', 'redis'} & sys.modules.keys())"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert ran.stdout == "set()\n"
+
+
+def test_the_table_of_the_readme_has_each_lock_with_its_extra() -> None:
+    """As it is called, and with what installs its library."""
+    readme = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
+    rows = readme.partition("<!-- table: engines -->")[2].partition("<!-- end -->")[0].strip().splitlines()[2:]
+    shown = {cells[0].strip(" `"): cells[1].strip(" `") for cells in (row.strip("|").split("|") for row in rows)}
+    extras = dict(zip((FileLock, PostgresLock, RedisLock), ("file", "postgres", "redis"), strict=True))
+    assert shown == {
+        f"{lock.__name__}({', '.join(str(one.replace(annotation=one.empty)) for one in _arguments(lock))})": extra
+        for lock, extra in extras.items()
+    }
+    requirements = importlib.metadata.requires("asgi-lifespan-mw") or []
+    for extra in extras.values():
+        assert any(requirement.endswith(f"extra == '{extra}'") for requirement in requirements)
+
+
+def _arguments(lock: type) -> list[inspect.Parameter]:
+    return [*inspect.signature(lock).parameters.values()]
+
+
+# --- processes ---
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_starts_under_a_lock_never_overlap(kind: str, address: str, tmp_path: Path) -> None:
+    """Four processes that start at once go through it one at a time."""
+    journal = tmp_path / "journal"
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(contender("start", kind, address, "test/start", str(journal))) for _ in range(4)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "started\n"
+    assert [what for _, what, _ in read(journal)] == ["enter", "leave"] * 4
+    assert len(set(holders(journal))) == 4
+
+
+FAILOVER = {"file": 1.0, "postgres": 1.0, "redis": TTL + 1}
+"""Seconds within which another process leads after the leader was killed, on a machine that has nothing else to do."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_leader_that_is_killed_is_followed_by_another(kind: str, address: str, tmp_path: Path) -> None:
+    """Again and again; there is one at a time, and all waited for it."""
+    journal = tmp_path / "journal"
+    with ExitStack() as stack:
+        names = ("lead", kind, address, "test/kill", str(journal))
+        processes = {one.pid: one for one in (stack.enter_context(contender(*names)) for _ in range(4))}
+        took: list[float] = []
+        for number in range(1, 4):
+            eventually(lambda number=number: len(holders(journal)) == number)  # type: ignore[misc]
+            processes[holders(journal)[-1]].kill()
+            took.append(eventually(lambda number=number: len(holders(journal)) == number + 1))  # type: ignore[misc]
+    print(f"{kind}: failover in {min(took):.2f} to {max(took):.2f} s")
+    assert len(set(holders(journal))) == 4
+    assert overlaps(journal) == []
+    assert min(took) < FAILOVER[kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_leader_that_stops_frees_the_lock_at_once(kind: str, address: str, tmp_path: Path) -> None:
+    """After its worker has ended."""
+    journal = tmp_path / "journal"
+    names = ("lead", kind, address, "test/stop", str(journal))
+    with contender(*names) as first:
+        eventually(lambda: len(holders(journal)) == 1)
+        with contender(*names) as second:
+            assert second.stdout is not None
+            assert second.stdout.readline() == "started\n"
+            assert first.stdin is not None
+            first.stdin.close()
+            took = eventually(lambda: len(holders(journal)) == 2)
+            assert first.wait(PATIENCE) == 0
+    entries = [what for _, what, _ in read(journal) if what != "still"]
+    assert entries[:3] == ["enter", "leave", "enter"]
+    assert took < 10
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", KINDS)
+def test_exactly_one_leads_while_leaders_are_killed_for_a_minute(kind: str, address: str, tmp_path: Path) -> None:
+    """A new process takes the place of each that is killed."""
+    journal, deadline = tmp_path / "journal", time.monotonic() + 60
+    with ExitStack() as stack:
+        names = ("lead", kind, address, "test/minute", str(journal))
+        processes = {one.pid: one for one in (stack.enter_context(contender(*names)) for _ in range(3))}
+        number = 0
+        while time.monotonic() < deadline:
+            number += 1
+            eventually(lambda number=number: len(holders(journal)) == number)  # type: ignore[misc]
+            time.sleep(number % 7 / 10)
+            processes[holders(journal)[-1]].kill()
+            another = stack.enter_context(contender(*names))
+            processes[another.pid] = another
+    print(f"{kind}: {number} leaders in 60 s")
+    assert overlaps(journal) == []
+    assert number > 5
+
+
+# --- loss ---
+
+
+class Held:
+    """A lock that is held in a thread of its own, as a leader would hold it.
+
+    Attributes:
+        lost_after: the seconds from its beginning until the loss was told; None while it was not.
+    """
+
+    def __init__(self, lock: Any) -> None:
+        self.lost_after: float | None = None
+        self._held, self._lock = threading.Event(), lock
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._held.wait(PATIENCE)
+        self.began = time.monotonic()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(PATIENCE)
+        self._loop.close()
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._hold())
+
+    async def _hold(self) -> None:
+        self._stop = asyncio.Event()
+        try:
+            async with self._lock() as handle:
+                self._held.set()
+                watching = asyncio.ensure_future(handle.wait())
+                stopping = asyncio.ensure_future(self._stop.wait())
+                await asyncio.wait([watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+                if watching.done():
+                    self.lost_after = time.monotonic() - self.began
+                watching.cancel()
+                await self._stop.wait()
+        except Exception as error:  # a release that fails
+            print(f"left with {error!r}")
+
+    def block(self, seconds: float) -> None:
+        """Block its event loop for so long."""
+        self._loop.call_soon_threadsafe(time.sleep, seconds)
+
+    def lost(self) -> float:
+        """Wait for the loss, and return after how many seconds it was told."""
+        eventually(lambda: self.lost_after is not None)
+        assert self.lost_after is not None
+        return self.lost_after
+
+
+class Proxy:
+    """A TCP proxy before a server, whose connections can be severed, or fall silent."""
+
+    def __init__(self, port: int) -> None:
+        self._silent = threading.Event()
+        self._pairs: list[socket.socket] = []
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._listener.close()
+        self.sever()
+
+    def sever(self) -> None:
+        """Close all connections."""
+        for one in self._pairs:
+            one.close() if self._silent.is_set() else _shut(one)
+
+    def fall_silent(self) -> None:
+        """Keep the connections, and pass nothing on."""
+        self._silent.set()
+
+    def _accept(self) -> None:
+        try:
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._port))
+                self._pairs += [client, server]
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
+        except OSError:
+            return
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while part := source.recv(65536):
+                if not self._silent.is_set():
+                    target.sendall(part)
+        except OSError:
+            return
+        finally:
+            _shut(target)
+
+
+def _shut(one: socket.socket) -> None:
+    with suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.engines
+def test_a_session_that_is_terminated_is_told_at_once(postgres: Engine) -> None:
+    """`pg_terminate_backend`, as an administrator would."""
+    with (
+        Held(PostgresLock(postgres.url, "test/terminate")) as held,
+        psycopg.connect(postgres.url, autocommit=True) as db,
+    ):
+        db.execute("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted")
+        assert held.lost() < 5
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("how", ["sever", "fall_silent"])
+def test_a_connection_to_postgres_that_breaks_is_told(how: str, postgres: Engine) -> None:
+    """A severed one at once; one that falls silent in two times 5 seconds."""
+    with Proxy(postgres.port) as proxy:
+        url = postgres.url.replace(str(postgres.port), str(proxy.port))
+        with Held(PostgresLock(url, "test/proxy")) as held:
+            getattr(proxy, how)()
+            assert held.lost() < (5 if how == "sever" else 20)
+
+
+@pytest.mark.engines
+def test_a_postgres_server_that_stands_still_is_told(postgres: Engine) -> None:
+    """It is not asked for longer than 5 seconds."""
+    with Held(PostgresLock(postgres.url, "test/still")) as held:
+        postgres.pause()
+        try:
+            assert held.lost() < 20
+        finally:
+            postgres.resume()
+
+
+@pytest.mark.engines
+async def test_a_postgres_lock_is_held_for_as_long_as_it_is_needed(
+    postgres: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The questions to the server do no harm."""
+    monkeypatch.setattr(asgi_lifespan_mw.locks.postgres, "CHECK_EVERY", 0.1)
+    async with PostgresLock(postgres.url, "test/long")() as watch:
+        with anyio.move_on_after(1.5) as limit:
+            await watch.wait()
+        assert limit.cancelled_caught
+
+
+@pytest.mark.engines
+async def test_a_lease_is_renewed_for_as_long_as_it_is_needed(redis_server: Engine) -> None:
+    """Also with a client of the user's own, which stays open."""
+    client = redis.asyncio.Redis.from_url(redis_server.url)
+    async with RedisLock(client, "test/long", ttl=1)() as lease:
+        with anyio.move_on_after(3) as limit:
+            await lease.wait()
+        assert limit.cancelled_caught
+        assert await client.exists("test/long") == 1
+    assert await client.exists("test/long") == 0
+    await client.aclose()
+
+
+@pytest.mark.engines
+def test_a_lease_that_somebody_deletes_is_told(redis_server: Engine) -> None:
+    """When it is renewed next."""
+    with Held(RedisLock(redis_server.url, "test/deleted", ttl=3)) as held:
+        redis.Redis.from_url(redis_server.url).delete("test/deleted")
+        assert held.lost() < 3
+
+
+@pytest.mark.engines
+def test_a_connection_that_redis_kills_is_made_anew(redis_server: Engine) -> None:
+    """`CLIENT KILL`: the lease stays, for the next renewal is in time."""
+    client = redis.Redis.from_url(redis_server.url)
+    with Held(RedisLock(redis_server.url, "test/client", ttl=2)) as held:
+        for one in client.client_list():
+            if one["id"] != str(client.client_id()):
+                client.client_kill_filter(_id=one["id"])
+        time.sleep(4)
+        assert held.lost_after is None
+    client.close()
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("how", ["pause", "silent"])
+def test_a_redis_server_that_cannot_be_reached_is_given_up_before_the_lease_ends(
+    how: str, redis_server: Engine
+) -> None:
+    """At two thirds of the TTL, counted from the last renewal."""
+    with Proxy(redis_server.port) as proxy:
+        url = redis_server.url.replace(str(redis_server.port), str(proxy.port))
+        with Held(RedisLock(url if how == "silent" else redis_server.url, "test/pause", ttl=6)) as held:
+            if how == "silent":
+                proxy.fall_silent()
+            else:
+                redis_server.pause()
+            try:
+                assert held.lost() < 6
+            finally:
+                redis_server.resume()
+
+
+@pytest.mark.engines
+def test_an_event_loop_that_stalls_for_longer_than_the_lease_gives_up(redis_server: Engine) -> None:
+    """As soon as it goes on."""
+    with Held(RedisLock(redis_server.url, "test/stall", ttl=1)) as held:
+        held.block(2)
+        assert 1.5 < held.lost() < 4
+
+
+@pytest.mark.engines
+async def test_a_renewal_that_fails_for_a_while_is_tried_again(
+    redis_server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the lease."""
+    async with RedisLock(redis_server.url, "test/retry", ttl=3)() as lease:
+        renew, failures = lease._lock.reacquire, [redis.ConnectionError("once"), TimeoutError("twice")]
+
+        async def fails_twice() -> Any:
+            if failures:
+                raise failures.pop()
+            return await renew()
+
+        monkeypatch.setattr(lease._lock, "reacquire", fails_twice)
+        with anyio.move_on_after(4) as limit:
+            await lease.wait()
+        assert limit.cancelled_caught
+        assert failures == []
+
+
+# --- the engines' own locks ---
+
+
+@pytest.mark.engines
+async def test_a_lock_of_redis_py_is_a_lock(redis_server: Engine) -> None:
+    """Without renewal: for a short start."""
+    client = redis.asyncio.Redis.from_url(redis_server.url)
+    hooks, seen = Lifespan(), list[object]()
+
+    async def migrates() -> None:
+        seen.append(await client.exists("test/own"))
+
+    hooks.on_startup(migrates, lock=lambda: client.lock("test/own", timeout=10))
+    async with LifespanManager(hooks):
+        assert await client.exists("test/own") == 0
+    assert seen == [1]
+    await client.aclose()
+
+
+# --- servers ---
+
+
+@pytest.mark.engines
+@pytest.mark.servers
+@pytest.mark.parametrize("mode", ["start", "lead"])
+@pytest.mark.parametrize("kind", ["file", "postgres", "redis"])
+@pytest.mark.parametrize("server", ["uvicorn", "gunicorn"])
+def test_four_workers_of_a_server(server: str, kind: str, mode: str, address: str, tmp_path: Path) -> None:
+    """Their starts never overlap, and one of them leads; when it is killed, another one does."""
+    journal = tmp_path / "journal"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    options = {
+        "uvicorn": ["--port", str(port), "--workers", "4", "--log-level", "warning"],
+        "gunicorn": [
+            "-b",
+            f"127.0.0.1:{port}",
+            "-w",
+            "4",
+            "-k",
+            "uvicorn_worker.UvicornWorker",
+            "--log-level",
+            "error",
+        ],
+    }
+    environment = os.environ | {"TESTS_LOCK": f"{mode} {kind} {address} test/{server}/{mode} {journal}"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", server, *options[server], "tests.locks.contender:app"],
+        cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        if mode == "start":
+            eventually(lambda: len(read(journal)) == 8)
+            assert [what for _, what, _ in read(journal)] == ["enter", "leave"] * 4
+        else:
+            eventually(lambda: len(holders(journal)) == 1)
+            os.kill(holders(journal)[0], signal.SIGKILL)
+            eventually(lambda: len(holders(journal)) == 2)
+            assert overlaps(journal) == []
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        finally:
+            if process.poll() is None:  # pragma: no cover - a server that hangs
+                os.killpg(process.pid, signal.SIGKILL)
+    assert overlaps(journal) == []
+
+
+@pytest.mark.engines
+@pytest.mark.servers
+@pytest.mark.parametrize("kind", ["file", "postgres", "redis"])
+def test_a_rolling_reload_leaves_one_leader(kind: str, address: str, tmp_path: Path) -> None:
+    """Uvicorn's SIGHUP: old and new workers overlap, and lead one after the other."""
+    journal = tmp_path / "journal"
+    environment = os.environ | {"TESTS_LOCK": f"lead {kind} {address} test/reload {journal}"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "--port", "0", "--workers", "2", "--log-level", "warning",
+         "tests.locks.contender:app"],
+        cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        eventually(lambda: len(holders(journal)) == 1)
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: len(set(holders(journal))) >= 2)
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+    assert overlaps(journal) == []
