@@ -1,4 +1,4 @@
-"""What the user sets, checked when it is given."""
+"""The settings of a run, and the checks of the arguments that set them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Mounts: TypeAlias = Literal["auto", "off"] | tuple[ASGIApp, ...]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How one run treats mounts and time; the arguments of `LifespanMiddleware` tell what each is."""
+    """The settings of one run. The arguments of `LifespanMiddleware` explain them."""
 
     mounts: Mounts = "auto"
     exclude: tuple[ASGIApp, ...] = ()
@@ -24,11 +24,11 @@ class Settings:
 
 
 def checked_mounts(mounts: object, who: str) -> Mounts:
-    """``"auto"``, ``"off"`` or a tuple of apps.
+    """Return ``"auto"``, ``"off"`` or a tuple of apps.
 
     Raises:
-        TypeError: it is no sequence of apps.
-        ValueError: it is another text.
+        TypeError: If `mounts` is not a sequence of apps.
+        ValueError: If `mounts` is another string.
     """
     if isinstance(mounts, str):
         if mounts == "auto":
@@ -42,12 +42,12 @@ def checked_mounts(mounts: object, who: str) -> Mounts:
 def checked_apps(
     apps: object, where: str, expected: str = "a sequence of apps, such as [admin]"
 ) -> tuple[ASGIApp, ...]:
-    """A tuple of the apps that the user gave.
+    """Return the apps that the user gave, as a tuple.
 
     Raises:
-        TypeError: it is no sequence, or something in it is no app.
+        TypeError: If `apps` is not a sequence, or one of them is not an app.
     """
-    # An app may be iterable by accident; a single app where a sequence belongs is the likelier slip.
+    # exclude=admin, where [admin] is meant: an app may happen to be iterable.
     if callable(apps) or isinstance(apps, (str, bytes)) or not isinstance(apps, Iterable):
         raise TypeError(f"{where} got {apps!r}, expected {expected}")
     return tuple(checked_app(app, where) for app in cast("Iterable[object]", apps))

@@ -12,7 +12,7 @@ import anyio.lowlevel
 from ._asgi import checked_app, name_of
 from ._config import checked_seconds
 from ._exceptions import LifespanError, LifespanTimeout, ProtocolViolation
-from ._protocol.session import Session, on_departure
+from ._protocol.session import Session, on_deviation
 from ._protocol.table import Phase, Severity
 from ._types import ASGIApp, Receive, Scope, Send, State
 from ._units.backend import CANCELLED_GRACE, current_asyncio_task, is_closing
@@ -111,7 +111,7 @@ class _Probe:
         self._is_told_to_return = False
         self._server = anyio.CancelScope()
         # Sessions take it when they are made: ours, and those of middlewares in the app, whose tasks have this context.
-        on_departure.set(self._departed)
+        on_deviation.set(self._departed)
         self._session = Session(self._watched, self._scope)
         self._units = Supervisor(lambda _: None)
         self._unit = Unit(f"app {name_of(app)}", self._session.live)

@@ -1,7 +1,6 @@
-"""The errors of the package: each says who, in which phase, what would have been right and what to do.
+"""The exceptions of the package. Each names the unit, the phase, what was expected, and how to fix it.
 
-Their arguments are kept as attributes, and the text is made of them, so that an error can be pickled, copied and
-read by a program as well as by a person.
+The arguments of an exception are its attributes, from which it makes its text. So it can be pickled and copied.
 """
 
 from dataclasses import dataclass
@@ -9,22 +8,22 @@ from typing import ClassVar, final
 
 
 class LifespanError(Exception):
-    """The root of this package's own errors.
+    """The base class of this package's exceptions.
 
-    An exception that a hook or an app raises is never wrapped in one of these: it comes out as it is.
+    An exception of a hook or an app is never wrapped in one of these: it propagates as it is.
 
     >>> issubclass(StartupFailed, LifespanError), issubclass(StateCollision, LifespanError)
     (True, True)
     """
 
     def __post_init__(self) -> None:
-        """Have `repr`, `pickle` and `copy` know the arguments, however they were given."""
+        """Set `args`, which `repr`, `pickle` and `copy` use, from positional and keyword arguments."""
         self.args: tuple[object, ...] = tuple(vars(self).values())
 
 
 @dataclass(eq=False, repr=False)
 class _Failed(LifespanError):
-    """What the errors of both phases have in common."""
+    """The base class of `StartupFailed` and `ShutdownFailed`."""
 
     unit: str
     reason: str = ""
@@ -36,11 +35,11 @@ class _Failed(LifespanError):
 
 @final
 class StartupFailed(_Failed):
-    """A unit said that its startup failed, without an exception of its own to raise.
+    """A unit failed to start and raised no exception of its own.
 
     Args:
-        unit: who failed, as the log names it, such as ``mount '/admin'``.
-        reason: what it said, or what happened to it; may be empty.
+        unit: The unit's name in messages, such as ``mount '/admin'``.
+        reason: The message that the app sent, or what happened to the unit; "" if there is none.
 
     >>> print(StartupFailed("mount '/admin'", "no database"))
     startup failed in mount '/admin': no database
@@ -51,11 +50,11 @@ class StartupFailed(_Failed):
 
 @final
 class ShutdownFailed(_Failed):
-    """A unit said that its shutdown failed, without an exception of its own to raise.
+    """A unit failed to stop and raised no exception of its own.
 
     Args:
-        unit: who failed, as the log names it.
-        reason: what it said, or what happened to it; may be empty.
+        unit: The unit's name in messages.
+        reason: The message that the app sent, or what happened to the unit; "" if there is none.
 
     >>> print(ShutdownFailed("app FastAPI"))
     shutdown failed in app FastAPI: it gave no reason
@@ -67,12 +66,12 @@ class ShutdownFailed(_Failed):
 @final
 @dataclass(eq=False, repr=False)
 class LifespanTimeout(LifespanError, TimeoutError):
-    """A unit did not start or stop in time. It is a ``TimeoutError`` too.
+    """A unit did not start or stop in time. This is a ``TimeoutError`` too.
 
     Args:
-        unit: who was at work when the time ran out.
+        unit: The name of the unit that was at work when the time ran out.
         phase: ``"startup"`` or ``"shutdown"``.
-        seconds: the limit that ran out.
+        seconds: The time limit.
 
     >>> print(LifespanTimeout("hook 'load_model' (shop/models.py:41)", "startup", 30))
     startup timed out after 30 s in hook 'load_model' (shop/models.py:41)
@@ -89,10 +88,10 @@ class LifespanTimeout(LifespanError, TimeoutError):
 @final
 @dataclass(eq=False, repr=False)
 class LifespanNotSupported(LifespanError):
-    """An app that was to be driven through its lifespan turned the lifespan away.
+    """An app that `LifespanManager` runs does not support the lifespan protocol.
 
     Args:
-        unit: the app, as the log names it.
+        unit: The app's name in messages.
 
     >>> print(LifespanNotSupported("app ASGIHandler"))  # doctest: +ELLIPSIS
     app ASGIHandler does not support the lifespan protocol: it raised or returned before it had answered ...
@@ -110,13 +109,13 @@ class LifespanNotSupported(LifespanError):
 @final
 @dataclass(eq=False, repr=False)
 class ProtocolViolation(LifespanError):
-    """An app or a server did what the lifespan protocol does not allow.
+    """An app or a server broke the lifespan protocol.
 
     Args:
-        culprit: who did it, as the log names it.
-        deed: what it did, in the past tense.
-        phase: where the lifespan stood.
-        expected: what would have been right.
+        culprit: The name of the app in messages, or ``the server``.
+        deed: What the app or the server did, in the past tense.
+        phase: The phase of the lifespan, such as ``"starting"``.
+        expected: What the protocol expects in this phase.
 
     >>> print(ProtocolViolation("app shop()", "sent 'lifespan.shutdown.complete'", "starting", "an answer to it"))
     app shop() sent 'lifespan.shutdown.complete' while starting; expected an answer to it
@@ -137,10 +136,10 @@ class StateCollision(LifespanError):
     """Two units set the same key of the lifespan state to different objects.
 
     Args:
-        key: the key of ``scope["state"]``.
-        first: the unit that had set it.
-        second: the unit that set it anew.
-        advice: what to do about it.
+        key: The key of ``scope["state"]``.
+        first: The name of the unit that set the key first.
+        second: The name of the unit that set the key to another object.
+        advice: How to fix it.
 
     >>> print(StateCollision("db", "app FastAPI", "mount '/admin'", "rename one of them"))
     state key 'db' was set by app FastAPI and set to another object by mount '/admin'; rename one of them

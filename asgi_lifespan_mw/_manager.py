@@ -1,4 +1,4 @@
-"""`LifespanManager`: drives any app's lifespan from outside, for tests, scripts and workers."""
+"""`LifespanManager`: runs any app's lifespan from outside, for tests, scripts and workers."""
 
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -27,12 +27,12 @@ Ts = TypeVarTuple("Ts")
 class LifespanManager:
     """Runs an app's lifespan around a block: ``async with LifespanManager(app) as manager: ...``.
 
-    It is the server's side of the ASGI specification, "Lifespan Protocol". ``with LifespanManager(app): ...`` is the
-    same for programs that are not asynchronous: the app lives in an event loop in a thread of its own. Once it was
-    left, it may be entered again.
+    The manager takes the server's side of the ASGI specification, "Lifespan Protocol". In programs that are not
+    asynchronous, ``with LifespanManager(app): ...`` runs the app in an event loop in a thread of its own. A manager can
+    be entered again after it was left.
 
     Attributes:
-        state: what the lifespan set; requests through `app` get a copy of it. It is empty before the start.
+        state: The lifespan state. Requests through `app` get a copy of it. It is empty before the start.
     """
 
     def __init__(
@@ -45,19 +45,19 @@ class LifespanManager:
         backend: str = "asyncio",
         backend_options: dict[str, Any] | None = None,
     ) -> None:
-        """Prepare to drive an app.
+        """Prepare to run an app's lifespan.
 
         Args:
-            app: any ASGI 3 application; or a `Lifespan`, whose hooks are then run without an app.
-            startup_timeout: seconds for its startup; None for no limit.
-            shutdown_timeout: seconds for its shutdown; None for no limit.
-            strict: departures from the lifespan protocol are errors, not warnings.
-            backend: the event loop for a plain ``with``, ``"asyncio"`` or ``"trio"``.
-            backend_options: the options of that event loop, as `anyio.run` takes them.
+            app: Any ASGI 3 application, or a `Lifespan`, whose hooks then run without an app.
+            startup_timeout: Seconds for the startup; None for no limit.
+            shutdown_timeout: Seconds for the shutdown; None for no limit.
+            strict: Whether deviations from the lifespan protocol are errors; otherwise they are warnings.
+            backend: The event loop for a plain ``with``, ``"asyncio"`` or ``"trio"``.
+            backend_options: The options of that event loop, as for `anyio.run`.
 
         Raises:
-            TypeError: `app` is a class or can't be called, or another argument is of the wrong kind.
-            ValueError: a timeout is not positive, or there is no such `backend`.
+            TypeError: If `app` is a class or not callable, or another argument has the wrong type.
+            ValueError: If a timeout is not positive, or `backend` is another string.
         """
         if backend not in ("asyncio", "trio"):
             refusal = ValueError if is_a(backend, str) else TypeError
@@ -78,12 +78,12 @@ class LifespanManager:
 
     @property
     def app(self) -> ASGIApp:
-        """The app, each of whose requests is given a copy of the state.
+        """The app. Each request gets a copy of the state.
 
-        It belongs to the event loop that it was started in: within a plain ``with``, use it by `call`.
+        Use the app in the event loop in which it was started: within a plain ``with``, through `call`.
 
         Raises:
-            AttributeError: there is none, only a `Lifespan`.
+            AttributeError: If the manager runs a `Lifespan` without an app.
         """
         if self._app is None:
             raise AttributeError(f"LifespanManager({self._lifespan!r}) runs hooks alone and has no app; see its state")
@@ -93,13 +93,13 @@ class LifespanManager:
         """Start the app, until a server would be answered; `ready` waits for background hooks too.
 
         Raises:
-            LifespanNotSupported: the app turned the lifespan away.
-            LifespanTimeout: it did not start in time.
-            StartupFailed: it said that it failed, and raised nothing.
-            RuntimeError: the manager is entered already.
-            BaseException: what the app raised.
+            LifespanNotSupported: If the app does not support the lifespan protocol.
+            LifespanTimeout: If the app does not start in time.
+            StartupFailed: If the app sends that it failed, and raises nothing.
+            RuntimeError: If the manager is entered already.
+            BaseException: What the app raised.
 
-        *Cancellation:* what has started is stopped, shielded, within `shutdown_timeout`.
+        *Cancellation:* Everything that has started is stopped, shielded, within `shutdown_timeout`.
         """
         __tracebackhide__ = True
         self._refuse_another_entry()
@@ -132,7 +132,7 @@ class LifespanManager:
             RuntimeError: If the manager is not entered, or the app stops before.
             BaseException: What a background hook raised.
 
-        *Cancellation:* Nothing comes of it.
+        *Cancellation:* The background hooks go on.
         """
         __tracebackhide__ = True
         if self._run is None:
@@ -142,16 +142,16 @@ class LifespanManager:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop the app. It may be left in another task than it was entered in, on asyncio.
+        """Stop the app. On asyncio, another task than the one that entered the manager may do so.
 
         Raises:
-            ShutdownFailed: it said that it failed, and raised nothing.
-            LifespanTimeout: it did not stop in time.
-            RuntimeError: the manager was not entered.
-            BaseExceptionGroup: the block raised, and stopping failed too; the block's error comes first.
-            BaseException: what the app raised, now or while serving.
+            ShutdownFailed: If the app sends that it failed, and raises nothing.
+            LifespanTimeout: If the app does not stop in time.
+            RuntimeError: If the manager was not entered.
+            BaseExceptionGroup: If the block raised, and stopping failed too; the block's exception comes first.
+            BaseException: What the app raised, now or while serving.
 
-        *Cancellation:* the app is stopped all the same, shielded.
+        *Cancellation:* The app is stopped, shielded.
         """
         __tracebackhide__ = True
         run, self._run = self._run, None
@@ -164,18 +164,20 @@ class LifespanManager:
             await run.stop_after(error)
 
     def __enter__(self) -> "LifespanManager":
-        """Start the app in an event loop in a thread of its own, and wait for it.
+        """Start the app in an event loop in a thread of its own, and wait until it has started.
 
         Raises:
-            RuntimeError: the manager is entered already; or an event loop runs here, which this would hold up.
-            LookupError: the `backend` is not installed.
-            BaseException: all that ``async with`` raises, as it is.
+            RuntimeError: If the manager is entered already, or an event loop runs in this thread.
+            LookupError: If `backend` is not installed.
+            BaseException: The same as with ``async with``.
 
-        *Cancellation:* Ctrl-C, at this or at any later time, stops the app in its order before it is raised.
+        *Cancellation:* Ctrl-C, now or later, stops the app in its order before KeyboardInterrupt is raised.
         """
         __tracebackhide__ = True
         if not is_loop_gone():
-            raise RuntimeError("`with LifespanManager(...)` would hold up the event loop here; use `async with`")
+            raise RuntimeError(
+                "`with LifespanManager(...)` would block the event loop that runs here; use `async with`"
+            )
         self._refuse_another_entry()
         if find_spec(self._backend[0]) is None:
             raise LookupError("LifespanManager(backend='trio') needs trio: pip install trio")
@@ -198,29 +200,29 @@ class LifespanManager:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop the app, and its event loop.
+        """Stop the app and its event loop.
 
         Raises:
-            BaseException: all that leaving an ``async with`` raises, as it is.
+            BaseException: The same as with ``async with``.
         """
         __tracebackhide__ = True
         self._thread.__exit__(kind, error, traceback)
 
     def call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
-        """Run an asynchronous function where the app lives, and wait for it; within a plain ``with``.
+        """Run an asynchronous function in the app's event loop, and wait for it; within a plain ``with``.
 
         Args:
-            function: what to call, such as the ``get`` of an `httpx.AsyncClient` over `app`.
-            args: its arguments.
+            function: The function, such as the ``get`` of an `httpx.AsyncClient` over `app`.
+            args: Its arguments.
 
         Returns:
-            What it returned.
+            The result of the function.
 
         Raises:
-            RuntimeError: the manager is not entered with a plain ``with``.
-            BaseException: what the function raised.
+            RuntimeError: If the manager is not entered with a plain ``with``.
+            BaseException: What the function raised.
 
-        *Cancellation:* Ctrl-C cancels the function, and is raised when that has ended.
+        *Cancellation:* Ctrl-C cancels the function. KeyboardInterrupt is raised when the function has ended.
         """
         __tracebackhide__ = True
         if self._portal is None:
@@ -231,7 +233,7 @@ class LifespanManager:
             __tracebackhide__ = True
             try:
                 outcome.set_result(await function(*args))
-            except BaseException as error:  # one that is no `Exception` would tear the event loop down
+            except BaseException as error:  # sys.exit() in the function would end the event loop
                 outcome.set_exception(error)
 
         task = self._portal.start_task_soon(fulfil)
@@ -246,7 +248,7 @@ class LifespanManager:
 @final
 @dataclass(eq=False, repr=False)
 class _WithState:
-    """An app whose requests are given a copy of a state."""
+    """An app, each of whose requests gets a copy of a state."""
 
     app: ASGIApp
     state: State

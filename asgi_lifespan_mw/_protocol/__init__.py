@@ -1,1 +1,1 @@
-"""The lifespan conversation with one app: the table that decides, and the session that follows it."""
+"""The lifespan protocol: the table of its rules, and the session that applies them to one app."""

@@ -1,6 +1,6 @@
-"""One app through one lifespan: the side of the conversation that a server has.
+"""`Session`: the server's side of the lifespan protocol, for one app.
 
-The table in `_protocol` decides what each step of the app means; here it is carried out.
+`table` decides what each event of the app means. The session carries it out.
 """
 
 import logging
@@ -19,29 +19,28 @@ from .table import EXPECTED, Action, Event, Phase, Severity, Transition, advance
 _LEVELS = {Severity.NOTE: logging.DEBUG, Severity.WARNING: logging.WARNING}
 
 
-def _log(severity: Severity, departure: ProtocolViolation) -> None:
-    logger.log(_LEVELS[severity], "%s", departure)
+def _log(severity: Severity, deviation: ProtocolViolation) -> None:
+    logger.log(_LEVELS[severity], "%s", deviation)
 
 
-on_departure: ContextVar[Callable[[Severity, ProtocolViolation], None]] = ContextVar(
-    "asgi_lifespan_mw_on_departure", default=_log
+on_deviation: ContextVar[Callable[[Severity, ProtocolViolation], None]] = ContextVar(
+    "asgi_lifespan_mw_on_deviation", default=_log
 )
-"""What is done about a departure that is tolerated, in the sessions that begin in a context: it is logged."""
+"""Called with each tolerated deviation, by the sessions that begin in this context. The default logs it."""
 
 
 @final
 class Session:
-    """Drives one app through one lifespan; its `live` is the body of a unit.
+    """Takes one app through one lifespan; its `live` is the body of a unit.
 
-    Follows the ASGI specification, "Lifespan Protocol", but for the row that `_protocol` names.
+    Follows the ASGI specification, "Lifespan Protocol", except for the row that `table` names.
 
     Attributes:
-        phase: where the app's lifespan stands, by its own steps. One that is ended by us, by a time limit or a
-            cancellation, keeps its phase.
-        refusal: the exception with which the app turned the lifespan away; None if it did not, or just returned.
+        phase: The phase of the app's lifespan. A timeout or a cancellation does not change the phase.
+        refusal: The exception that an app without lifespan support raised; None for other apps, and if it returned.
     """
 
-    __slots__ = ("_app", "_moved", "_on_departure", "_scope", "_strict", "_unit", "phase", "refusal")
+    __slots__ = ("_app", "_moved", "_on_deviation", "_scope", "_strict", "_unit", "phase", "refusal")
 
     def __init__(self, app: ASGIApp, scope: Scope, *, strict: bool = False) -> None:
         self.phase = Phase.IDLE
@@ -50,25 +49,25 @@ class Session:
         self._scope = scope
         self._strict = strict
         self._moved: anyio.Event | None = None
-        self._on_departure = on_departure.get()
+        self._on_deviation = on_deviation.get()
 
     async def live(self, unit: Unit) -> None:
-        """Call the app and see it through.
+        """Call the app with a lifespan scope, and wait until it returns.
 
         Raises:
-            Exception: what the app raised, unless it turned the lifespan away by it.
-            ProtocolViolation: the app returned where it must not, in a strict session.
+            Exception: What the app raised, unless it does not support the lifespan protocol.
+            ProtocolViolation: If the app returns too early, in a strict session.
         """
         self._unit = unit
         try:
             await self._app(self._scope, self._receive, self._send)
         except Exception as error:
-            self._take(Event.RAISES)
+            self._transition(Event.RAISES)
             if self.phase is not Phase.UNSUPPORTED:
                 raise
             self.refusal = error
         else:
-            self._take(Event.RETURNS)
+            self._transition(Event.RETURNS)
 
     def refuse(self) -> None:
         """Let the app raise as if it had not received the startup: a middleware in it received it for an inner app."""
@@ -78,7 +77,7 @@ class Session:
         while True:
             if self.phase is Phase.STARTED:
                 await self._unit.wait_for_stop()
-            action = self._take(Event.RECEIVES).action
+            action = self._transition(Event.RECEIVES).action
             match action:
                 case Action.GIVES_STARTUP:
                     return STARTUP.copy()
@@ -94,9 +93,9 @@ class Session:
                     assert_never(action)
 
     async def _send(self, message: object) -> None:
-        step = event_of(message)
+        event = event_of(message)
         before = self.phase
-        transition = self._take(step, message)
+        transition = self._transition(event, message)
         if transition.action is Action.CANCELS:
             self._unit.stopped()
             self._unit.cancel()
@@ -107,37 +106,38 @@ class Session:
         elif self.phase is Phase.STOPPED:
             self._unit.stopped()
         else:
-            self._fail(step, message)
+            self._fail(event, message)
 
-    def _fail(self, step: Event, message: object) -> None:
-        failed = StartupFailed if step is Event.FAILS_STARTUP else ShutdownFailed
+    def _fail(self, event: Event, message: object) -> None:
+        failed = StartupFailed if event is Event.FAILS_STARTUP else ShutdownFailed
         reason = _reason(message)
         self._unit.fail(failed(self._unit.name, reason), reason)
 
-    def _take(self, step: Event, message: object = None) -> Transition:
-        """Take one step: log it, or raise, as serious as it is, and go on to the next phase."""
+    def _transition(self, event: Event, message: object = None) -> Transition:
+        """Go on to the next phase. Report a deviation; raise a violation."""
         before = self.phase
-        transition = advance(before, step, strict=self._strict)
+        transition = advance(before, event, strict=self._strict)
         if transition.next_phase is not before:
             self.phase = transition.next_phase
             if self._moved is not None:
                 self._moved.set()
                 self._moved = None
         if transition.severity is not Severity.FINE:
-            departure = ProtocolViolation(self._unit.name, _deed(step, message), before.value, EXPECTED[before])
+            deviation = ProtocolViolation(self._unit.name, _deed(event, message), before.value, EXPECTED[before])
             if transition.severity is Severity.VIOLATION:
-                self._unit.fail(departure)
-                raise departure
-            self._on_departure(transition.severity, departure)
+                self._unit.fail(deviation)
+                raise deviation
+            self._on_deviation(transition.severity, deviation)
         return transition
 
 
-def _deed(step: Event, message: object) -> str:
+def _deed(event: Event, message: object) -> str:
+    """Return what an app did, for messages. The content of its message may be secret, so that only its type is told."""
     kind = entry_of(message, "type")
     sent = repr(kind) if isinstance(kind, str) else f"an object of type {type(message).__qualname__!r}"
-    return f"sent {sent}" if step is Event.SENDS_OTHER else step.value
+    return f"sent {sent}" if event is Event.SENDS_OTHER else event.value
 
 
 def _reason(message: object) -> str:
-    """The text of a ``*.failed`` message: the key is optional, and it comes from an app that is in trouble."""
+    """Return the text of a ``*.failed`` message, in which the key is optional and the value may be any object."""
     return str(entry_of(message, "message") or "")

@@ -1,16 +1,15 @@
 r"""The rules of the lifespan protocol, as one table.
 
-Rule 1: everything that decides what a step of an app means is in this file, and nothing here does I/O, waits, logs or
-knows an event loop.
+Rule 1: This module decides what each event of an app means. It does no I/O, does not wait, does not log, and knows no
+event loop.
 
-Rule 2: an app's lifespan is in exactly one *phase*. It changes only by a *step* of the app, and only as the table
-says. Our own part, a timeout or a cancellation, ends a lifespan from outside and is no step.
+Rule 2: An app's lifespan is in exactly one *phase*. Only an *event* of the app changes the phase, and only as the table
+says. A timeout or a cancellation by this package ends a lifespan from outside and is not an event.
 
-Rule 3: the table is total. Every pair of a phase and a step has a row, the terminal phases too, so that no app can do
-something that was not thought of.
+Rule 3: The table is total: every pair of a phase and an event has a row, in the terminal phases too.
 
-Rule 4: a row says three things: the phase that follows, how serious the step is, and what comes of it. A strict
-reading raises the seriousness of each departure from the protocol to a violation, and changes nothing else.
+Rule 4: A row has the next phase, the severity of the event, and the action that follows. A strict session treats each
+deviation from the protocol as a violation, and changes nothing else.
 
 The phases::
 
@@ -18,9 +17,9 @@ The phases::
       \________|__________|__________|_________/
         unsupported (before it started), failed (at any time)
 
-One row departs from the letter of the ASGI specification, which asks a server to go on without lifespan when an app
-raises: an app that took the startup message and then raised has a startup that broke, and has *failed*. An app that
-turns the scope away raises before it receives: that is *unsupported*, as the specification wants.
+One row differs from the ASGI specification, by which a server continues without lifespan if an app raises. An app that
+has received the startup event and then raises has *failed*: its startup is broken. An app that does not support the
+lifespan protocol raises before it receives, and is *unsupported*, as in the specification.
 """
 
 from collections.abc import Mapping
@@ -30,28 +29,28 @@ from typing import Final, cast
 
 
 class Phase(Enum):
-    """Where one app's lifespan stands; the values read as "while ..."."""
+    """The phases of one app's lifespan; in messages their values follow "while"."""
 
-    __hash__ = object.__hash__  # as good as an enum's own, which is slow, for keys of the table
+    __hash__ = object.__hash__  # the hash of an enum is slow
 
     IDLE = "idle"
-    """It was called, and has asked for nothing."""
+    """The app was called, and has received nothing."""
     STARTING = "starting"
-    """It has received ``lifespan.startup``."""
+    """The app has received ``lifespan.startup``."""
     STARTED = "started"
-    """It has answered ``lifespan.startup.complete``."""
+    """The app has sent ``lifespan.startup.complete``."""
     STOPPING = "stopping"
-    """It has received ``lifespan.shutdown``."""
+    """The app has received ``lifespan.shutdown``."""
     STOPPED = "stopped"
-    """Nothing more is due from it."""
+    """The app has sent ``lifespan.shutdown.complete``, or has returned."""
     UNSUPPORTED = "unsupported"
-    """It turned the lifespan away."""
+    """The app does not support the lifespan protocol."""
     FAILED = "failed"
-    """It said that it failed, or raised."""
+    """The app has sent that it failed, or has raised."""
 
 
 class Event(Enum):
-    """What an app can do; the values read after its name."""
+    """The events of an app; in messages their values follow the app's name."""
 
     __hash__ = object.__hash__
 
@@ -60,26 +59,26 @@ class Event(Enum):
     FAILS_STARTUP = "sent 'lifespan.startup.failed'"
     COMPLETES_SHUTDOWN = "sent 'lifespan.shutdown.complete'"
     FAILS_SHUTDOWN = "sent 'lifespan.shutdown.failed'"
-    SENDS_OTHER = "sent what is no lifespan message"
+    SENDS_OTHER = "sent a message that is not a lifespan message"
     RETURNS = "returned"
     RAISES = "raised"
 
 
 class Severity(Enum):
-    """How serious a step is."""
+    """How serious an event is."""
 
     FINE = "fine"
-    """As the protocol has it."""
+    """The event follows the protocol."""
     NOTE = "note"
-    """A departure that harms nobody."""
+    """A deviation without consequences."""
     WARNING = "warning"
-    """A departure that its author should know of."""
+    """A deviation that the author of the app should fix."""
     VIOLATION = "violation"
-    """A departure that ends the lifespan of the app, as failed."""
+    """A deviation that fails the app."""
 
 
 class Action(Enum):
-    """What comes of a step, beside the new phase."""
+    """What follows an event, besides the next phase."""
 
     NOTHING = "nothing"
     GIVES_STARTUP = "is given 'lifespan.startup'"
@@ -90,7 +89,7 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One row of the table: the phase that follows, how serious the step is, and what comes of it."""
+    """One row of the table."""
 
     next_phase: Phase
     severity: Severity = Severity.FINE
@@ -113,7 +112,7 @@ TABLE: Final[Mapping[Phase, Mapping[Event, Transition]]] = {
         Event.RAISES: Transition(_UNSUPPORTED),
     },
     Phase.STARTING: {
-        # Another task of the app may be about to answer.
+        # A framework that receives in one task and answers in another may receive again first.
         Event.RECEIVES: Transition(_STARTING, _NOTE, Action.WAITS),
         Event.COMPLETES_STARTUP: Transition(_STARTED),
         Event.FAILS_STARTUP: Transition(_FAILED),
@@ -153,7 +152,7 @@ TABLE: Final[Mapping[Phase, Mapping[Event, Transition]]] = {
         Event.RETURNS: Transition(_STOPPED),
         Event.RAISES: Transition(_FAILED),
     },
-    # Nothing comes of what an app does after it turned the lifespan away or failed: it only has to end.
+    # The events of an app that is unsupported or has failed are ignored until it returns.
     **{
         over: {
             Event.RECEIVES: Transition(over, action=Action.CANCELS),
@@ -178,7 +177,7 @@ EXPECTED: Final[Mapping[Phase, str]] = {
     Phase.UNSUPPORTED: "a return",
     Phase.FAILED: "a return, or the exception behind the failure",
 }
-"""What would have been right, by phase; for messages."""
+"""What the protocol expects of an app, by phase; for messages."""
 
 _MESSAGES: Final[Mapping[object, Event]] = {
     "lifespan.startup.complete": Event.COMPLETES_STARTUP,
@@ -189,28 +188,28 @@ _MESSAGES: Final[Mapping[object, Event]] = {
 
 
 def event_of(message: object) -> Event:
-    """The step that an app takes by sending `message`, which may be anything at all."""
+    """Return the event of an app that sends `message`, which may be any object."""
     kind = entry_of(message, "type")
     return _MESSAGES.get(kind, Event.SENDS_OTHER) if isinstance(kind, str) else Event.SENDS_OTHER
 
 
 def entry_of(message: object, key: str) -> object:
-    """One entry of a message that an app sent; None where there is none, or where it is no message."""
+    """Return an entry of a message; None if there is none, or if `message` is not a mapping."""
     return cast("Mapping[object, object]", message).get(key) if isinstance(message, Mapping) else None
 
 
-def advance(phase: Phase, step: Event, *, strict: bool = False) -> Transition:
-    """What `step` means in `phase`.
+def advance(phase: Phase, event: Event, *, strict: bool = False) -> Transition:
+    """Return what `event` means in `phase`.
 
     Args:
-        phase: where the lifespan stands.
-        step: what the app does.
-        strict: read every departure from the protocol as a violation.
+        phase: The phase of the app's lifespan.
+        event: The event of the app.
+        strict: Whether every deviation from the protocol is a violation.
 
     Returns:
-        The row of the table; a violation always leads to `Phase.FAILED`.
+        The row of the table. A violation always leads to `Phase.FAILED`.
     """
-    transition = TABLE[phase][step]
+    transition = TABLE[phase][event]
     if strict and transition.severity is not Severity.FINE:
         return Transition(Phase.FAILED, Severity.VIOLATION)
     return transition

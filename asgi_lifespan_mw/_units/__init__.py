@@ -1,1 +1,1 @@
-"""The engine: tasks, order, time limits and cancellation. Nothing here knows an app or ASGI."""
+"""The engine: tasks, order, time limits and cancellation, without apps and without ASGI."""

@@ -1,10 +1,10 @@
-"""Tasks of their own, on asyncio (uvloop too) and trio.
+"""What differs between asyncio (uvloop too) and trio: tasks, timers and cancellation.
 
-A unit's task must outlive the call that started it and must not be reached by a cancellation that is meant for the
-server's lifespan task: the units are stopped in order, by us. A task group would tie the two together (and could
-never be left while one unit refuses to end), so each unit gets a plain task. ``anyio`` has no name for such a task.
+Each unit runs in a plain task, for which ``anyio`` has no name, and not in a task group. A task group would pass the
+cancellation of the server's lifespan task on to all units at once, while units stop in order. Nor could it be left
+while one unit does not finish.
 
-``asyncio`` and ``trio`` are imported where they are used, when they run already: both take long to import.
+``asyncio`` and ``trio`` are imported by the functions that use them, because both take long to import.
 """
 
 import math
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     import asyncio
 
 CANCELLED_GRACE = 1.0
-"""Seconds that a cancelled unit has for its ``finally``: gunicorn's ASGI worker leaves no more."""
+"""Seconds that a cancelled unit has for its ``finally``. Gunicorn's ASGI worker grants no more."""
 
 
 def current_asyncio_task() -> "asyncio.Task[object] | None":
-    """The running asyncio task, or None on trio."""
+    """Return the running asyncio task, or None on trio."""
     import asyncio
 
     try:
         return asyncio.current_task()
-    except RuntimeError:  # no event loop of asyncio runs in this thread
+    except RuntimeError:  # trio: no event loop of asyncio runs in this thread
         return None
 
 
@@ -58,7 +58,7 @@ def is_loop_closed(loop: object) -> bool:
 
 
 async def checkpoint(task: "asyncio.Task[object] | None") -> None:
-    """Let the other tasks of the loop go on, once; `task` is the running one of asyncio, None on trio."""
+    """Let the other tasks of the event loop run one step; `task` is the running asyncio task, or None on trio."""
     import asyncio
 
     await (anyio.lowlevel.checkpoint() if task is None else asyncio.sleep(0))
@@ -67,8 +67,10 @@ async def checkpoint(task: "asyncio.Task[object] | None") -> None:
 async def wait_until(event: anyio.Event, when: float) -> None:
     """Wait until `event` is set, and set it at the time `when` of the event loop's clock.
 
-    On asyncio, a cancel scope with a deadline would cancel the running task, as a server does that cancels a lifespan.
+    `anyio.move_on_after` would cancel the running task on asyncio. Units would take this for a cancellation by the
+    server.
     """
+    # uvloop cannot convert infinity to milliseconds.
     if when == math.inf or current_asyncio_task() is None:
         with anyio.CancelScope(deadline=when):
             await event.wait()
@@ -88,7 +90,7 @@ def was_cancelled(task: object) -> bool:
 
 
 def asyncios_cancellation() -> type[BaseException]:
-    """What a plain ``Task.cancel()`` of asyncio raises, which no shield of anyio holds back; never raised on trio."""
+    """Return the exception of a plain ``Task.cancel()``, which no shield of anyio stops. Trio never raises it."""
     import asyncio
 
     return asyncio.CancelledError
@@ -103,23 +105,23 @@ def spawn(
     """Run `work` in a task of its own.
 
     Args:
-        work: must let no exception out, but where no event loop runs any more.
-        name: the task's name, for debuggers.
-        context: the context variables that the task sees and changes.
-        never_ran: called if the task was cancelled before its first step.
+        work: A coroutine function. It raises nothing while an event loop runs.
+        name: The task's name, for debuggers.
+        context: The context variables that the task sees and changes.
+        never_ran: Called if the task was cancelled before its first step.
 
     Returns:
-        The task, to be held: asyncio keeps only a weak reference to it.
+        The task. The caller keeps a reference, because asyncio keeps only a weak one.
     """
     if current_asyncio_task() is None:
         import trio
 
-        # A system task, which holds Ctrl-C back from the code in it: trio raises it in the main task, where our driver
-        # is. It is never cancelled before its first step.
+        # In a system task, trio raises no KeyboardInterrupt: Ctrl-C is raised in the main task, which stops the units.
+        # Trio cancels no system task before its first step.
         return trio.lowlevel.spawn_system_task(work, name=name, context=context)
     import asyncio
 
-    # Not `loop.create_task`: an eager task factory would run the first steps inside our caller.
+    # Not `loop.create_task`: asyncio.eager_task_factory would run the first step inside the caller.
     task = asyncio.Task(work(), loop=asyncio.get_running_loop(), name=name, context=context)
     task.add_done_callback(lambda task: never_ran() if task.cancelled() else None)
     return task
@@ -129,23 +131,24 @@ _spared: WeakSet["asyncio.Task[object]"] = WeakSet()
 
 
 def was_spared(task: "asyncio.Task[object]") -> bool:
-    """Whether a ``Task.cancel()`` was taken back from a task, by `spare_current_task`."""
+    """Return whether `spare_current_task` has undone a ``Task.cancel()`` of a task."""
     return task in _spared
 
 
 def spare_current_task() -> None:
-    """Take a plain ``Task.cancel()`` back from the running task, which goes on."""
+    """Undo a plain ``Task.cancel()`` of the running task, which goes on."""
     import asyncio
 
     task = asyncio.current_task()
     assert task is not None, "trio has no such cancellation"
-    # Without this, a task group that is open in the task takes its own cancellation for the server's when it is left.
+    # `async with create_task_group(): yield` in a hook: without this, the group would raise its own cancellation when
+    # the hook leaves it, as if the task had been cancelled from outside.
     task.uncancel()
     _spared.add(task)
 
 
 def is_loop_gone() -> bool:
-    """Whether no event loop runs any more: our coroutines are closed, and nothing can be awaited."""
+    """Return whether no event loop runs any more, so that nothing can be awaited."""
     try:
         anyio.get_cancelled_exc_class()
     except RuntimeError:
@@ -154,13 +157,14 @@ def is_loop_gone() -> bool:
 
 
 def is_closing(error: BaseException) -> bool:
-    """Whether nothing may be awaited after `error`, which closes our coroutine.
+    """Return whether `error` closes the running coroutine, so that nothing may be awaited.
 
-    A cancel scope that is closed without an event loop raises an error of its own in place of ``GeneratorExit``.
+    `asyncio.run` was left with this task pending, and the garbage collector closes its coroutine. A cancel scope in the
+    coroutine then raises an error of its own in place of ``GeneratorExit``.
     """
     return is_a(error, GeneratorExit) or is_loop_gone()
 
 
 def is_cancellation(error: BaseException | None) -> bool:
-    """Whether `error` is a cancellation of the running event loop, or asyncio's on trio."""
+    """Return whether `error` is a cancellation of the running event loop, or of asyncio on trio."""
     return is_a(error, asyncios_cancellation(), anyio.get_cancelled_exc_class())

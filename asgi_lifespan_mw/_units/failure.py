@@ -1,4 +1,4 @@
-"""`Failure`: what went wrong with one unit, made once and rendered by whoever tells of it."""
+"""`Failure`: the record of one unit's failure, which log, answer and report render."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from .._types import is_a
 
 
 class FailedPhase(Enum):
-    """The part of a unit's life in which it failed."""
+    """The phase in which a unit failed; the values begin its headline."""
 
     STARTUP = "startup failed"
     SERVING = "crash"
@@ -23,13 +23,13 @@ class Failure:
     """The failure of one unit.
 
     Attributes:
-        unit: the unit's name in messages, such as ``hook 'open_pool' (shop/db.py:12)``.
-        phase: the part of its life in which it failed.
-        error: the exception. An app that sends a bare message may raise a better one afterwards, which replaces it.
-        app_message: the message that an app sent with its failure; "" if there is none.
+        unit: The unit's name in messages, such as ``hook 'open_pool' (shop/db.py:12)``.
+        phase: The phase in which the unit failed.
+        error: The exception. An app that sends a bare message may raise a better one afterwards, which replaces it.
+        app_message: The message that an app sent with its failure; "" if there is none.
         location: What the unit waited for when its time ran out, such as "at shop/db.py:12"; "" if that is unknown, and
             for other failures.
-        advice: what the user can do about the failure; "" if that is unknown. It ends the headline.
+        advice: What the user can do about the failure; "" if that is unknown. It ends the headline.
     """
 
     unit: str

@@ -1,4 +1,4 @@
-"""Where a task stands in its code: what an operator wants to know of a unit that hangs."""
+"""The line of code at which a task waits, for messages about a unit that hangs."""
 
 import gc
 import os
@@ -12,16 +12,17 @@ _PARTS: dict[type, Callable[[Any], tuple[Any, Any]]] = {
     AsyncGeneratorType: attrgetter("ag_frame", "ag_await"),
     GeneratorType: attrgetter("gi_frame", "gi_yieldfrom"),
 }
-"""The frame of what is awaited, and what it awaits itself."""
+"""The frame of an awaited object, and the object that it awaits in turn."""
 
 _LIBRARIES = ("asyncio", "anyio", "trio", "contextlib", "asgi_lifespan_mw", "uvloop")
-"""Modules whose frames say nothing to a user: what they look for is the line of their own that waits."""
+"""Modules whose frames are skipped: a user looks for a line of their own code."""
 
 
 def where(task: Any) -> str:
-    """The innermost line, as ``file:line in function``, that a task of asyncio or trio waits at.
+    """Return the innermost line at which a task is suspended, as ``file:line in function``.
 
-    It is empty where the place can't be seen: of a running task, of one that is over.
+    Returns:
+        "" if the task is running or has finished.
     """
     awaited: object = task.get_coro() if hasattr(task, "get_coro") else getattr(task, "coro", None)
     place, seen = "", set[int]()
@@ -34,14 +35,14 @@ def where(task: Any) -> str:
 
 
 def short(file: str) -> str:
-    """A file's name as it is told: from the working directory on, where it lies below that."""
+    """Return a file's name for messages, relative to the working directory if the file is below it."""
     try:
-        return file.removeprefix(os.getcwd() + os.sep)  # noqa: PTH109 - a prefix of texts
-    except OSError:  # the directory was removed, as old releases are
+        return file.removeprefix(os.getcwd() + os.sep)  # noqa: PTH109 - a prefix of strings
+    except OSError:  # the directory of an old release was removed
         return file
 
 
 def _held(awaitable: object) -> tuple[None, object]:
-    """What `anext()` of an async generator returns shows nothing of it; it only holds a reference."""
+    """Return the asynchronous generator that an ``anext()`` awaits, which has no attribute for it."""
     held = gc.get_referents(awaitable)
     return None, next((one for one in held if issubclass(type(one), AsyncGeneratorType)), None)

@@ -48,7 +48,7 @@ _BARELY = 1.0
 
 
 class UnitFailed(Exception):
-    """A unit failed, which ends the startup; `Supervisor.failures` tells which."""
+    """Raised to end the startup if a unit failed; `Supervisor.failures` has the failure."""
 
 
 @final
@@ -56,7 +56,7 @@ class Supervisor:
     """The units of one run, in the order of their start.
 
     Attributes:
-        failures: The failures, in the order in which they happened.
+        failures: The failures of the units, in the order in which they happened.
         context: The context variables that the next unit begins with.
         on_change: Called with a unit that changed its state or failed.
         is_answered: Whether the startup was answered, so that the failure of a background unit is a crash.
@@ -77,11 +77,11 @@ class Supervisor:
         self._before = 0
 
     def on_crash(self, unit: Unit, /) -> None:
-        """Take note of a unit that failed between its start and its stop."""
+        """Report a unit that failed between its start and its stop."""
         self._on_crash(unit)
 
     def set_deadline(self, seconds: float | None) -> None:
-        """Give what follows a time limit, counted from now; None for no limit."""
+        """Limit the time for all that follows, counted from now; None for no limit."""
         self._seconds = math.inf if seconds is None else seconds
         self._deadline = anyio.current_time() + self._seconds
 
@@ -117,9 +117,9 @@ class Supervisor:
             raise UnitFailed
 
     async def stop(self) -> None:
-        """Stop all units in reverse. No unit's failure ends it: they are kept in `failures`.
+        """Stop all units in reverse. Failures are recorded in `failures`, and the stop goes on.
 
-        *Cancellation:* leaves the rest to be stopped; call `stop_shielded` then.
+        *Cancellation:* The units that are left go on. Call `stop_shielded` to stop them.
         """
         self._adopt_owner()
         while self._batches:
@@ -141,9 +141,10 @@ class Supervisor:
             self._batches.pop()
 
     async def stop_shielded(self) -> None:
-        """Stop what is left, and let no cancellation come between.
+        """Stop the units that are left, and ignore cancellations meanwhile.
 
-        A shield holds a cancelled scope back, on asyncio not a plain ``Task.cancel()``; each of those is used up here.
+        A shield stops the cancellation of a scope, but not a plain ``Task.cancel()`` of asyncio. Gunicorn's ASGI worker
+        sends a second one after a second.
         """
         while True:
             try:
@@ -178,17 +179,18 @@ class Supervisor:
         return self._seconds < math.inf and self._deadline <= anyio.current_time()
 
     def is_owner_cancelled(self) -> bool:
-        """Whether the task that drives the units is being cancelled, and so about to stop them; never on trio."""
-        driver = self._owner_task
-        return driver is not None and not driver.done() and (driver.cancelling() > self._before or was_spared(driver))
+        """Return whether the owner is being cancelled, so that it is about to stop the units. Never true on trio."""
+        owner = self._owner_task
+        # A LifespanMiddleware inside a mounted app: its owner is a unit of the outer run, which undid its cancellation.
+        return owner is not None and not owner.done() and (owner.cancelling() > self._before or was_spared(owner))
 
     def when_owner_is_done(self, callback: Callable[[], None]) -> None:
-        """Call back when the task that drives the units is over, and they will be stopped by nobody."""
-        assert self._owner_task is not None, "a unit calls this where its driver was cancelled by its task"
+        """Call `callback` when the owner has finished, after which nobody stops the units."""
+        assert self._owner_task is not None, "a unit calls this only if its owner was cancelled, on asyncio"
         self._owner_task.add_done_callback(lambda _: callback())
 
     def _adopt_owner(self) -> None:
-        """Take the running task for the one that drives; what it was cancelled for before is not our business."""
+        """Make the running task the owner. A cancellation that it caught earlier does not count."""
         task = current_asyncio_task()
         if task is not self._owner_task:
             self._owner_task = task
@@ -200,7 +202,7 @@ class Supervisor:
         return [*_all_in(UnitState.STARTING, last), *_all_in(UnitState.STOPPING, last)]
 
     def wake(self) -> None:
-        """Let everybody who waits for a change look again."""
+        """Wake every task that waits for a change."""
         for event in self._waiting:
             event.set()
 
@@ -214,10 +216,10 @@ class Supervisor:
             self._waiting.remove(event)
 
     async def _wait_for_change(self, units: Sequence[Unit], slow: "_SlowLog", whole: float) -> None:
-        """Wait until a unit at work changes. A unit whose time is up, or that of the `whole`, has failed."""
+        """Wait until a unit at work changes. A unit that passes its deadline, or the deadline `whole`, fails."""
         if slow.is_new and not self._is_time_up():
             slow.is_new = False
-            await checkpoint(self._owner_task)  # in which most units are done
+            await checkpoint(self._owner_task)  # most units need no more than this step
         else:
             now = anyio.current_time()
             overdue = [unit for unit in units if unit.deadline(whole) <= now]
@@ -229,7 +231,7 @@ class Supervisor:
             await self.next_change(min(due, slow.next_time(units, now)))
         for unit in units:
             if unit.stage is not slow.busy and unit.failure is None:
-                # A `def` may block the event loop, and with it this task, until after its time.
+                # `def load(): time.sleep(60)`: a hook that blocks the event loop blocks this task and its timers too.
                 due = unit.deadline(whole)
                 if due < math.inf and due <= anyio.current_time():
                     unit.time_out(slow.phase, self._seconds, f"it blocked the event loop; {UNBLOCK}")
@@ -237,7 +239,7 @@ class Supervisor:
                     slow.log_blocking(unit)
 
     async def _finish(self, batch: Sequence[Unit]) -> None:
-        """End units that have done their part, within a second or what is left of the time."""
+        """Wait for the tasks of units to finish, at most for a second, and end those that do not."""
         await finish(batch, max(0, min(CANCELLED_GRACE, self._deadline - anyio.current_time())))
 
 

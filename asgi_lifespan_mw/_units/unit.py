@@ -1,10 +1,10 @@
-"""A unit: one thing that is started and stopped, in a task of its own.
+"""Units: what is started and stopped, each in a task of its own.
 
-A unit is a context, a function, the wrapped app, a mount: they differ in their *body*, the coroutine that lives in the
-task. The body runs from its first to its last line in that task, so that task groups and cancel scopes may be held
-open in it. Nothing that it raises leaves the task: it is kept as the unit's error.
+A unit is a hook, the wrapped app or a mounted app. Units differ in their *body*, the coroutine that runs in the task.
+The body runs in that task from its first to its last line, so that task groups and cancel scopes can stay open in it.
+No exception leaves the task: it is recorded as the unit's failure.
 
-`Supervisor` drives many of them.
+`Supervisor` starts and stops the units of a run.
 """
 
 import logging
@@ -35,27 +35,27 @@ from .location import where
 
 
 class UnitState(Enum):
-    """Where a unit stands."""
+    """The states of a unit, in their order."""
 
-    __hash__ = object.__hash__  # as good as an enum's own, and faster
+    __hash__ = object.__hash__  # the hash of an enum is slow
 
     NEW = "new"
     STARTING = "starting"
     STARTED = "started"
     STOPPING = "stopping"
     ENDING = "ending"
-    """It has done its part, well or badly; its task has only to end."""
+    """The start or the stop is done or has failed, and the task has not finished yet."""
     OVER = "over"
-    """Its task is over, or was left behind because it ignored its cancellation."""
+    """The task has finished, or was abandoned because it did not stop after being cancelled."""
 
 
 class Owner(Protocol):
-    """What a unit needs of whoever drives it.
+    """What a unit needs of its supervisor.
 
     Attributes:
-        context: the context variables that the next unit begins with.
-        failures: the failures of all units, in the order in which they happened.
-        is_answered: whether the startup was answered.
+        context: The context variables that the next unit begins with.
+        failures: The failures of all units, in the order in which they happened.
+        is_answered: Whether the startup was answered.
     """
 
     context: Context
@@ -63,11 +63,11 @@ class Owner(Protocol):
     is_answered: bool
 
     def wake(self) -> None:
-        """Look at the units again."""
+        """Wake every task that waits for a change."""
         ...
 
     def on_change(self, unit: "Unit", /) -> None:
-        """Take note of a unit that changed its state or failed."""
+        """Report a unit that changed its state or failed."""
         ...
 
     async def next_change(self, until: float, /) -> None:
@@ -75,40 +75,42 @@ class Owner(Protocol):
         ...
 
     def on_crash(self, unit: "Unit", /) -> None:
-        """Take note of a unit that failed between its start and its stop."""
+        """Report a unit that failed between its start and its stop."""
         ...
 
     def is_owner_cancelled(self) -> bool:
-        """Return whether the task that drives the units is being cancelled."""
+        """Return whether the owner, the task that starts and stops the units, is being cancelled."""
         ...
 
     def when_owner_is_done(self, callback: Callable[[], None], /) -> None:
-        """Call back when the task that drives the units has ended."""
+        """Call `callback` when the owner has finished."""
         ...
 
 
 @final
 class Unit:
-    """One thing that is started and stopped.
+    """One hook or app, from its start to its stop.
 
     Attributes:
-        name: who it is in messages, such as ``hook 'open_pool' (shop/db.py:12)``.
-        body: what lives in its task. It calls `started`, awaits `wait_for_stop`, and returns.
-        timeout: seconds for its start, and as many for its stop; None for no limit of its own.
-        is_hook: whether it is the user's hook; else it is an app.
-        is_shutdown_function: whether the body runs when the unit is stopped, and its start is nothing.
-        stage: where it stands.
-        state: the lifespan state that it gave when it had started; most units give none.
-        failure: what went wrong with it; None for a unit that has not failed.
-        is_background: whether nobody waits for its start.
+        name: The name in messages, such as ``hook 'open_pool' (shop/db.py:12)``.
+        body: The coroutine function that runs in the unit's task. It calls `started`, awaits `wait_for_stop`, and
+            returns.
+        timeout: Seconds for the start, and as many for the stop; None for no limit of its own.
+        is_hook: Whether the unit is a hook of the user's; otherwise it is an app.
+        is_shutdown_function: Whether the body runs at the stop. The start of such a unit does nothing.
+        stage: The current state.
+        state: The lifespan state that the unit set; empty before it has started.
+        failure: The first failure; None for a unit that has not failed.
+        is_background: Whether the startup is answered without waiting for the unit.
         inherits: The unit whose context variables it begins with; None for those of the owner.
         after: The units of its batch that start before it, and stop after it.
         before: The units of its batch that start after it, and stop before it.
-        context: the context variables as they stood when it had started; None before.
-        history: each stage after NEW, with the time of `time.perf_counter` at which it was entered.
+        context: The context variables at the end of the start; None before.
+        history: The time at which each state after NEW was entered first, by `time.perf_counter`.
         note: What the unit does beyond its state, such as "waiting for the lock"; "" if there is nothing to say.
-        inside: returns where the units of a run that began in its body stand; "" if there is none.
-        cancelled_at: What it waited for when its start was given up, such as "at shop/db.py:12"; "" if it was not.
+        inside: Returns what the unit at work in a run inside the body waits for; "" if there is none.
+        cancelled_at: What the unit waited for when its start was cancelled, such as "at shop/db.py:12"; "" if it was
+            not cancelled.
     """
 
     def __init__(
@@ -141,7 +143,7 @@ class Unit:
         self.inside: Callable[[], str] = str
         self.cancelled_at = ""
         self._began = math.inf
-        self._is_told = False
+        self._is_reported = False
         self._work: anyio.CancelScope | None = None
 
     def __repr__(self) -> str:
@@ -149,13 +151,13 @@ class Unit:
 
     @property
     def has_started(self) -> bool:
-        """Whether the start is done, well."""
+        """Whether the unit has started successfully."""
         return UnitState.STARTED in self.history
 
     # What a body calls.
 
     def started(self, state: State | None = None) -> None:
-        """Say that the start is done, and which state came of it."""
+        """Mark the unit as started, with the lifespan state that it set."""
         self.state = state or {}
         self.context = copy_context()
         if self.stage is UnitState.STARTING:
@@ -164,29 +166,32 @@ class Unit:
     async def wait_for_stop(self) -> None:
         """Wait until the unit is to stop.
 
-        *Cancellation:* some servers cancel every task of the event loop, not the lifespan's alone, and no shield holds
-        that back on asyncio. Then the stop is on its way, in its order, and the wait goes on. It is shielded from then
-        on: the tasks of a group that is open in the body are cancelled too, which cancels the group around us.
+        *Cancellation:* If the server cancels every task of an asyncio event loop, the wait goes on: the owner, which
+        was cancelled too, stops the units in their order. Other cancellations are raised.
         """
         try:
             await self._stop.wait()
         except asyncios_cancellation():
-            if self._scope.cancel_called or not self._units.is_owner_cancelled():
+            if self._scope.cancel_called or not self._owner.is_owner_cancelled():
                 raise
-            self._units.when_owner_is_done(self.cancel)
+            # uvicorn at a second Ctrl-C, gunicorn's ASGI worker at SIGQUIT: no shield stops a plain Task.cancel().
+            # A fixture of pytest, whose task is cancelled and never resumed: nobody will stop this unit.
+            self._owner.when_owner_is_done(self.cancel)
         while not self._stop.is_set():
             spare_current_task()
+            # `async with create_task_group(): yield` in a hook: the server cancelled the group's tasks as well, and
+            # the group then cancels its host, this task. The shield keeps this out.
             with suppress(asyncios_cancellation()), anyio.CancelScope(shield=True):
                 await self._stop.wait()
 
     def stopped(self) -> None:
-        """Say that the stop is done, though the body may have lines left."""
+        """Mark the unit as stopped, although its body may not have returned yet."""
         if self.stage is not UnitState.OVER:
             self._transition(UnitState.ENDING)
 
     def fail(self, error: BaseException, app_message: str = "") -> None:
-        """Say that the unit failed; what its body raises after this says it better than a bare message."""
-        if self.is_cancelled():  # by us: Starlette takes it for a failure, and says so before it ends
+        """Mark the unit as failed. An exception that its body raises later may replace `error`."""
+        if self.is_cancelled():  # by this package: Starlette sends *.failed when it is cancelled
             return
         broke_while_serving = self.stage is UnitState.STARTED
         self._mark_failed(error, app_message=app_message)
@@ -195,15 +200,16 @@ class Unit:
             self._ending = spawn(self._end_crashed, f"end of {self.name}", copy_context())
 
     async def _end_crashed(self) -> None:
-        await is_over(self, seconds=CANCELLED_GRACE)  # for the exception behind the message
+        # Starlette sends *.failed and then raises the exception, which is the better error.
+        await is_over(self, seconds=CANCELLED_GRACE)
         self._report_crash()
         await finish([self], seconds=0)
 
     def set_note(self, note: str) -> None:
-        """Say what the unit does beyond its state."""
+        """Set the note, and report the change."""
         if note != self.note:
             self.note = note
-            self._units.on_change(self)
+            self._owner.on_change(self)
 
     @contextmanager
     def cancelled_at_stop(self) -> Generator[None]:
@@ -211,14 +217,14 @@ class Unit:
         with anyio.CancelScope() as self._work:
             yield
 
-    def fail_and_cancel(self, error: BaseException, phase: FailedPhase | None = None, **known: str) -> None:
-        """Fail with an error of ours, and cancel what is open in the unit's task."""
-        self._mark_failed(error, phase, **known)
+    def fail_and_cancel(self, error: BaseException, phase: FailedPhase | None = None, **fields: str) -> None:
+        """Mark the unit as failed by an error of this package, and cancel it."""
+        self._mark_failed(error, phase, **fields)
         self.stopped()
         self.cancel()
 
     def cancel(self) -> None:
-        """Cancel the unit's task, and what is open in it; nothing in it waits for the stop any more."""
+        """Cancel the body and all that is open in it."""
         self._stop.set()
         self._scope.cancel()
 
@@ -230,9 +236,9 @@ class Unit:
         for unit in units:
             unit.before.append(self)
 
-    def start(self, units: Owner) -> None:
-        """Start the body in a task, or nothing for a unit that runs at the stop."""
-        self._units = units
+    def start(self, owner: Owner) -> None:
+        """Start the body in a task; a shutdown function counts as started at once."""
+        self._owner = owner
         self._scope = anyio.CancelScope()
         self._stop = anyio.Event()
         if self.is_shutdown_function:
@@ -241,7 +247,7 @@ class Unit:
             self._run(UnitState.STARTING)
 
     def request_stop(self) -> None:
-        """Begin the stop, as it must begin from where the unit stands; where it began or ended, nothing."""
+        """Begin the stop if it has not begun. A unit that is still starting is cancelled."""
         if self.stage is UnitState.STARTING:
             self.cancelled_at = self.whereabouts()
             self._set_state(UnitState.ENDING)
@@ -255,11 +261,11 @@ class Unit:
                 self._work.cancel()
 
     def deadline(self, whole: float) -> float:
-        """The time at which the start or the stop that is under way must be done; `whole` is that of all units."""
+        """Return the time at which the current start or stop times out; `whole` is the deadline of all units."""
         return whole if self.timeout is None else min(whole, self._began + self.timeout)
 
     def time_out(self, phase: str, seconds: float, advice: str = "") -> None:
-        """Fail because time ran out, the unit's own or the `seconds` of all, and cancel."""
+        """Mark the unit as timed out, by its own limit or that of `seconds` for all units, and cancel it."""
         if self.timeout is not None and self._began + self.timeout <= anyio.current_time():
             seconds = self.timeout
         error = LifespanTimeout(self.name, phase, seconds)
@@ -270,18 +276,18 @@ class Unit:
         self.fail_and_cancel(error, failed_phase, location=location, advice=advice)
 
     def is_cancelled(self) -> bool:
-        """Whether the unit was cancelled."""
+        """Return whether this package cancelled the unit."""
         return self._scope.cancel_called
 
     async def wait_until_over(self, until: float) -> None:
         """Wait until the task has finished or was abandoned, or until the time `until`."""
         while self.stage is not UnitState.OVER and anyio.current_time() < until:
-            await self._units.next_change(until)
+            await self._owner.next_change(until)
 
     def abandon(self) -> None:
-        """Give a unit up that ignores its cancellation, since nobody could ever stop it."""
+        """Stop waiting for a unit that does not stop after being cancelled."""
         location = self.whereabouts() or "at an unknown place"
-        logger.error("%s ignores its cancellation and is left behind, still running, %s", self.name, location)
+        logger.error("%s did not stop after being cancelled; abandoning it (still running %s)", self.name, location)
         self._end()
 
     def whereabouts(self) -> str:
@@ -292,8 +298,8 @@ class Unit:
             return self.note
         try:
             place = where(self._task)
-        except Exception:  # it looks into objects of the user's, and must not do harm
-            logger.debug("cannot tell where %s stands", self.name, exc_info=True)
+        except Exception:  # it reads objects of the user's, whose properties may raise
+            logger.debug("cannot find the line at which %s waits", self.name, exc_info=True)
             return ""
         return place and f"at {place}"
 
@@ -301,14 +307,14 @@ class Unit:
         if self.failure is None and logger.isEnabledFor(logging.DEBUG):
             self._log_progress(stage)
         self._set_state(stage)
-        self._units.wake()
+        self._owner.wake()
 
     def _set_state(self, stage: UnitState) -> None:
         self.stage = stage
         self.history.setdefault(stage, time.perf_counter())
         if self.timeout is not None and stage in (UnitState.STARTING, UnitState.STOPPING):
             self._began = anyio.current_time()
-        self._units.on_change(self)
+        self._owner.on_change(self)
 
     def _log_progress(self, stage: UnitState) -> None:
         took = time.perf_counter() - self.history[self.stage]
@@ -320,7 +326,7 @@ class Unit:
     def _run(self, stage: UnitState) -> None:
         self._set_state(stage)
         inherited = self.inherits and self.inherits.context
-        context = (inherited or self._units.context).copy()
+        context = (inherited or self._owner.context).copy()
         self._task = spawn(self._live, self.name, context, self._never_ran)
 
     async def _live(self) -> None:
@@ -328,56 +334,58 @@ class Unit:
         try:
             with self._scope:
                 await self.body(self)
-        except BaseException as error:  # SystemExit in a task of asyncio would tear the loop down
+        except BaseException as error:  # a SystemExit in a task would end the event loop of asyncio
             if is_loop_gone():
                 raise
             self._record_result(error)
-        self._end()  # in the task's last step: a turn of the loop earlier than a callback would be
+        self._end()  # here, because a callback of the task would run one turn of the event loop later
 
     def _record_result(self, error: BaseException) -> None:
-        """Keep what the body raised, unless it was asked to."""
+        """Record the exception, unless it is the cancellation we requested."""
         if is_cancellation(error) and self._scope.cancel_called:
             return
-        # A body that awaited a cancelled task raises a cancellation too, but its own task was not cancelled.
-        if is_cancellation(error) and self._units.is_owner_cancelled() and was_cancelled(self._task):
+        # `await cancelled_task` in a hook raises a cancellation too, but the hook's own task was not cancelled.
+        if is_cancellation(error) and self._owner.is_owner_cancelled() and was_cancelled(self._task):
             if self.stage is not UnitState.STOPPING:
                 return
-            error = self._unexpected_cancellation(error, "the server cancelled it before it was done")
+            # gunicorn's ASGI worker cancels all tasks a second time, one second after the first.
+            error = self._replaced(error, "cancelled by the server before it finished")
         elif is_cancellation(error):
-            error = self._unexpected_cancellation(error, "it was cancelled, and nobody asked for that")
-        elif is_a(error, GeneratorExit):  # raised on, it would look like the end of our own coroutines
-            error = self._unexpected_cancellation(error, "it raised what only closes generators")
+            error = self._replaced(error, "cancelled unexpectedly")
+        elif is_a(error, GeneratorExit):  # raised again, it would close the coroutines of the server
+            error = self._replaced(error, "raised an exception that is reserved for closing generators")
         if self.failure is None:
             self._mark_failed(error)
         else:
             self.failure.add(error)
 
-    def _unexpected_cancellation(self, error: BaseException, what: str) -> BaseException:
+    def _replaced(self, error: BaseException, reason: str) -> BaseException:
+        """Return an error of this package in place of one that would end the caller's tasks."""
         failed = ShutdownFailed if self.has_started else StartupFailed
-        unasked = failed(self.name, f"{what}: {text_of(error)}")
-        unasked.__cause__ = error
-        return unasked
+        replacement = failed(self.name, f"{reason}: {text_of(error)}")
+        replacement.__cause__ = error
+        return replacement
 
-    def _mark_failed(self, error: BaseException, phase: FailedPhase | None = None, **known: str) -> None:
-        """Record the first failure; `known` are more fields of the record."""
+    def _mark_failed(self, error: BaseException, phase: FailedPhase | None = None, **fields: str) -> None:
+        """Record the first failure. `fields` are more fields of the record."""
         if self.failure is None:
             if phase is None and self.has_started:
                 phase = FailedPhase.SERVING if self.stage is UnitState.STARTED else FailedPhase.SHUTDOWN
             phase = phase or FailedPhase.STARTUP
             # An error in the clean-up of a start that the shutdown cancelled is not a crash.
-            is_late = self.is_background and self._units.is_answered and not self.is_cancelled()
+            is_late = self.is_background and self._owner.is_answered and not self.is_cancelled()
             if phase is FailedPhase.STARTUP and is_late:
                 phase = FailedPhase.SERVING
-            self.failure = Failure(self.name, phase, error, **known)
-            self._units.failures.append(self.failure)
-            self._units.on_change(self)
+            self.failure = Failure(self.name, phase, error, **fields)
+            self._owner.failures.append(self.failure)
+            self._owner.on_change(self)
 
     def _never_ran(self) -> None:
         self._record_result(asyncios_cancellation()())
         self._end()
 
     def _end(self) -> None:
-        if self.stage is UnitState.OVER:  # it was left behind, and ended after all
+        if self.stage is UnitState.OVER:  # it was abandoned, and has finished after all
             return
         if self.stage is UnitState.STARTED and self.failure is None and not self._stop.is_set():
             logger.info("%s ended before the shutdown", self.name)
@@ -385,14 +393,14 @@ class Unit:
         self._report_crash()
 
     def _report_crash(self) -> None:
-        """Tell of a crash, once."""
-        if self.failure is not None and self.failure.phase is FailedPhase.SERVING and not self._is_told:
-            self._is_told = True
-            self._units.on_crash(self)
+        """Report a crash, once."""
+        if self.failure is not None and self.failure.phase is FailedPhase.SERVING and not self._is_reported:
+            self._is_reported = True
+            self._owner.on_crash(self)
 
 
 async def is_over(*units: Unit, seconds: float) -> bool:
-    """Wait until the tasks of units are over, for so many seconds at the most, and tell whether they are."""
+    """Wait until the tasks of units have finished, at most for so many seconds, and return whether they have."""
     until = anyio.current_time() + seconds
     for unit in units:
         await unit.wait_until_over(until)
@@ -400,7 +408,7 @@ async def is_over(*units: Unit, seconds: float) -> bool:
 
 
 async def finish(units: Sequence[Unit], seconds: float) -> None:
-    """End units that have done their part: wait a while, cancel what is left, wait a second, and leave it behind."""
+    """Wait for tasks to finish, cancel those that have not, wait a second, and abandon those that are left."""
     if await is_over(*(unit for unit in units if not unit.is_cancelled()), seconds=seconds):
         units = [unit for unit in units if unit.is_cancelled()]
     for unit in units:

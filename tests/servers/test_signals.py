@@ -143,7 +143,7 @@ def test_a_cancellation_leaves_one_second(tmp_path: Path) -> None:
         history[history.index("stopped guests")] = "waiting"
         assert server.histories == [history]
         assert re.search(
-            r"shutdown failed in hook 'close_late' \(.*faults\.py:\d+\): the server cancelled it before it was done",
+            r"shutdown failed in hook 'close_late' \(.*faults\.py:\d+\): cancelled by the server before it finished",
             server.stderr,
         ), str(server)
 
