@@ -202,7 +202,6 @@ def test_mangum_and_invocations(log: list[str]) -> None:
     assert log == ["stop app"]
 
 
-@answers("And several workers?")
 async def test_each_worker_has_its_own_lifespan(log: list[str]) -> None:
     """As two runs of one app, which share nothing; real ones are under `tests/servers`."""
     app = LifespanMiddleware(no_lifespan, lifespan=lifespan_of(log, "hook"))
@@ -225,7 +224,6 @@ async def test_a_cancelled_lifespan_is_stopped_in_order(log: list[str]) -> None:
     assert server.answers == ["startup.complete"]
 
 
-@answers("Do `def` hooks block the event loop?")
 async def test_def_hooks_run_on_the_event_loop() -> None:
     """Unless they are `threaded`."""
     threads: list[threading.Thread] = []

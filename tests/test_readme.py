@@ -66,15 +66,18 @@ def run(block: str, folder: Path, *program: str) -> str:
 
 
 @pytest.mark.parametrize("block", [*examples()])
-def test_each_example_runs_as_it_stands(block: str, tmp_path: Path) -> None:
+def test_each_example_runs_as_it_stands(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A block is a program, or a file of tests; where it makes an app, its lifespan can be run."""
     for package in re.findall(
-        r"^(?:import|from) (opentelemetry\.sdk|prometheus_client|sentry_sdk|structlog)\b", block, re.MULTILINE
+        r"^(?:import|from) (alembic|apscheduler|filelock|opentelemetry\.sdk|prometheus_client|sentry_sdk|structlog)\b",
+        block,
+        re.MULTILINE,
     ):
         pytest.importorskip(package)
     if "def test_" in block:
         assert re.search(r" [12] passed in ", run(block, tmp_path, "-m", "pytest", "-p", "no:cacheprovider"))
         return
+    monkeypatch.chdir(tmp_path)  # for the files of locks
     names: dict[str, Any] = {"__name__": "example"}
     exec(compile(block, "README.md", "exec"), names)
     if "app" in names:

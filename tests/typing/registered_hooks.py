@@ -26,17 +26,7 @@ app = LifespanMiddleware(Starlette(routes=[Route("/", waiting)]), startup_timeou
 @app.context
 async def jobs() -> AsyncIterator[State]:
     """Run up to the yield at startup, and the rest at shutdown. What is yielded becomes lifespan state."""
-    jobs: list[str] = []
-
-    async def work() -> None:
-        while True:
-            await anyio.sleep(1)
-            jobs.clear()
-
-    async with anyio.create_task_group() as workers:
-        workers.start_soon(work)
-        yield {"jobs": jobs}
-        workers.cancel_scope.cancel()
+    yield {"jobs": []}
 
 
 @app.on_startup(timeout=5)
@@ -48,6 +38,13 @@ def check_configuration() -> None:
 @threaded
 def load_model() -> None:
     """Block in a worker thread."""
+
+
+@app.worker
+async def tidy_up() -> None:
+    """Run while the app serves; be cancelled at shutdown."""
+    while True:
+        await anyio.sleep(60)
 
 
 @app.on_shutdown
