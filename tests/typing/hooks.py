@@ -24,7 +24,7 @@ import anyio
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
-from asgi_lifespan_mw import Lifespan, LifespanMiddleware, threaded
+from asgi_lifespan_mw import Lifespan, LifespanMiddleware, UnitReport, threaded
 
 hooks = Lifespan()
 app = LifespanMiddleware(FastAPI())
@@ -245,6 +245,62 @@ async def called_in_a_thread() -> None:
     await load(app=FastAPI())
     async with cache():
         pass
+
+
+# --- in the background, under a lock, as a worker ---
+
+
+class Held:
+    """What the lock of an engine yields: it says when the lock was lost."""
+
+    async def wait(self) -> bool:
+        return True
+
+
+@asynccontextmanager
+async def lock() -> AsyncGenerator[Held]:
+    yield Held()
+
+
+@app.context(background=True, timeout=600)
+async def model() -> AsyncIterator[State]:
+    yield {"pool": "large"}
+
+
+@app.on_startup(lock=lock)
+def migrate(app: FastAPI) -> None: ...
+
+
+@app.context(lock=nullcontext)
+async def schema() -> AsyncIterator[None]:
+    yield
+
+
+@app.worker
+async def consumer() -> None: ...
+
+
+@app.worker(leader=lock, name="scheduler", timeout=5)
+async def scheduler(app: FastAPI) -> int:
+    return len(app.routes)
+
+
+Lifespan(concurrent=True, contexts=[async_generator])
+
+
+def observe(unit: UnitReport) -> None: ...
+
+
+LifespanMiddleware(FastAPI(), concurrent=True, start_on_request=True, while_starting=Starlette(), observe=observe)
+LifespanMiddleware(FastAPI(), observe=lambda unit: unit.outcome == "started")
+
+
+async def later() -> None:
+    """What is there only in a running app."""
+    await app.stop()
+    migrate(app=FastAPI())
+    assert_type(await scheduler(app=FastAPI()), int)
+    assert_type(app.ready, bool)
 
 
 # --- in lists ---

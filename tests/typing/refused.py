@@ -116,6 +116,11 @@ LifespanManager(app, startup_timeout="5")  # type: ignore[arg-type]  # pyright: 
 LifespanManager(app, 5, 5, True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 LifespanManager(app, mounts="auto")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
+LifespanMiddleware(FastAPI(), observe="print")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LifespanMiddleware(FastAPI(), while_starting=hook)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LifespanMiddleware(FastAPI(), start_on_request="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Lifespan(concurrent="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
 # --- no hook ---
 
 hooks.context(5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
@@ -138,6 +143,11 @@ hooks.on_startup(name=5)  # type: ignore[call-overload]  # pyright: ignore[repor
 hooks.on_shutdown(5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 hooks.on_shutdown(needs_a_name)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
 hooks.on_shutdown(when="last")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+hooks.worker(5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+hooks.worker(print)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+hooks.worker(leader="postgresql://")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+hooks.context(context, lock=open)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+hooks.on_shutdown(hook, background=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 app.on_event("boot")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 app.on_event()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 app.add_event_handler("boot", hook)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
