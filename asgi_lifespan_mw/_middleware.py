@@ -16,10 +16,11 @@ from ._log import logger
 from ._on_request import Starts
 from ._protocol.table import Phase
 from ._reporting.crash import CrashPolicy, OnCrash, checked_on_crash, terminate
+from ._reporting.failures import is_read
 from ._reporting.report import Observer, Report, UnitReport, build_report, checked_observer
 from ._run import Run
 from ._types import ASGIApp, Receive, Scope, Send, State
-from ._units.backend import current_loop, is_closing, is_loop_closed
+from ._units.backend import current_asyncio_task, current_loop, is_closing, is_loop_closed
 from ._units.failure import Failure
 
 _WHILE_STARTING = "LifespanMiddleware(while_starting=...)"
@@ -289,10 +290,12 @@ class LifespanMiddleware(HookDecorators):
             return
         if phase:
             # Outside of any `except`, so that nothing is chained to what the server raises by accident.
+            message = run.format_failures()
             try:
-                await send({"type": f"lifespan.{phase}.failed", "message": run.format_failures()})
+                await send({"type": f"lifespan.{phase}.failed", "message": message})
             except BaseException as refusal:  # hypercorn refuses to serve only if its own error comes out
                 refusal.__context__, refusal.__suppress_context__ = error, True
+                _log_discarded(phase, message)
                 raise
         raise error
 
@@ -359,6 +362,15 @@ async def _refuse_state(state: object, receive: Receive, send: Send) -> None:
     violation = ProtocolViolation("the server", f"sent state {found}", Phase.IDLE.value, "a dict, or no state")
     await send({"type": "lifespan.startup.failed", "message": str(violation)})
     raise violation
+
+
+def _log_discarded(phase: str, message: str) -> None:
+    """Log the message of a failed shutdown if only the server has the tracebacks and discards them.
+
+    Hypercorn on trio cancels its lifespan task while the exception of its `send` propagates, which loses the exception.
+    """
+    if phase == "shutdown" and current_asyncio_task() is None and not is_read():
+        logger.error("%s", message)
 
 
 async def _received(receive: Receive, expected: str, phase: Phase) -> None:

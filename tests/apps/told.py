@@ -1,4 +1,4 @@
-"""Applications that fail in five ways, each bare and in a `LifespanMiddleware`; the parts that fail are the same.
+"""Applications that fail in six ways, each bare and in a `LifespanMiddleware`; the parts that fail are the same.
 
 With ``TOLD_LOG=basicConfig`` in the environment the log is configured as most applications do, else not at all.
 """
@@ -63,6 +63,13 @@ async def watched(app: FastAPI) -> AsyncIterator[dict[str, anyio.Event]]:
         yield {"demand": demand, "failing": failing}
 
 
+@asynccontextmanager
+async def closed(app: FastAPI) -> AsyncIterator[None]:
+    """A lifespan that fails after it has yielded."""
+    yield
+    await connect()
+
+
 def served(app: FastAPI) -> FastAPI:
     """Add the routes that the tests ask for."""
 
@@ -81,6 +88,7 @@ def served(app: FastAPI) -> FastAPI:
 
 bare = served(FastAPI(lifespan=connected))
 bare_timeout = served(FastAPI(lifespan=hanging))
+bare_stop = served(FastAPI(lifespan=closed))
 bare_crash = served(FastAPI(lifespan=watched))
 
 in_app = LifespanMiddleware(served(FastAPI(lifespan=connected)))
@@ -89,4 +97,5 @@ _outer = served(FastAPI())
 _outer.mount("/admin", FastAPI(lifespan=connected))
 in_mount = LifespanMiddleware(_outer)
 in_timeout = LifespanMiddleware(served(FastAPI()), on_startup=[hang], startup_timeout=0.2)
+in_stop = LifespanMiddleware(served(FastAPI()), lifespan=closed)
 in_crash = LifespanMiddleware(served(FastAPI()), lifespan=watched)

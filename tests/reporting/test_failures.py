@@ -125,6 +125,25 @@ async def test_a_message_has_the_traceback_if_no_handler_takes_the_log() -> None
     assert last == "OSError: no such host"
 
 
+@pytest.mark.parametrize("has_handler", [True, False])
+async def test_a_message_that_the_server_discards_is_logged(
+    has_handler: bool, capsys: pytest.CaptureFixture[str], anyio_backend_name: str
+) -> None:
+    """Hypercorn on trio discards what its `send` raises at the shutdown. On asyncio the servers print it."""
+
+    class Refuses(RecordingServer):
+        async def send(self, message: dict[str, Any]) -> None:
+            await super().send(message)
+            if message["type"] == "lifespan.shutdown.failed":
+                raise ConnectionError
+
+    server = Refuses()
+    with nullcontext() if has_handler else unread(), pytest.raises(ConnectionError):
+        await server.run(LifespanMiddleware(TakesLifespan(), fails_at_stop))
+    is_logged = server.sent[-1]["message"] in capsys.readouterr().err
+    assert is_logged == (anyio_backend_name == "trio" and not has_handler)
+
+
 @pytest.mark.parametrize("kind", [fails_at_stop, asynccontextmanager(fails_at_stop)], ids=["generator", "manager"])
 async def test_a_traceback_has_only_the_frames_of_the_user(kind: Any) -> None:
     """Neither this package's frames nor contextlib's help a user."""
