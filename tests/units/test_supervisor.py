@@ -1012,11 +1012,10 @@ async def test_the_line_of_a_unit_is_its_own_if_the_run_in_it_is_done() -> None:
     inner = Lifespan(on_startup=[lambda: None])
     app = LifespanMiddleware(Journal().app())
 
-    @app.context(timeout=1)
-    async def hangs() -> AsyncIterator[None]:
+    @app.on_startup(timeout=1)
+    async def hangs() -> None:
         async with inner(None):
             await anyio.sleep_forever()
-        yield
 
     _, error = await failing(app, LifespanTimeout)
     [note] = error.__notes__
