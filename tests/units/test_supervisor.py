@@ -987,7 +987,7 @@ class TestNativeCancellation:
         assert "cancelled unexpectedly" in str(error)
 
     async def test_a_task_that_needs_one_more_step_is_not_cancelled_when_the_time_is_up(self) -> None:
-        """The unit is told to stop, and no time is left: it still gets the step in which it stops. Trio's order of steps is random."""
+        """No time is left, and the unit still gets the step in which it stops. On trio the order of steps is random."""
 
         async def body(unit: Unit) -> None:
             unit.started()
