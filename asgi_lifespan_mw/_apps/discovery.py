@@ -335,7 +335,12 @@ def edges_of(
     if spec is UNKNOWN or is_a(app, MethodType):
         for inner in wrapped_by(app):
             found.setdefault(id(inner), (inner, EdgeKind.WRAPS, None))
-    return list(found.values())
+    # socketio.ASGIApp(server, app, on_startup=f): the first way to the app says that it is skipped.
+    return [edge for edge in found.values() if parts or edge[1] not in _INERT]
+
+
+_INERT = {EdgeKind.PART, EdgeKind.MERGED, EdgeKind.SKIPS}
+"""What gets no lifespan of the object that it is in."""
 
 
 @functools.cache
@@ -343,8 +348,7 @@ def _by_path(spec: ContainerSpec, parts: bool) -> list[tuple[str, list[Edge]]]: 
     by_path = [(path, list(edges)) for path, edges in groupby(spec.ways, attrgetter("path"))]
     if parts:
         return by_path
-    inert = {EdgeKind.PART, EdgeKind.MERGED, EdgeKind.SKIPS}
-    return [(path, edges) for path, edges in by_path if not {edge.kind for edge in edges} <= inert]
+    return [(path, edges) for path, edges in by_path if not {edge.kind for edge in edges} <= _INERT]
 
 
 _steps = functools.cache(re.compile(r"\w+|\[\w*\]").findall)

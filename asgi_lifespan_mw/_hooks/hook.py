@@ -159,7 +159,7 @@ def _checked_lock(lock: object, where: str) -> Lock | None:
             fits = True
         if fits:
             return cast("Lock", given)
-    if hasattr(type(given), "__aenter__"):
+    if hasattr(type(lock), "__aenter__"):
         expected += "; wrap what is entered once: lambda: client.lock('name')"
     # Not its repr: that of a lock may have a connection string in it.
     raise TypeError(f"{where} got {_named(lock)}, expected {expected}")

@@ -183,6 +183,18 @@ async def test_a_lease_of_a_dead_holder_runs_out() -> None:
 
 
 @JUMPING
+async def test_a_lease_that_another_holder_took_is_lost() -> None:
+    """As soon as it is to be renewed: the version of the other one's write is unknown."""
+    leases, log = Leases(), list[str]()
+    async with pod(leases, "a", log):
+        await anyio.sleep(1)
+        assert leases.lease is not None
+        leases.lease = {**leases.lease, "metadata": {"resourceVersion": "another"}}
+        await anyio.sleep(5)
+    assert log == ["0 a begins", "3 a ends"]
+
+
+@JUMPING
 async def test_a_lease_that_cannot_be_renewed_is_lost_before_it_runs_out(caplog: pytest.LogCaptureFixture) -> None:
     """After two thirds of its time the worker is stopped; it leads again when the API can be reached."""
     leases, log = Leases(), list[str]()
