@@ -29,6 +29,9 @@ Lock: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 RELEASE_LIMIT = 5.0
 """Seconds for releasing a lock. If the engine does not answer, it frees the lock when the process ends, or later."""
 
+FIRST_PAUSE = 1.0
+"""Seconds before the second attempt to get a lock, and before a worker that lost its lock waits for the lock again."""
+
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts to get a lock from an engine that cannot be reached."""
 
@@ -87,12 +90,15 @@ async def lead(unit: Unit, lock: Lock, work: Callable[[], Awaitable[None]]) -> N
         try:
             with scope:
                 await work()
+            was_lost = held.is_lost  # read before the release: a worker that returned first does not lead again
         finally:
             unit.set_note("")
             await held.release()
-        if not held.is_lost:
+        if not was_lost:
             return
         logger.warning("%s lost its lock and was stopped; it waits for the lock again", unit.name)
+        unit.set_note("waiting for the lock")
+        await anyio.sleep(FIRST_PAUSE)  # a connection that breaks each time must not be opened in a tight loop
 
 
 @final
@@ -197,13 +203,13 @@ class _Attempts:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._pause = 1.0
+        self._pause = FIRST_PAUSE
         self._told_at = -REMIND_AFTER
 
     async def pause(self, error: Exception) -> None:
         """Log why an attempt failed, once a minute, and wait until the next one."""
         now = anyio.current_time()
-        if self._pause == 1 or now >= self._told_at + REMIND_AFTER:
+        if self._pause == FIRST_PAUSE or now >= self._told_at + REMIND_AFTER:
             self._told_at = now
             logger.warning("%s cannot get its lock and tries again: %s", self._name, text_of(error))
         await anyio.sleep(self._pause)

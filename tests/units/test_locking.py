@@ -466,10 +466,49 @@ async def test_a_lost_lock_cancels_the_worker_at_once_and_it_leads_again(caplog:
     async with LifespanManager(app_of(work, name="work", leader=engine.lock)):
         await anyio.sleep(1)
         engine.lose()
-        await anyio.sleep(1)
+        await anyio.sleep(2)
         assert work.events == ["begins", "is cancelled, 1 inside", "begins"]
         assert "lost its lock and was stopped; it waits for the lock again" in caplog.text
     assert engine.acquired == engine.released == 2
+
+
+async def test_a_worker_that_returned_before_the_loss_was_seen_does_not_lead_again() -> None:
+    """The worker has ended by itself, even if the engine reports the loss during the release."""
+    lost, runs = list[anyio.Event](), list[int]()
+
+    @asynccontextmanager
+    async def lock() -> AsyncIterator[anyio.Event]:
+        lost.append(anyio.Event())
+        yield lost[-1]
+
+    async def returns() -> None:
+        runs.append(1)
+        await anyio.sleep(1)
+        lost[-1].set()
+
+    async with LifespanManager(app_of(returns, leader=lock)):
+        await anyio.sleep(5)
+    assert runs == [1]
+
+
+async def test_a_lock_that_is_lost_each_time_is_asked_for_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    """A proxy that closes each connection at once gets neither a tight loop nor a flooded log."""
+    engine, reasons = FakeEngine(), list[str]()
+
+    class Loses(Work):
+        async def __call__(self) -> None:
+            """Lose the lock as soon as the worker runs."""
+            engine.lose()
+            await anyio.sleep_forever()
+
+    app = app_of(Loses(), name="work", leader=engine.lock)
+    async with LifespanManager(app):
+        await anyio.sleep(9.5)
+        assert app.report is not None
+        reasons.extend(row.reason for row in app.report.units if row.reason)
+    assert engine.acquired == engine.released == 10
+    assert len([record for record in caplog.records if "lost its lock" in record.getMessage()]) == 10
+    assert reasons == ["waiting for the lock"]
 
 
 async def test_a_worker_that_ignores_the_loss_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -489,7 +528,7 @@ async def test_a_worker_that_ignores_the_loss_is_told_of(caplog: pytest.LogCaptu
         assert "lost its lock and ignores its cancellation, at tests/units/test_locking.py" in error
         assert error.endswith("; two of them may run now")
         assert len(runs) == 1
-        await anyio.sleep(6)
+        await anyio.sleep(7)
         assert len(runs) == 2
         await anyio.sleep(10)
 
