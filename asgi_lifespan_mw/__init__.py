@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ._middleware import LifespanMiddleware
     from ._reporting.report import Report, UnitReport
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     # What wraps, registers and drives.
