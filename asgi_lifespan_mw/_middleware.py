@@ -145,8 +145,7 @@ class LifespanMiddleware(HookDecorators):
         if run is not None:
             if self._while_starting is not None and run.is_starting:
                 app = self._while_starting
-            if run in self._detoured or "state" not in scope:
-                scope = {**scope, "state": {**run.state, **scope.get("state", {})}}
+            scope = {**scope, "state": {**run.state, **scope.get("state", {})}}
         return app(scope, receive, send)
 
     async def _start_first(self, starts: Starts, scope: Scope, receive: Receive, send: Send) -> None:

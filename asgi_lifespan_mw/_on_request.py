@@ -4,7 +4,7 @@ A start plays the server's side of a lifespan, in a task of its own: so it is a 
 """
 
 from collections.abc import Awaitable, Callable
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, final
 from weakref import WeakKeyDictionary
 
@@ -12,7 +12,10 @@ import anyio
 
 from ._exceptions import StartupFailed
 from ._types import Receive, Scope, Send
-from ._units.backend import current_loop, is_cancellation, is_loop_gone, spawn
+from ._units.backend import current_loop, is_cancellation, is_loop_closed, is_loop_gone, spawn
+
+_own_start: "ContextVar[Start | None]" = ContextVar("asgi_lifespan_mw_own_start", default=None)
+"""The start in whose hooks and apps the code runs."""
 
 
 @final
@@ -32,7 +35,8 @@ class Starts:
         if loop is None or loop not in self._in_loop:
             return True
         start = self._in_loop[loop]
-        return start is not None and not start.is_answered
+        # A hook may send a request to its own app, which must not wait for the hook.
+        return start is not None and not start.is_answered and _own_start.get() is not start
 
     async def started(self) -> None:
         """Start everything if that was not begun, and wait until it has started.
@@ -44,6 +48,9 @@ class Starts:
         """
         loop = current_loop()
         if loop not in self._in_loop:
+            for other in list(self._in_loop):
+                if is_loop_closed(other):  # without a stop: its start would keep it in memory
+                    del self._in_loop[other]
             self._in_loop[loop] = Start(self._lifespan, self._context.copy(), self._forget)
         start = self._in_loop[loop]
         if start is not None:
@@ -99,6 +106,7 @@ class Start:
         self._answered = anyio.Event()
         self._stop = anyio.Event()
         self._over = anyio.Event()
+        context.run(_own_start.set, self)
         self._task = spawn(self._live, "start on request", context)
 
     async def started(self) -> None:
@@ -152,7 +160,7 @@ class Start:
         try:
             await self._lifespan(self._scope, self._receive, self._send)
         except BaseException as error:
-            if is_loop_gone():
+            if is_loop_gone():  # pragma: no cover - the garbage collector closes the coroutine, if it comes to that
                 raise
             self._error = error
         if not self._answer and is_cancellation(self._error):

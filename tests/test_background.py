@@ -505,7 +505,7 @@ def test_a_request_outside_of_any_loop_gets_the_state_of_the_only_run() -> None:
             bodies.append(message.get("body"))
 
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": b""}
+            return {"type": "http.request", "body": b""}  # pragma: no cover - the app does not ask
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
         asyncio.run(app(scope, receive, send))

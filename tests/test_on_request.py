@@ -269,6 +269,57 @@ def test_the_end_of_a_loop_while_it_starts_ends_the_start() -> None:
     asyncio.run(is_cancelled_with_the_start())
 
 
+async def test_a_request_that_was_called_before_a_lifespan_starts_nothing_after_it(journal: Journal) -> None:
+    """The coroutine is awaited later."""
+    app = started_on_request(journal.context("pool"))
+    pending = answer_later(app)
+    await RecordingServer().run(app)
+    await pending
+    assert journal.events == ["+pool", "-pool"]
+
+
+def answer_later(app: LifespanMiddleware) -> Any:
+    """Call an app with a request, and return its coroutine."""
+
+    async def send(message: Any) -> None: ...
+
+    async def receive() -> Any: ...  # pragma: no cover - the app does not ask
+
+    return app({"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}, receive, send)
+
+
+async def test_a_hook_may_send_a_request_to_its_own_app(journal: Journal) -> None:
+    """It warms something up; the request does not wait for the hook."""
+    app = started_on_request(journal.context("pool", pool=1))
+    seen: list[str] = []
+
+    async def warms_up() -> None:
+        seen.append(await answer(app))
+
+    app.on_startup(warms_up)
+    with anyio.fail_after(5):
+        assert await answer(app) == '{"pool":1}'
+    assert seen == ["{}"]
+    await app.stop()
+
+
+def test_a_loop_that_is_closed_without_a_stop_is_forgotten(journal: Journal) -> None:
+    """When the next one starts."""
+    app = started_on_request(journal.context("pool", pool=1))
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(answer(app))
+    loop.close()
+    assert app._starts is not None
+    assert list(app._starts._in_loop) == [loop]
+    assert async_to_sync(answer)(app) == '{"pool":1}'
+    assert list(app._starts._in_loop) == []
+
+
+async def test_a_stop_where_nothing_starts_on_request_does_nothing() -> None:
+    """As where no request came."""
+    await LifespanMiddleware(Starlette()).stop()
+
+
 def test_a_request_may_be_called_before_its_loop_runs(journal: Journal) -> None:
     """`asyncio.run(app(...))`."""
     app = started_on_request(journal.context("pool"))
@@ -315,7 +366,7 @@ async def test_either_is_enough_for_the_warning(kind: str, caplog: pytest.LogCap
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
-        return {"type": "websocket.connect"}
+        return {"type": "websocket.connect"}  # pragma: no cover - Starlette does not ask
 
     async def send(message: Any) -> None:
         sent.append(message)

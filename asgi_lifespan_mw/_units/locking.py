@@ -19,7 +19,7 @@ import anyio
 
 from .._exceptions import StartupFailed
 from .._log import logger
-from .backend import CANCELLED_GRACE, asyncios_cancellation, is_loop_gone, spare_current_task, spawn
+from .backend import CANCELLED_GRACE, asyncios_cancellation, is_cancellation, is_loop_gone, spare_current_task, spawn
 from .failure import text_of
 from .unit import Unit
 
@@ -166,7 +166,7 @@ class _HeldLock:
                     else:
                         await self._hold()
         except BaseException as error:
-            if is_loop_gone():
+            if is_loop_gone():  # pragma: no cover - the garbage collector closes the coroutine, if it comes to that
                 raise
             self._error = error
         self._settled.set()
@@ -178,14 +178,14 @@ class _HeldLock:
             try:
                 await self._released.wait()
             except asyncios_cancellation():
-                if self._scope.cancel_called:
-                    raise
                 spare_current_task()
 
     async def _watch(self, handle: Any) -> None:
         try:
             await handle.wait()
-        except Exception as error:  # an engine that cannot tell is taken for one that lost the lock
+        except BaseException as error:  # an engine that cannot tell is taken for one that lost the lock
+            if is_cancellation(error):
+                raise
             logger.warning("%s: its lock cannot be watched any more: %s", self._unit.name, text_of(error))
         self.is_lost = True
         self._on_lost()

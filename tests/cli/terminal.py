@@ -97,19 +97,18 @@ class Terminal:
 
     def interrupt(self) -> int:
         """Press Ctrl-C until the process ends, and return its exit status. Python may drop one, in a callback."""
-        for _ in range(int(PATIENCE)):
+        self.press("\x03")
+        while not self._process_ends(5):  # pragma: no cover - Python drops one rarely
             self.press("\x03")
-            if self._process_ends(1):
-                break
         return self.ended()
 
     def _process_ends(self, seconds: float) -> bool:
         """Return whether the output ends within so many seconds."""
         deadline = time.monotonic() + seconds
-        while select.select([self._master], [], [], max(0, deadline - time.monotonic()))[0]:
+        while select.select([self._master], [], [], max(0, deadline - time.monotonic()))[0]:  # pragma: no branch
             if not self._read(deadline):
                 return True
-        return False
+        return False  # pragma: no cover - as above
 
     def press(self, keys: str) -> None:
         """Type; the code 3 is Ctrl-C."""

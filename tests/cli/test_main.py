@@ -503,6 +503,14 @@ def test_ctrl_c_during_the_stop_ends_it_within_the_time_for_that() -> None:
         assert "hook 'hangs_at_stop'" in terminal.text
 
 
+def test_bad_usage_ends_the_live_line() -> None:
+    """The message stands below nothing else."""
+    with Terminal("check", "no_such_module:app") as terminal:
+        assert terminal.ended() == 2
+        assert "No module named 'no_such_module'" in terminal.text
+        assert not terminal.is_cursor_hidden
+
+
 def test_ctrl_c_during_the_import_ends_it(tmp_path: Path) -> None:
     """Nothing was started, and it says so."""
     (tmp_path / "imports_slowly.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
