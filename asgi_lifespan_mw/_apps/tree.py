@@ -423,12 +423,9 @@ class Tree:
             # An app that keeps the one that it is mounted in, as admin sites do, is not a wrapper of it.
             if self._is_around(thing, node):
                 continue
-            if id(thing) not in self._startups.known:
-                found, function = self._ownership(_described(thing, node))
-                if found is Ownership.NOT_BEGUN:
-                    continue
-                if found is Ownership.SHARED:
-                    self._warn_of_sharing(node, function)
+            is_known = id(thing) in self._startups.known
+            if not is_known and self._ownership(_described(thing, node))[0] is Ownership.NOT_BEGUN:
+                continue
             if names_lifespan(node.app):
                 self._warn(node, "it wraps an app that runs already, and may start that app again")
             return True
@@ -567,7 +564,7 @@ def _holds_a_part_of(function: FunctionType, node: AppNode) -> bool:
         seen.add(id(thing))
         if id(thing) in held:
             return True
-        if depth < PARTS_DEPTH:
+        if depth < PARTS_DEPTH:  # pragma: no branch - parts are seldom that deep
             own = attributes_of(thing)
             todo += [(own[name], depth + 1) for name in own if name not in {"state", "_state"}]
             todo += [(inner, depth + 1) for value in own.values() for inner in items_of(value)]

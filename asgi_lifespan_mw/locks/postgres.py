@@ -113,8 +113,7 @@ class PostgresWatch:
         try:
             while True:
                 # Listening sees the end of the connection at once, but not a network that fails in silence.
-                async for _ in self._connection.notifies(timeout=CHECK_EVERY):
-                    pass
+                _ = [notice async for notice in self._connection.notifies(timeout=CHECK_EVERY)]
                 # A task, for psycopg's own answer to a cancellation is a question to the server, which may be silent.
                 question = self._question = asyncio.create_task(self._connection.execute("select 1"))
                 await asyncio.wait({question}, timeout=CHECK_LIMIT)

@@ -111,7 +111,7 @@ class RedisLease:
 
     async def wait(self) -> None:
         """Renew the lease, and return when it is lost, or may be lost soon."""
-        while not self._is_lost:
+        while True:
             await asyncio.sleep(max(0.0, self._sent + self._ttl / 3 - now()))
             left = self._sent + self._ttl * 2 / 3 - now()
             if left <= 0:

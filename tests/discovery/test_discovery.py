@@ -1386,3 +1386,25 @@ async def test_a_middleware_with_nothing_to_run_around_an_app_without_lifespan_i
     assert app.report is not None
     assert [row.outcome for row in app.report.units] == ["stopped", "stopped", "unsupported", "unsupported"]
     await lived(LifespanMiddleware(inner, on_startup=[lambda: None]))
+
+
+async def test_an_opaque_wrapper_of_an_app_that_shares_its_parents_lifespan_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One function is given to both, so nobody can tell whose run it was."""
+
+    @asynccontextmanager
+    async def both(_: Any) -> AsyncIterator[None]:
+        yield
+
+    class Opaque:
+        def __init__(self, inner: ASGIApp) -> None:
+            self.inner = inner
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await self.inner(scope, receive, send)  # pragma: no cover - it is not started, and not requested
+
+    sub = Starlette(lifespan=both)
+    app = LifespanMiddleware(Starlette(routes=[Mount("/sub", Opaque(sub))], lifespan=both))
+    await lived(app)
+    assert "mount '/sub' is not started: it has the same lifespan function as an app around it" in caplog.text

@@ -73,11 +73,11 @@ def postgres() -> Iterator[Engine]:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     initdb = shutil.which("initdb") or (str(found[-1]) if found else None)
     if initdb is None:
-        pytest.skip("PostgreSQL is not installed")
+        pytest.skip("PostgreSQL is not installed")  # pragma: no cover - it is, where coverage is measured
     server = Path(initdb).with_name("postgres")
     as_user: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}  # it refuses to run as root
     folder = tempfile.mkdtemp(prefix="postgres-of-tests-", dir="/tmp")
-    if as_user:
+    if as_user:  # pragma: no branch
         shutil.chown(folder, "postgres")
     data, port = f"{folder}/data", free_port()
     try:
@@ -115,7 +115,7 @@ def redis_server() -> Iterator[Engine]:
     """A Redis server that keeps nothing."""
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     if binary is None:
-        pytest.skip("Redis is not installed")
+        pytest.skip("Redis is not installed")  # pragma: no cover - it is, where coverage is measured
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(

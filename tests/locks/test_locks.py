@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import anyio
+import anyio.lowlevel
 import psycopg
 import pytest
 import redis
@@ -25,7 +26,7 @@ import asgi_lifespan_mw.locks.engine
 import asgi_lifespan_mw.locks.postgres
 from asgi_lifespan_mw import Lifespan, LifespanManager
 from asgi_lifespan_mw.locks import FileLock, PostgresLock, RedisLock
-from tests.locks.conftest import Engine
+from tests.locks.conftest import Engine, free_port
 from tests.locks.contender import TTL, holders, lock_of, overlaps, read
 
 PATIENCE = 60.0
@@ -57,6 +58,9 @@ def contender(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
     ) as process:  # fmt: skip
         try:
             yield process
+            assert process.stdin is not None
+            process.stdin.close()  # the end of its input ends it, so that its coverage is written
+            process.wait(PATIENCE)
         finally:
             process.kill()
 
@@ -227,6 +231,35 @@ def _arguments(lock: type) -> list[inspect.Parameter]:
     return [*inspect.signature(lock).parameters.values()]
 
 
+async def test_a_redis_server_that_is_not_there_fails_the_start() -> None:
+    """With its own error, and without a password."""
+    hooks = Lifespan()
+    hooks.on_startup(anyio.lowlevel.checkpoint, lock=RedisLock(f"redis://:secret@127.0.0.1:{free_port()}", "test"))
+    with pytest.raises(redis.ConnectionError) as raised:
+        async with LifespanManager(hooks, 60):
+            raise AssertionError
+    assert "secret" not in str(raised.value)
+
+
+async def test_a_postgres_server_that_is_not_there_fails_the_start() -> None:
+    """With its own error, and without a password."""
+    address = f"postgresql://tests:secret@127.0.0.1:{free_port()}/postgres"
+    hooks = Lifespan()
+    hooks.on_startup(anyio.lowlevel.checkpoint, lock=PostgresLock(address, "test"))
+    with pytest.raises(psycopg.OperationalError) as raised:
+        async with LifespanManager(hooks, 60):
+            raise AssertionError
+    assert "secret" not in str(raised.value)
+
+
+def test_an_overlap_in_a_journal_is_found(tmp_path: Path) -> None:
+    """The check of the tests below can fail."""
+    journal = tmp_path / "journal"
+    journal.write_text("1 enter 1.0\n1 still 2.0\n2 enter 3.0\n2 still 3.5\n1 still 4.0\n")
+    assert overlaps(journal) == [1.0]
+    assert holders(journal) == [1, 2]
+
+
 # --- processes ---
 
 
@@ -339,18 +372,15 @@ class Held:
 
     async def _hold(self) -> None:
         self._stop = asyncio.Event()
-        try:
-            async with self._lock() as handle:
-                self._held.set()
-                watching = asyncio.ensure_future(handle.wait())
-                stopping = asyncio.ensure_future(self._stop.wait())
-                await asyncio.wait([watching, stopping], return_when=asyncio.FIRST_COMPLETED)
-                if watching.done():
-                    self.lost_after = time.monotonic() - self.began
-                watching.cancel()
-                await self._stop.wait()
-        except Exception as error:  # a release that fails
-            print(f"left with {error!r}")
+        async with self._lock() as handle:
+            self._held.set()
+            watching = asyncio.ensure_future(handle.wait())
+            stopping = asyncio.ensure_future(self._stop.wait())
+            await asyncio.wait([watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                self.lost_after = time.monotonic() - self.began
+            watching.cancel()
+            await self._stop.wait()
 
     def block(self, seconds: float) -> None:
         """Block its event loop for so long."""
@@ -391,25 +421,20 @@ class Proxy:
         self._silent.set()
 
     def _accept(self) -> None:
-        try:
+        with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(("127.0.0.1", self._port))
                 self._pairs += [client, server]
                 for pair in ((client, server), (server, client)):
                     threading.Thread(target=self._pump, args=pair, daemon=True).start()
-        except OSError:
-            return
 
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
-        try:
+        with suppress(OSError):
             while part := source.recv(65536):
                 if not self._silent.is_set():
                     target.sendall(part)
-        except OSError:
-            return
-        finally:
-            _shut(target)
+        _shut(target)
 
 
 def _shut(one: socket.socket) -> None:
