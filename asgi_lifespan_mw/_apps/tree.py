@@ -423,9 +423,12 @@ class Tree:
             # An app that keeps the one that it is mounted in, as admin sites do, is not a wrapper of it.
             if self._is_around(thing, node):
                 continue
-            is_known = id(thing) in self._startups.known
-            if not is_known and self._ownership(_described(thing, node))[0] is Ownership.NOT_BEGUN:
-                continue
+            if id(thing) not in self._startups.known:
+                found, function = self._ownership(_described(thing, node))
+                if found is Ownership.NOT_BEGUN:
+                    continue
+                if found is Ownership.SHARED:
+                    self._warn_of_sharing(node, function)
             if names_lifespan(node.app):
                 self._warn(node, "it wraps an app that runs already, and may start that app again")
             return True
