@@ -16,6 +16,7 @@ from ._protocol.session import Session, on_deviation
 from ._protocol.table import Phase, Severity
 from ._types import ASGIApp, Receive, Scope, Send, State
 from ._units.backend import CANCELLED_GRACE, current_asyncio_task, is_closing
+from ._units.failure import text_of
 from ._units.supervisor import Supervisor, UnitFailed
 from ._units.unit import Unit
 
@@ -164,7 +165,7 @@ class _Probe:
             try:
                 await self._app(scope, receiving, sending)
             except Exception as error:
-                self._ended(f"raised {error!r}")
+                self._ended(f"raised {text_of(error)}")
                 raise
             self._ended("returned")
 
@@ -181,13 +182,15 @@ class _Probe:
     async def _judge(self, tasks: set[asyncio.Task[Any]]) -> None:
         error, phase, severity, name = self._error(), self._session.phase, self._way.failure, self._unit.name
         if phase is Phase.UNSUPPORTED:
-            refusal = f"{name} does not support the lifespan protocol: {self._session.refusal!r}"
+            refusal = f"{name} does not support the lifespan protocol"
+            if self._session.refusal is not None:
+                refusal += f": {text_of(self._session.refusal)}"
             # It may always do so; not where it took the lifespan before.
             self._find(refusal, "note" if self._way is _SCENARIOS[0] else severity)
         if isinstance(error, LifespanError):
             self._find(str(error), severity)
-        elif self._unit.failure is not None:
-            self._find(f"{self._unit.failure.phase.value} in {name}: {error!r}", severity)
+        elif error is not None and self._unit.failure is not None:
+            self._find(f"{self._unit.failure.phase.value} in {name}: {text_of(error)}", severity)
         if self._unit.is_cancelled() and phase is Phase.STOPPED and not self._is_told_to_return:
             self._find(f"{name} was still busy {CANCELLED_GRACE:g} s after its last answer")
         if self._way.lacks != "state" and self._scope.get("state") is not self._state:

@@ -5,6 +5,7 @@ line on a terminal where there is rich, else a line for each event.
 """
 
 import argparse
+import importlib.metadata
 import importlib.util
 import inspect
 import logging
@@ -13,7 +14,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from difflib import get_close_matches
@@ -31,7 +32,7 @@ from .._hooks.decorators import hooks_of
 from .._lifespan import Lifespan
 from .._middleware import LifespanMiddleware, prepare_run
 from .._reporting.report import Report, UnitReport, build_report
-from .._reporting.tracebacks import users_traceback
+from .._reporting.tracebacks import trim, users_traceback
 from .._run import Run
 from .._units.failure import text_of
 from .render import as_ascii, as_json, as_svg, as_trace, in_colors, name, seconds, tree
@@ -57,9 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             text, status = _carried_out(options, screen)
     except (BadUsage, OSError) as error:
         print(f"asgi-lifespan-mw: {error}", file=sys.stderr)
-        return BAD_USAGE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if not options.json:
+            return BAD_USAGE
+        text = as_json(Report(), app=options.app, status=BAD_USAGE, error=str(error), findings=[])
+        status = BAD_USAGE
+    except KeyboardInterrupt as error:
+        print(f"interrupted{error}", file=sys.stderr)
         return INTERRUPTED
     finally:
         screen.live = None  # a handler of the app's log may keep the stream, and write to it until the process ends
@@ -79,17 +83,19 @@ def _parser() -> argparse.ArgumentParser:
         "3 for findings with --strict; 130 for Ctrl-C.",
     )
     option = parser.add_argument
+    version = importlib.metadata.version("asgi-lifespan-mw")
+    option("--version", action="version", version=f"%(prog)s {version}, Python {sys.version.split()[0]}")
     option("command", choices=["check", "tree"], help="check starts all, and stops it; tree starts nothing")
     option("app", metavar="MODULE:APP", help="the app, such as shop.main:app")
     option("--app-dir", default="", metavar="DIR", help="where to import from (default: here)")
     option("--factory", action="store_true", help="APP is a function without arguments that makes the app")
     option("--json", action="store_true", help="print the report as JSON")
     option("--strict", action="store_true", help="exit with status 3 if there are warnings")
-    option("--trace", type=Path, metavar="FILE", help="write a trace that ui.perfetto.dev opens")
+    option("--trace", type=Path, metavar="FILE", help="for check: write a trace that ui.perfetto.dev opens")
     option("--svg", type=Path, metavar="FILE", help="write a picture of the tree and its timeline")
     option("--startup-timeout", type=positive, metavar="SECONDS", help="for check: time for the whole startup")
     option("--shutdown-timeout", type=positive, metavar="SECONDS", help="for check: time for the whole shutdown")
-    option("--backend", choices=["asyncio", "trio", "uvloop"], default="asyncio", help="for check: the event loop")
+    option("--backend", choices=["asyncio", "trio", "uvloop"], help="for check: the event loop (default: asyncio)")
     return parser
 
 
@@ -100,11 +106,8 @@ def positive(text: str) -> float | None:
 
 def _carried_out(options: argparse.Namespace, screen: "_Screen") -> tuple[str, int]:
     """Do what was asked for; return what to print and the exit status."""
-    if options.backend != "asyncio" and importlib.util.find_spec(options.backend) is None:
-        raise BadUsage(f"--backend {options.backend} needs {options.backend}: pip install {options.backend}")
-    if options.svg and importlib.util.find_spec("rich") is None:
-        raise BadUsage("--svg needs rich: pip install 'asgi-lifespan-mw[cli]'")
-    app = load(options.app, options.app_dir, is_factory=options.factory)
+    _check_options(options)
+    app = load(options.app, options.app_dir, is_factory=options.factory, backend=options.backend)
     ours = _ours_in(app)  # it also loads the containers that packages bring, which is no part of the startup
     warnings = _gather_warnings()
     if options.command == "tree":
@@ -120,7 +123,8 @@ def _carried_out(options: argparse.Namespace, screen: "_Screen") -> tuple[str, i
     if options.trace:
         options.trace.write_text(as_trace(report), encoding="utf-8")
     if options.svg:
-        options.svg.write_text(as_svg(report, options.app), encoding="utf-8")
+        below = [part for part in (_summary(report, options), error) if part]
+        options.svg.write_text(as_svg(report, options.app, *below), encoding="utf-8")
     status = status or (FINDINGS if findings and options.strict else OK)
     if options.json:
         return as_json(report, app=options.app, status=status, error=error, findings=findings), status
@@ -128,6 +132,21 @@ def _carried_out(options: argparse.Namespace, screen: "_Screen") -> tuple[str, i
     parts = [f"{options.app}{on}", tree(report, shutil.get_terminal_size((100, 0)).columns), _summary(report, options)]
     parts += [*(f"warning: {finding}" for finding in findings), error]
     return "\n\n".join(part for part in parts if part), status
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raise `BadUsage` for options that have no effect, or need what is not installed; fill in the event loop."""
+    if options.command == "tree":
+        for option in ("trace", "startup_timeout", "shutdown_timeout", "backend"):
+            if getattr(options, option) is not None:
+                raise BadUsage(f"--{option.replace('_', '-')} has no effect with tree, which starts nothing. Use check")
+    options.backend = options.backend or "asyncio"
+    if options.svg and options.svg.suffix.lower() != ".svg":
+        raise BadUsage(f"--svg got {str(options.svg)!r}; expected a file name that ends with .svg")
+    if options.backend != "asyncio" and importlib.util.find_spec(options.backend) is None:
+        raise BadUsage(f"--backend {options.backend} needs {options.backend}: pip install {options.backend}")
+    if options.svg and importlib.util.find_spec("rich") is None:
+        raise BadUsage("--svg needs rich: pip install 'asgi-lifespan-mw[cli]'")
 
 
 def _summary(report: Report, options: argparse.Namespace) -> str:
@@ -156,20 +175,37 @@ def _print(text: str) -> None:
 # --- the app ---
 
 
-def load(target: str, directory: str, *, is_factory: bool) -> Any:
+def load(target: str, directory: str, *, is_factory: bool, backend: str = "asyncio") -> Any:
     """Import an app, as uvicorn does.
 
+    Args:
+        target: the module and the app, such as ``shop.main:app``.
+        directory: where to import from; "" is the current directory.
+        is_factory: whether `target` names a function that makes the app; it may be a coroutine function.
+        backend: the event loop that runs a coroutine function.
+
     Raises:
-        BadUsage: there is none, or its module cannot be imported.
+        BadUsage: If there is no such app or directory, or if the module cannot be imported.
+        KeyboardInterrupt: If Ctrl-C ends the import; its text is the line of the user's that was running.
     """
     module, _, attribute = target.partition(":")
-    if not module or not attribute:
-        raise BadUsage(f"expected MODULE:APP, such as {module or 'shop.main'}:app, got {target!r}")
+    spelled = module.removeprefix("./").removesuffix(".py").replace("/", ".")
+    if not attribute or not module or spelled != module:
+        example = f"{spelled or 'shop.main'}:{attribute or 'app'}"
+        raise BadUsage(f"expected MODULE:APP, such as {example}, got {target!r}")
+    if not Path(directory).is_dir():
+        raise BadUsage(f"--app-dir got {directory!r}, which is not a directory")
     sys.path.insert(0, directory)
     try:
         app = attrgetter(attribute)(importlib.import_module(module))
         if is_factory:
             app = app()
+            if inspect.iscoroutine(app):
+                app = _run_async(_result, app, backend=backend)
+    except KeyboardInterrupt as error:
+        trim(error)
+        places = [f" at {frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+        raise KeyboardInterrupt(f" while importing {target!r}{''.join(places[:1])}") from None
     except (Exception, SystemExit) as error:
         told = f"importing {target!r} from {Path(directory).resolve()} failed{_instead(error, directory)}"
         shown = users_traceback(error) or "".join(traceback.format_exception_only(error)).strip()
@@ -181,6 +217,16 @@ def load(target: str, directory: str, *, is_factory: bool) -> Any:
     except ValueError:
         pass  # it has no signature that could be seen
     return app
+
+
+async def _result(coroutine: Coroutine[Any, Any, object]) -> object:
+    return await coroutine
+
+
+def _run_async(function: Callable[..., Coroutine[Any, Any, Any]], *arguments: object, backend: str) -> Any:
+    """Run a coroutine function in an event loop of its own."""
+    uvloop = {"use_uvloop": True} if backend == "uvloop" else {}
+    return anyio.run(function, *arguments, backend=backend.replace("uvloop", "asyncio"), backend_options=uvloop)
 
 
 def _instead(error: BaseException, directory: str) -> str:
@@ -249,8 +295,7 @@ def _check(app: Any, options: argparse.Namespace, screen: "_Screen") -> tuple[Re
 
     error, status = "", OK
     try:
-        uvloop = {"use_uvloop": True} if options.backend == "uvloop" else {}
-        anyio.run(live, backend=options.backend.replace("uvloop", "asyncio"), backend_options=uvloop)
+        _run_async(live, backend=options.backend)
     except BaseException as raised:
         status = INTERRUPTED if isinstance(raised, KeyboardInterrupt) else FAILED
         error = _told(build_report(run), run.format_failures(with_tracebacks=True), raised)

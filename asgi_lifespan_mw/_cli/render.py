@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,8 @@ the beginning of one, so that a space is painted with what is before it."""
 _LONG = 100
 """Seconds from which there is no need for a decimal."""
 _NARROWEST_AXIS, _WIDEST_AXIS, _SVG_WIDTH = 10, 60, 100
+_NARROWEST_CHART = 60
+"""Columns from which a tree has a time axis; with fewer, names and times take the room."""
 
 
 def seconds(value: float | None) -> str:
@@ -42,16 +45,18 @@ def tree(report: Report, width: int) -> str:
     """The units as a tree, with what each took, on one time axis; a line that needs more columns is cut."""
     names = [branch + name(row) for branch, row in zip(_branches(report.units), report.units, strict=True)]
     keys = ["".join(f" +{key}" for key in row.state) for row in report.units]
-    column = min(max(map(len, names), default=0), width // 2)
+    has_chart = width >= _NARROWEST_CHART
+    column = min(max(map(len, names), default=0), width // 2 if has_chart else max(0, width - 20))
     axis = min(max(width - column - max(map(len, keys), default=0) - 24, _NARROWEST_AXIS), _WIDEST_AXIS)
     total = _end(report)
-    lines = [f"{'':{column}}    █ start   ▒ stop  0 {f' {seconds(total)}':─>{axis - 2}}"] if total else []
+    lines = [f"{'':{column}}    █ start   ▒ stop  0 {f' {seconds(total)}':─>{axis - 2}}"] if total and has_chart else []
     for text, row, added in zip(names, report.units, keys, strict=True):
         line = f"{_MARKS.get(row.outcome, '·')} {_cut(text, column):{column}}  "
         if row.outcome in {"left out", "unsupported"}:
             line += row.reason or "has no lifespan"
         elif total:
-            line += f"{seconds(row.start_seconds):>7}  {seconds(row.stop_seconds):>7}  {_bar(row, total, axis)}{added}"
+            line += f"{seconds(row.start_seconds):>7}  {seconds(row.stop_seconds):>7}"
+            line += f"  {_bar(row, total, axis)}{added}" if has_chart else ""
         lines.append(line)
     return "\n".join(_cut(line.rstrip(), width) for line in lines)
 
@@ -123,11 +128,16 @@ def in_colors(text: str, **options: Any) -> "Console":
     console, painted = Console(**options), Text(text)
     for pattern in _COLORS:
         painted.highlight_regex(pattern)
-    console.print(painted, soft_wrap=True)
+    console.print(painted, soft_wrap=not console.record)
     return console
 
 
-def as_svg(report: Report, title: str) -> str:
-    """A picture of the tree as a terminal shows it; needs rich."""
-    console = in_colors(tree(report, _SVG_WIDTH), file=io.StringIO(), width=_SVG_WIDTH, record=True)
-    return console.export_svg(title=title)
+def as_svg(report: Report, title: str, *below: str) -> str:
+    """Return a picture of the tree as a terminal shows it, with other text below; rich is needed."""
+    from rich._export_format import CONSOLE_SVG_FORMAT
+
+    text = "\n\n".join([tree(report, _SVG_WIDTH), *below])
+    console = in_colors(text, file=io.StringIO(), width=_SVG_WIDTH, record=True)
+    # Rich's template loads its font from a content delivery network; "monospace" is always there.
+    template = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    return console.export_svg(title=title, code_format=template.replace("Fira Code, monospace", "monospace"))

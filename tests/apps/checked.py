@@ -126,3 +126,9 @@ own = create(Lifespan(contexts=[pool], mounts="auto"))
 bare = create()
 bare_failing = create(breaks)
 text = "no app"
+
+
+async def create_later() -> LifespanMiddleware:
+    """A factory that is a coroutine function."""
+    await anyio.sleep(0)
+    return LifespanMiddleware(Starlette())
