@@ -312,7 +312,7 @@ def _told(report: Report, failures: str, raised: BaseException) -> str:
         raised: the exception that the run raised.
     """
     # The units of a run inside an app are only in the report.
-    inner = [row.reason for row in report.units if row.outcome == "failed" and row.reason not in failures]
+    inner = [row.reason for row in report.units if row.outcome in {"failed", "crashed"} and row.reason not in failures]
     parts = [part for part in (failures, *inner) if part]
     if isinstance(raised, KeyboardInterrupt):
         where = [f" while starting {row.unit} {row.reason}" for row in report.units if row.outcome == "cancelled"]

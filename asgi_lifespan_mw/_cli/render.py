@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 """Of the JSON: a field may be added to it; one that is taken away or means something else makes a new version."""
 
-_MARKS = {"stopped": "✓", "started": "✓", "failed": "✗", "cancelled": "✗", "left out": "○", "unsupported": "○"}
+_MARKS = {
+    "stopped": "✓",
+    "started": "✓",
+    "failed": "✗",
+    "crashed": "✗",
+    "cancelled": "✗",
+    "left out": "○",
+    "unsupported": "○",
+}
 _ASCII = str.maketrans("✓✗○█▒│├└─…·", "+xo#=||`-.~")
 _COLORS = r"(?P<green>█+ *)|(?P<cyan>▒+ *)", r"(?m)^(?:(?P<green>✓ )|(?P<red>✗.*)|(?P<dim>○.*| +█ start .*))"
 """What is painted in a tree, each group in the colour that it is named after. Not all pictures of text keep a space at
