@@ -437,3 +437,13 @@ class TestOnAsyncio:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+
+
+async def test_an_app_that_returns_at_once_has_no_lifespan() -> None:
+    """It raised nothing that could be shown."""
+
+    async def returns(scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    (finding,) = await check_lifespan(returns)
+    assert finding.severity == "note"
+    assert finding.text.endswith("does not support the lifespan protocol")
