@@ -413,10 +413,12 @@ async def finish(units: Sequence[Unit], seconds: float) -> None:
     """Wait for tasks to finish, cancel those that have not, wait a second, and abandon those that are left."""
     if await is_over(*(unit for unit in units if not unit.is_cancelled()), seconds=seconds):
         units = [unit for unit in units if unit.is_cancelled()]
-    for unit in units:
-        if unit.stage is not UnitState.OVER:
-            unit.cancel()
+    for unit in _unfinished(units):
+        unit.cancel()
     if not await is_over(*units, seconds=CANCELLED_GRACE):
-        for unit in units:
-            if unit.stage is not UnitState.OVER:
-                unit.abandon()
+        for unit in _unfinished(units):
+            unit.abandon()
+
+
+def _unfinished(units: Sequence[Unit]) -> list[Unit]:
+    return [unit for unit in units if unit.stage is not UnitState.OVER]
