@@ -288,8 +288,8 @@ class Run:
         todo = [tree.root]
         while todo:
             node = todo.pop()
-            if node is not tree.root:
-                tree.decide(node)
+            if node is not tree.root or self.sends_to_app:
+                self._decide(tree, node)
             todo += reversed(tree.scan(node))
         tree.leave()
 
@@ -312,10 +312,8 @@ class Run:
                 for unit in batch:
                     if not unit.is_background:
                         self._realm.add(unit.name, {}, unit.state)
-            if self.sends_to_app and not tree.root.reason:
+            if self.sends_to_app and self._decide(tree, tree.root):
                 await self._start_apps(tree, [tree.root])
-            elif self.sends_to_app and self._is_observed():
-                self._show_row(report_left_out(self, tree.root))
             await (self._start_levels(tree) if self._settings.concurrent else self._start_branches(tree))
         tree.warn_of_strangers()
         if not tree.root.is_supported:
@@ -368,8 +366,6 @@ class Run:
         tree = Tree(self._app, self._scope, self._realm, self._settings)
         self.root = tree.root
         self.label = tree.root.label
-        if self.sends_to_app:
-            tree.root.reason = tree.why_not_root()
         return tree
 
     async def _start_branches(self, tree: Tree) -> None:
@@ -392,7 +388,7 @@ class Run:
 
     def _decide(self, tree: Tree, node: AppNode) -> bool:
         """Return whether an app is ours to start; show it to the observers if it is not."""
-        is_ours = tree.decide(node)
+        is_ours = tree.decide(node) if node is not tree.root else tree.decide_root()
         if not is_ours and self._is_observed():
             self._show_row(report_left_out(self, node))
         return is_ours

@@ -197,16 +197,25 @@ class Tree:
         """Return whether an app, or what it wraps, is never sent a lifespan."""
         return any(map(node.reaches, self._startups.excluded))
 
-    def why_not_root(self) -> str:
-        """Return why the wrapped app is not sent a lifespan; empty if it is."""
-        root = self.root
+    def decide_root(self) -> bool:
+        """Return whether the wrapped app is ours to start; if not, its `reason` says why.
+
+        The hooks have started before it, and a run around this one may have started more.
+        """
+        self.root.reason = self._reason_of_root(self.root)
+        return not self.root.reason
+
+    def _reason_of_root(self, root: AppNode) -> str:
         if self.is_excluded(root):
             return "is excluded"
         policy = root.policy
         if policy.sent is LifespanPolicy.NEVER:
             return f"is sent no lifespan: {policy.why}"
         known = self._startups.known.get(id(root.app))
-        return "runs already" if known is not None and known.node.is_started else ""
+        if known is not None and known.node.is_started:
+            return "runs already"
+        # app.mount("/sub", LifespanMiddleware(sub)), and the lifespan around it starts `sub`.
+        return self._observed(root)
 
     def begin(self, node: AppNode) -> Scope:
         """Prepare an app for its start, and return the scope of its lifespan."""

@@ -1387,6 +1387,22 @@ def _started_middleware(p: Program) -> Any:
     return app
 
 
+@shape("sub", "hook sub deep", name="a_mounted_middleware_whose_app_the_parent_starts", sees="/sub/deep/state=hook")
+def _middleware_around_a_started_app(p: Program) -> Any:
+    sub = p.sub("sub", Mount("/deep", p.sub("deep")))
+    app = p.parent(enters(sub))
+    app.mount("/sub", LifespanMiddleware(sub, lifespan=p.life("hook")))
+    return app
+
+
+@shape("main", "main a", ways=(around,), name="a_hook_that_starts_the_wrapped_app")
+def _hook_that_starts_the_wrapped_app(p: Program) -> Any:
+    app = p.parent(p.life("main"))
+    app.mount("/a", p.sub("a"))
+    p.options["lifespan"] = lambda _: app.router.lifespan_context(app)
+    return app
+
+
 def _name_of(usage: Any) -> str:
     name: str = usage.__name__
     return name
