@@ -178,6 +178,9 @@ class Inside:
     forwarded: list[AppNode] = field(default_factory=list[AppNode])
 
 
+_NOTHING_INSIDE = Inside()
+
+
 def has_news(lists: Sequence[tuple[Any, str, int]]) -> bool:
     """Return whether something was mounted since a look; `lists` is what the look found."""
     return any(len(follow(thing, path)) != count for thing, path, count in lists)
@@ -198,6 +201,8 @@ def look_inside(
         excluded: objects that are not looked into, by identity, though they are found.
         passed: tells if an app got the lifespan of the wrapper that holds it; all do, as far as is known without a run.
     """
+    if len(node.members) == 1 and not node.wrapped and UNKNOWN.name in node.forms:
+        return _NOTHING_INSIDE  # `describe` saw that this app wraps nothing
     look = _Look(node, excluded, passed)
     # A stack of walks in place of a recursion: Mount(routes=[Mount(routes=[...])]) may be nested 500 times.
     todo = [look.sort(_Place(node.app, node.path, 0, delivered))]
@@ -230,8 +235,6 @@ class _Look:
         self._node = node
         self._excluded = excluded
         self._passed = passed
-        # A raw app that wraps nothing, which `describe` saw.
-        self._is_bare = len(node.members) == 1 and not node.wrapped and UNKNOWN.name in node.forms
         self._seen = {id(node.app)}
         if node.wrapped:
             # An app that keeps the one that it is mounted in, for its version, does not lead back to it.
@@ -239,8 +242,6 @@ class _Look:
 
     def sort(self, place: "_Place") -> "Iterator[_Place]":
         """Sort what one object holds; return what is to be looked into."""
-        if place.thing is self._node.app and self._is_bare:
-            return
         for inner, kind, segment in edges_of(place.thing, lists=self.inside.lists):
             if id(inner) in self._seen:
                 if kind is EdgeKind.MERGED:  # app.mount("/a", router); app.include_router(router)
@@ -521,7 +522,7 @@ def expects_lifespan(app: Any, is_around: Callable[[Any], bool] = lambda _: Fals
     todo, seen = [app], set[int]()
     while todo and len(seen) < MAX_ITEMS:
         thing = todo.pop()
-        if id(thing) in seen or is_a(thing, type) or is_around(thing):
+        if id(thing) in seen or is_a(thing, type):
             continue
         seen.add(id(thing))
         if spec_of(thing) is not UNKNOWN and not is_a(thing, MethodType):
@@ -531,7 +532,7 @@ def expects_lifespan(app: Any, is_around: Callable[[Any], bool] = lambda _: Fals
             return callable(thing)
         if names_lifespan(thing):
             return True
-        todo += [held for held, _ in _held_by(thing) if callable(held)]
+        todo += [held for held, _ in _held_by(thing) if callable(held) and not is_around(held)]
         todo += _named_in_package(function)
     return False
 

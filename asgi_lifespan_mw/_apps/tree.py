@@ -405,7 +405,10 @@ class Tree:
         )
 
     def _ownership(self, node: AppNode) -> tuple[Ownership, FunctionType | None]:
-        return ownership(self._startups.observed, self._signatures_of(node), _Relations(self, node))
+        signatures = self._signatures_of(node)
+        if not signatures:
+            return Ownership.NOT_BEGUN, None
+        return ownership(self._startups.observed, signatures, _Relations(self, node))
 
     def has_lifespan(self, node: AppNode, begun: Begun) -> bool:
         """Return whether a generator may be the lifespan of an app, or a hook of ours that was given to it."""
@@ -420,6 +423,8 @@ class Tree:
         return self._ownership(inner)[0] is not Ownership.NOT_BEGUN
 
     def _signatures_of(self, node: AppNode) -> list[Signature]:
+        if not node.lifespans:
+            return []
         found = self._signatures.get(node)
         if found is None:
             found = [signature for lifespan in node.lifespans for signature in signatures_of(lifespan)]
