@@ -17,9 +17,6 @@ from wsgiref.simple_server import demo_app
 import a2wsgi
 import anyio
 from fastapi import APIRouter, FastAPI
-from fastmcp import FastMCP
-from fastmcp.utilities.lifespan import combine_lifespans
-from mcp.server import MCPServer
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware.cors import CORSMiddleware
@@ -113,11 +110,15 @@ class Program:
 
     def sdk(self, name: str) -> tuple[Any, Any]:
         """Return a server of the MCP SDK and its app, which can be run only once."""
+        from mcp.server import MCPServer
+
         server: MCPServer[Any] = MCPServer(name, lifespan=self.life(name), log_level="WARNING")
         return server, server.streamable_http_app(streamable_http_path="/", json_response=True, stateless_http=True)
 
     def fast(self, name: str) -> Any:
         """Return the app of a FastMCP server."""
+        from fastmcp import FastMCP
+
         return FastMCP(name, lifespan=self.life(name)).http_app(path="/", json_response=True, stateless_http=True)
 
 
@@ -479,6 +480,8 @@ def _combined(sub: Any) -> LifespanFunction:
     async def own(_: object) -> AsyncIterator[None]:
         yield
 
+    from fastmcp.utilities.lifespan import combine_lifespans
+
     return combine_lifespans(own, sub.router.lifespan_context)
 
 
@@ -802,6 +805,8 @@ def fastmcp_as_the_lifespan(p: Program) -> Any:
 @shape("main fast", "main fast", tools="/fast/")
 def fastmcp_combined(p: Program) -> Any:
     """FastMCP's recipe with ``combine_lifespans``."""
+    from fastmcp.utilities.lifespan import combine_lifespans
+
     fast = p.fast("fast")
     app = p.parent(combine_lifespans(p.life("main"), fast.lifespan))
     app.mount("/fast", fast)
