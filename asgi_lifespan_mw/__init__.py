@@ -1,8 +1,8 @@
 """The ASGI lifespan protocol, whole, for any app: ``app = LifespanMiddleware(app)``.
 
 `LifespanMiddleware` wraps an app, `Lifespan` collects hooks, `LifespanManager` drives an app in tests and scripts, and
-`check_lifespan` tells whether its lifespan is sound. ``python -m asgi_lifespan_mw check MODULE:APP`` shows what an app
-starts. The README is the manual.
+`check_lifespan` returns what is wrong with its lifespan. ``python -m asgi_lifespan_mw check MODULE:APP`` shows what an
+app starts. The README is the manual.
 """
 
 from importlib import import_module
@@ -67,7 +67,7 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first asked for: an app needs no `check_lifespan`, and a test suite no server."""
+    """Import a public name when it is first used: an app needs no `check_lifespan`, and a test suite no server."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     room = next((room for room, names in _ROOMS.items() if name in names), "_exceptions")
@@ -75,5 +75,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """List the public names, whether they were asked for or not."""
+    """List the public names, including those that were not imported yet."""
     return sorted({*globals(), *__all__})

@@ -18,11 +18,11 @@ def checked_app(app: Any, where: str) -> ASGIApp:
     ASGI 2 is not guessed at: a class is most often one that was not called.
 
     Args:
-        app: what the user gave.
-        where: what it was given to, for the message.
+        app: What the user gave.
+        where: What it was given to, for the message.
 
     Raises:
-        TypeError: it is a class, or can't be called.
+        TypeError: If it is a class, or can't be called.
     """
     if is_a(app, type) and not any("__await__" in vars(base) for base in app.__mro__):
         raise TypeError(
@@ -84,7 +84,7 @@ def straight_through(method: Callable[P, Awaitable[None]]) -> "Callable[P, Corou
 
     No frame of ours is on a request's stack then, nothing is added to an await, and no traceback shows us. Python
     3.11 knows no such mark (and hypercorn would take the plain function for WSGI), so there it is an ``async def``.
-    For type checkers it is one everywhere, with its parameters' names: Mangum's type for an app asks for both.
+    For type checkers it is one everywhere, with its parameters' names: Mangum's type for an app needs both.
     """
     if sys.version_info >= (3, 12):  # pragma: no cover before 3.12
         call = inspect.markcoroutinefunction(method)

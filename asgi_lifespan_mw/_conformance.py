@@ -31,8 +31,8 @@ class Finding:
     Attributes:
         severity: ``"note"`` for what harms nobody under today's servers, ``"warning"`` for what its author should know
             of, ``"violation"`` for what ends its lifespan as failed.
-        run: the run in which it was seen first, such as ``"cancelled while serving"``.
-        text: who did what.
+        run: The run in which it was seen first, such as ``"cancelled while serving"``.
+        text: Who did what.
     """
 
     severity: _Word
@@ -65,7 +65,7 @@ _SCENARIOS = (
 
 
 async def check_lifespan(app: ASGIApp, *, timeout: float = 5) -> list[Finding]:
-    """Run an app's lifespan in the ways that servers do, and tell what its author should know of.
+    """Run an app's lifespan in the ways that servers do, and return what its author should know.
 
     For a test suite: ``assert await check_lifespan(app) == []``, or ``anyio.run(check_lifespan, app)`` where nothing is
     asynchronous. The app is started and stopped normally, a second time, by servers without ``scope["state"]``, without
@@ -75,15 +75,15 @@ async def check_lifespan(app: ASGIApp, *, timeout: float = 5) -> list[Finding]:
     What it may do follows the ASGI specification, "Lifespan Protocol".
 
     Args:
-        app: any ASGI 3 application. What a `LifespanMiddleware` runs inside is looked at, too.
-        timeout: seconds for each startup, and as many for each shutdown.
+        app: Any ASGI 3 application. What a `LifespanMiddleware` runs inside is looked at, too.
+        timeout: Seconds for each startup, and as many for each shutdown.
 
     Returns:
         What was found, in the order of the runs, each once.
 
     Raises:
-        TypeError: `app` is a class or can't be called, or `timeout` is no number.
-        ValueError: `timeout` is not positive.
+        TypeError: If `app` is a class or cannot be called, or `timeout` is not a number.
+        ValueError: If `timeout` is not positive.
 
     *Cancellation:* the app is stopped, shielded, in what is left of its time.
     """
@@ -118,7 +118,7 @@ class _Probe:
         self._unit = Unit(f"app {name_of(app)}", self._session.live)
 
     async def live(self) -> bool:
-        """See the run through; tell whether the app started and stopped."""
+        """Run the lifespan to its end, and return whether the app started and stopped."""
         tasks = _tasks()
         try:
             await self._start_and_stop()
@@ -172,7 +172,7 @@ class _Probe:
     def _ended(self, how: str) -> None:
         # One that had nothing to wait for is past the phase, and never saw the cancellation.
         if self._server.cancel_called and self._session.phase in (self._way.cancels, Phase.FAILED):
-            self._find(f"{self._unit.name} {how} when it was cancelled; expected the cancellation to come out")
+            self._find(f"{self._unit.name} {how} when it was cancelled; expected the cancellation to propagate")
 
     def _departed(self, severity: Severity, departure: ProtocolViolation) -> None:
         if not self._server.cancel_called:

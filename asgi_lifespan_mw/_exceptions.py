@@ -1,6 +1,6 @@
 """The exceptions of the package. Each names the unit, the phase, what was expected, and how to fix it.
 
-The arguments of an exception are its attributes, from which it makes its text. So it can be pickled and copied.
+The arguments of an exception are its attributes. Its message is made from them, so it can be pickled and copied.
 """
 
 from dataclasses import dataclass

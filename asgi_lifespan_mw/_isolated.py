@@ -15,8 +15,8 @@ class Isolated:
     scope with the state put in. Without a `LifespanMiddleware` or ``Lifespan(mounts="auto")`` outside, it is the app.
 
     Attributes:
-        app: the app.
-        states: its state in each run that is on; the one that was answered last counts.
+        app: The app.
+        states: Its state in each run that is on; the one that was answered last counts.
     """
 
     __slots__ = ("app", "states")
@@ -25,10 +25,10 @@ class Isolated:
         """Isolate an app.
 
         Args:
-            app: any ASGI 3 application.
+            app: Any ASGI 3 application.
 
         Raises:
-            TypeError: `app` is a class, or can't be called.
+            TypeError: If `app` is a class, or can't be called.
         """
         self.app: ASGIApp = checked_app(app, "Isolated()")
         self.states: list[State] = []

@@ -34,11 +34,11 @@ class Lifespan(HookDecorators):
         """Make a collection; the decorators add to it.
 
         Args:
-            contexts: contexts, as `context` takes them.
-            on_startup: functions, as `on_startup` takes them; they come after the contexts.
-            on_shutdown: functions, as `on_shutdown` takes them.
-            mounts: as in `LifespanMiddleware`. Only for a Lifespan that is a framework's own.
-            exclude: as in `LifespanMiddleware`.
+            contexts: Contexts, as `context` takes them.
+            on_startup: Functions, as `on_startup` takes them; they come after the contexts.
+            on_shutdown: Functions, as `on_shutdown` takes them.
+            mounts: As in `LifespanMiddleware`. Only for a Lifespan that is a framework's own.
+            exclude: As in `LifespanMiddleware`.
             concurrent: Whether the hooks that are registered here start and stop side by side. An included `Lifespan`
                 is one of them and keeps its own order inside. They see the context variables from before the group,
                 and so do the hooks after it.
@@ -60,14 +60,14 @@ class Lifespan(HookDecorators):
         """Make a lifespan of the hooks: what frameworks call with their app.
 
         Args:
-            app: given to the hooks that take it; what is mounted in it is started, if ``mounts`` says so.
+            app: Given to the hooks that take it; what is mounted in it is started, if ``mounts`` says so.
 
         Returns:
             An async context manager. Entering starts everything and gives the state, or None where there is none;
             leaving stops everything.
 
         Raises:
-            BaseException: on entering or leaving, what failed; several errors as a group.
+            BaseException: What failed on entering or leaving; several errors as a group.
 
         *Cancellation:* everything that has started is stopped, shielded, within 10 s.
         """

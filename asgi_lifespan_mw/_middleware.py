@@ -61,21 +61,21 @@ class LifespanMiddleware(HookDecorators):
         """Wrap an app.
 
         Args:
-            app: any ASGI 3 application.
-            lifespan: hooks that are started before all others: a `Lifespan`, any callable that takes the app and
+            app: Any ASGI 3 application.
+            lifespan: Hooks that are started before all others: a `Lifespan`, any callable that takes the app and
                 returns an async context manager, or a sequence of those.
-            on_startup: functions that run at startup.
-            on_shutdown: functions that run at shutdown.
-            mounts: ``"auto"`` finds the mounted apps that get no lifespan otherwise, and starts them; ``"off"`` leaves
-                them alone; a sequence of apps names them in place of looking, and starts them in any case.
-            exclude: apps that are never sent a lifespan, nor what is mounted in them. It may name the wrapped app.
+            on_startup: Functions that run at startup.
+            on_shutdown: Functions that run at shutdown.
+            mounts: ``"auto"`` finds the mounted apps that get no lifespan otherwise, and starts them; ``"off"`` skips
+                them; a sequence of apps names them in place of looking, and starts them in any case.
+            exclude: Apps that are never sent a lifespan, nor what is mounted in them. It may name the wrapped app.
             concurrent: Whether the hooks that are registered here, and the mounts of one level, start and stop side
                 by side. What `lifespan` names comes before, one after the other. The context variables of a mount
                 are seen by what is mounted in it.
-            strict: departures from the lifespan protocol are errors, not warnings.
-            startup_timeout: seconds for the whole startup; None for no limit.
-            shutdown_timeout: seconds for the whole shutdown; None for no limit.
-            on_crash: what is done when something that had started breaks: ``"log"`` it, also ``"stop"`` the process,
+            strict: Departures from the lifespan protocol are errors, not warnings.
+            startup_timeout: Seconds for the whole startup; None for no limit.
+            shutdown_timeout: Seconds for the whole shutdown; None for no limit.
+            on_crash: What is done when something that had started breaks: ``"log"`` it, also ``"stop"`` the process,
                 or a function that is called with the error.
             while_starting: An app that answers the requests until all background hooks have started, and for good if
                 one of them fails. It is sent no lifespan. None lets the wrapped app answer.
@@ -124,7 +124,7 @@ class LifespanMiddleware(HookDecorators):
         """Answer a lifespan; pass every other scope on to the wrapped app, whose own awaitable is returned.
 
         Raises:
-            BaseException: in a lifespan, what failed, after the server was told; else what the wrapped app raises.
+            BaseException: What failed in a lifespan, after the server was answered; else what the wrapped app raises.
 
         *Cancellation:* a lifespan that is cancelled stops everything that has started, in reverse and shielded,
         within `shutdown_timeout` (10 s where there is none), sends nothing, and raises the cancellation again.
@@ -208,12 +208,12 @@ class LifespanMiddleware(HookDecorators):
         """Replace a hook for the time of a ``with``, or leave out a mounted app, for tests.
 
         Args:
-            hook: the function that was registered, the hook's name, or an app that is mounted by now.
-            replacement: a hook of the same kind that runs in its place; None to leave it out.
+            hook: The function that was registered, the hook's name, or an app that is mounted by now.
+            replacement: A hook of the same kind that runs in its place; None to leave it out.
 
         Raises:
-            LookupError: no such hook is registered, and no such app is mounted.
-            TypeError: `replacement` can't be a hook of that kind.
+            LookupError: If no such hook is registered, and no such app is mounted.
+            TypeError: If `replacement` cannot be a hook of that kind.
         """
         if replacement is None and not isinstance(hook, str) and is_nested(hook, self.app):
             before = self._hooks.exclude
@@ -292,7 +292,7 @@ class LifespanMiddleware(HookDecorators):
             message = run.format_failures()
             try:
                 await send({"type": f"lifespan.{phase}.failed", "message": message})
-            except BaseException as refusal:  # hypercorn refuses to serve only if its own error comes out
+            except BaseException as refusal:  # hypercorn refuses to serve only if its own error is raised
                 refusal.__context__, refusal.__suppress_context__ = error, True
                 _log_discarded(phase, message)
                 raise
@@ -376,7 +376,7 @@ async def _received(receive: Receive, expected: str, phase: Phase) -> None:
     """Wait for a message of the server.
 
     Raises:
-        ProtocolViolation: it sent another one.
+        ProtocolViolation: If the server sent another one.
     """
     message = await receive()
     if message["type"] != expected:

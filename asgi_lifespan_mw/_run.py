@@ -36,7 +36,7 @@ CANCELLED_LIMIT = 10.0
 """Seconds for stopping everything after a cancellation, where there is no `shutdown_timeout`."""
 
 _NEVER_TAKE_IT = ("django.", "channels.")
-"""Where apps come from whose refusal of the lifespan is no news."""
+"""The packages whose apps never support the lifespan."""
 
 
 class _Enclosing(NamedTuple):
@@ -56,20 +56,20 @@ class Run:
     All that belongs to one run is here, so that the same app can be run again, on another loop, in another thread.
 
     Attributes:
-        label: what the app at the root is called.
+        label: What the app at the root is called.
         state: The lifespan state, which is filled in place.
         has_late_state: Whether hooks run in the background, whose state requests are to be given.
         hooks: The units of the hooks, in the order of registration.
-        sends_to_app: whether the app is a unit at all; it is not where we are its lifespan.
-        root: the app in the tree; None before it was looked at.
-        units: the units of the apps that are started by us.
-        nested: the runs that began in a unit while it was starting: of a middleware inside an app, of a framework's own
+        sends_to_app: Whether the app is a unit at all; it is not where we are its lifespan.
+        root: The app in the tree; None before it was looked at.
+        units: The units of the apps that are started by us.
+        nested: The runs that began in a unit while it was starting: of a middleware inside an app, of a framework's own
             `Lifespan`.
-        is_refused: whether the app turned the lifespan away, and nothing else was to be run.
-        refusal: the exception with which it did; None if it just returned.
-        times: when the whole came to "start", "started", "stop" and "stopped"; what it did not come to is not there.
-        error: the exception for the caller to raise; None if nothing failed.
-        logs_tracebacks: whether failures are logged with tracebacks.
+        is_refused: Whether the app refused the lifespan, and nothing else was to be run.
+        refusal: The exception with which it did; None if it just returned.
+        times: When the whole came to "start", "started", "stop" and "stopped"; what it did not come to is not there.
+        error: The exception for the caller to raise; None if nothing failed.
+        logs_tracebacks: Whether failures are logged with tracebacks.
     """
 
     def __init__(
@@ -88,14 +88,14 @@ class Run:
         """Prepare a run; nothing is started yet.
 
         Args:
-            app: the app at the root of the tree.
+            app: The app at the root of the tree.
             plan: The hooks that start before the app.
-            settings: how to treat mounts and time.
-            scope: the server's lifespan scope. Its ``state`` must be there, and is filled in place.
-            sends_to_app: whether the app is sent a lifespan, which it is not where we are its lifespan.
+            settings: How to treat mounts and time.
+            scope: The server's lifespan scope. Its ``state`` must be there, and is filled in place.
+            sends_to_app: Whether the app is sent a lifespan, which it is not where we are its lifespan.
             has_requests: Whether requests pass by us, so that they can be given the state of background hooks.
-            logs_tracebacks: whether failures are logged with tracebacks; the caller may show them to the user instead.
-            on_crash: called with the failure of a unit while serving.
+            logs_tracebacks: Whether failures are logged with tracebacks; the caller may show them to the user instead.
+            on_crash: Called with the failure of a unit while serving.
             observe: Called with the row of a unit at each of its changes.
         """
         self.label = f"app {name_of(app)}"
@@ -188,9 +188,9 @@ class Run:
         """Stop everything because what ran in between raised `error`, which the caller raises again.
 
         Raises:
-            BaseExceptionGroup: stopping failed too; `error` comes first in it.
+            BaseExceptionGroup: If stopping failed too; `error` comes first in it.
 
-        *Cancellation:* what is left is stopped, shielded; then `error` is to come out and not the cancellation.
+        *Cancellation:* what is left is stopped, shielded; then the caller raises `error` and not the cancellation.
         """
         if is_cancellation(error):
             await self.abandon()
@@ -524,7 +524,7 @@ class Run:
         if self._observe is not None:
             try:
                 self._observe(row)
-            except BaseException as error:  # raised here, it would break the unit that it was told of
+            except BaseException as error:  # raised here, it would break the unit that the row is of
                 log_error(f"observe= failed at {row.unit}, {row.outcome}: {text_of(error)}", error)
         if self._enclosing is not None and self._is_observed():
             run, unit = self._enclosing

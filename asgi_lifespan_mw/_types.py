@@ -1,4 +1,4 @@
-"""The types of ASGI, and how to ask an object for its type.
+"""The types of ASGI, and a check of an object's type.
 
 ``asgiref.typing`` gives the messages of the lifespan protocol. For an *app* its types are too narrow: Starlette,
 FastAPI, Litestar and the servers each spell scope and messages in their own way, and a user should need neither a
@@ -26,5 +26,5 @@ SHUTDOWN: LifespanShutdownEvent = {"type": "lifespan.shutdown"}
 
 
 def is_a(thing: object, *classes: type[T]) -> TypeGuard[T]:
-    """``isinstance`` that asks the object nothing: a lazy one, such as Django's settings, wakes up at ``__class__``."""
+    """Return what ``isinstance`` does, without reading ``__class__``, which loads a lazy object: Django's settings."""
     return issubclass(type(thing), classes)

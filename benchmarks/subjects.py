@@ -171,7 +171,7 @@ class Server:
     """The server's side of one lifespan.
 
     Attributes:
-        answers: what the app sent.
+        answers: What the app sent.
     """
 
     def __init__(self) -> None:

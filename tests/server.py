@@ -11,18 +11,18 @@ class RecordingServer:
     """Drives an app's lifespan as a server does, and keeps what it is sent.
 
     Attributes:
-        sent: the messages, as they came.
-        scope: the lifespan scope; a test may change it before `run`.
-        started: set when the startup was answered with success.
-        may_stop: the shutdown is sent when this is set; it is from the beginning.
+        sent: The messages, as they came.
+        scope: The lifespan scope; a test may change it before `run`.
+        started: Set when the startup was answered with success.
+        may_stop: The shutdown is sent when this is set; it is from the beginning.
     """
 
     def __init__(self, *, holds_on: bool = False, **scope: Any) -> None:
         """Make a server.
 
         Args:
-            holds_on: serve until the test sets `may_stop`.
-            scope: entries of the lifespan scope, beside or in place of the usual ones.
+            holds_on: Serve until the test sets `may_stop`.
+            scope: Entries of the lifespan scope, beside or in place of the usual ones.
         """
         self.sent: list[dict[str, Any]] = []
         asgi = {"version": "3.0", "spec_version": "2.0"}

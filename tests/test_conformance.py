@@ -304,7 +304,7 @@ def swallows(answer: str | None, error: Exception | None = None) -> App:
 
 async def test_a_cancellation_that_is_swallowed_is_found() -> None:
     """Whether it ends in silence, or with an answer, or with an error of its own."""
-    expected = "when it was cancelled; expected the cancellation to come out"
+    expected = "when it was cancelled; expected the cancellation to propagate"
     run = "cancelled while serving"
     for answer in (None, "lifespan.shutdown.failed"):
         assert await found(swallows(answer)) == [("warning", run, f"it returned {expected}")]
@@ -331,7 +331,7 @@ async def test_a_cancellation_that_is_swallowed_while_starting_is_found(answer: 
             await send({"type": "lifespan.startup.complete"})
             await receive()
 
-    said = "it returned when it was cancelled; expected the cancellation to come out"
+    said = "it returned when it was cancelled; expected the cancellation to propagate"
     findings = await found(Waits())
     assert [finding for finding in findings if finding[0] != "note"] == [("warning", "cancelled while starting", said)]
 

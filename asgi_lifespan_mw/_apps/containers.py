@@ -1,7 +1,7 @@
 """The table of containers and wrappers: which classes keep apps inside, where, and what becomes of the lifespan there.
 
 A row names a class in full; it is found along ``type(x).__mro__``, so that no framework is imported and subclasses
-count. To add one: the class, a word on why, and the ways inside, most of them of one of these kinds:
+count. To add one: the class, the reason, and the ways inside. Most are of one of these kinds:
 
 - ``_passes_on("app")``: a wrapper, whose app gets the lifespan that the wrapper gets,
 - ``_skips("app")``: a container, whose app gets no lifespan, so that we start it,
@@ -26,7 +26,7 @@ class EdgeKind(Enum):
     """What a way inside means for the lifespan."""
 
     SELF = "is the same app under another name"
-    PART = "is a part, no app"
+    PART = "is a part, not an app"
     MERGED = "has its lifespan run by the container, as part of its own"
     PASSES_ON = "gets the lifespan that its container gets"
     FORWARDS = "is started by its container, with a lifespan of its own"
@@ -49,11 +49,11 @@ class Edge:
     """A way inside a container.
 
     Attributes:
-        kind: what it means for the lifespan.
-        path: the attribute that leads inside. Dots go on, ``[]`` stands for each item (of a mapping, each value), and
+        kind: What it means for the lifespan.
+        path: The attribute that leads inside. Dots go on, ``[]`` stands for each item (of a mapping, each value), and
             ``[1]`` or ``[name]`` for one: ``"router.routes[]"``.
-        when: an attribute of the container that must be true.
-        only: the full name of a class; the way leads to its instances alone.
+        when: An attribute of the container that must be true.
+        only: The full name of a class; the way leads to its instances alone.
     """
 
     kind: EdgeKind
@@ -68,13 +68,13 @@ class ContainerSpec:
     """What is known of one class.
 
     Attributes:
-        name: the full name of the class.
-        why: a word on why it is so.
-        ways: the ways inside; none for an app with nothing inside.
-        segment: the attribute with the part of the URL that leads inside, or with ``[]`` to one for each app (of a
+        name: The full name of the class.
+        why: The reason.
+        ways: The ways inside; none for an app with nothing inside.
+        segment: The attribute with the part of the URL that leads inside, or with ``[]`` to one for each app (of a
             mapping, each key); None where there is none.
-        lifespan: the attribute with the function that is run for its lifespan; None where there is none to be read.
-        sent: whether it is sent a lifespan at all.
+        lifespan: The attribute with the function that is run for its lifespan; None where there is none to be read.
+        sent: Whether it is sent a lifespan at all.
     """
 
     name: str
@@ -133,7 +133,7 @@ ROWS = (
          _skips("route_handler.fn", when="route_handler.is_mount"), _part("route_handler.fn", only=_FUNCTION),
          _skips("route_handler.fn"), segment="path"),
     _row("lilya.apps.BaseLilya", "hands the lifespan to its router; Ravyn is one", _self("router")),
-    _row("lilya.routing.router.BaseRouter", "answers for itself alone; a function in `default` is no app",
+    _row("lilya.routing.router.BaseRouter", "answers for itself alone; a function in `default` is not an app",
          _part("routes[]"), _part("default", only=_FUNCTION), _skips("default"), lifespan="lifespan_context"),
     _row("lilya.routing.include.Include", "a route to an app", _skips("app"), segment="path"),
     _row("lilya.routing.host.Host", "a route to an app", _skips("app"), segment="host"),
@@ -158,19 +158,19 @@ ROWS = (
            _skips("mounts[]"), segment="mounts[]", sent=LifespanPolicy.NEVER) for server in ("anycorn", "hypercorn")),
     _row("channels.routing.ProtocolTypeRouter", "has an app for each type of scope",
          _passes_on("application_mapping[lifespan]"), _skips("application_mapping[]")),
-    _row("channels.routing.URLRouter", "turns the lifespan away", _part("routes[]")),
+    _row("channels.routing.URLRouter", "does not support the lifespan", _part("routes[]")),
     _row("django.urls.resolvers.URLPattern", "a route of Channels to an app", _skips("callback")),
     _row("engineio.async_drivers.asgi.ASGIApp", "answers by itself if it has callbacks; that of python-socketio is one",
          _skips("other_asgi_app", when="on_startup"), _skips("other_asgi_app", when="on_shutdown"),
          _passes_on("other_asgi_app")),
-    _row("baize.asgi.routing.Router", "turns the lifespan away; functions in it are endpoints",
+    _row("baize.asgi.routing.Router", "does not support the lifespan; functions in it are endpoints",
          _part("_route_array[].endpoint", only=_FUNCTION), _skips("_route_array[].endpoint")),
-    _row("baize.asgi.routing.Subpaths", "turns the lifespan away; functions in it are endpoints",
+    _row("baize.asgi.routing.Subpaths", "does not support the lifespan; functions in it are endpoints",
          _part("_route_array[][1]", only=_FUNCTION), _skips("_route_array[][1]"), segment="_route_array[][0]"),
-    _row("baize.asgi.routing.Hosts", "turns the lifespan away; functions in it are endpoints",
+    _row("baize.asgi.routing.Hosts", "does not support the lifespan; functions in it are endpoints",
          _part("_host_array[][1]", only=_FUNCTION), _skips("_host_array[][1]"), segment="_host_array[][0].pattern"),
 
-    # Wrappers that keep their app elsewhere than in `.app`; several turn the lifespan away.
+    # Wrappers that keep their app elsewhere than in `.app`; several do not support the lifespan.
     *(_row(name, "a wrapper", _passes_on(attribute)) for attribute, names in {
         "_app": ("asgi_lifespan_middleware._middleware.LifespanMiddleware", "asgi_user_agents.middleware.UAMiddleware",
                  "elasticapm.contrib.asgi.ASGITracingMiddleware", "msgpack_asgi._middleware.MessagePackMiddleware"),
@@ -184,12 +184,12 @@ ROWS = (
     _row("asgi_lifespan_mw._middleware.LifespanMiddleware", "starts what is inside it", _forwards("app")),
     _row(ISOLATED, "keeps the state of its app apart", _self("app")),
 
-    # What is no ASGI app.
+    # What is not an ASGI app.
     *(_row(name, "is a WSGI app, or adapts one", sent=LifespanPolicy.NEVER) for name in (
         "a2wsgi.wsgi.WSGIMiddleware", "anycorn.middleware.wsgi._WSGIMiddleware", "asgiref.wsgi.WsgiToAsgi",
         "django.core.handlers.wsgi.WSGIHandler", "flask.app.Flask", "hypercorn.middleware.wsgi._WSGIMiddleware",
         "starlette.middleware.wsgi.WSGIMiddleware")),
-    _row("builtins.type", "a class is no app; a consumer of Channels is a function that wraps one",
+    _row("builtins.type", "a class is not an app; a consumer of Channels is a function that wraps one",
          sent=LifespanPolicy.NEVER),
 )
 
@@ -222,26 +222,26 @@ def register_container(
     without arguments that calls this one. It is called before the first run; a row of the user's own goes before it.
 
     Args:
-        container: the class, or its full name, ``"shop.dispatch.ByTenant"``.
-        inside: the attribute that leads to the app: ``"app"``. Dots go on, ``"tenants[]"`` leads to each of several (of
+        container: The class, or its full name, ``"shop.dispatch.ByTenant"``.
+        inside: The attribute that leads to the app: ``"app"``. Dots go on, ``"tenants[]"`` leads to each of several (of
             a mapping, to its values), ``"routes[][1]"`` or ``"apps[web]"`` to one item.
-        kind: what becomes of a lifespan that the container gets. ``"passes_on"``: it reaches the app. ``"forwards"``:
+        kind: What becomes of a lifespan that the container gets. ``"passes_on"``: it reaches the app. ``"forwards"``:
             the container starts and stops the app by itself. ``"skips"``: the app gets none, so we start it.
             ``"taken_over"``: we start the app, and send the container nothing.
-        segment: the attribute with the part of the URL that leads inside, for messages; with ``[]``, as
+        segment: The attribute with the part of the URL that leads inside, for messages; with ``[]``, as
             ``"tenants[]"``, one for each app (of a mapping, its keys).
-        why: a word for whoever reads the table.
+        why: The reason, for readers of the table.
 
     Raises:
-        TypeError: `container` is neither a class nor a text, or another argument is no text.
-        ValueError: `kind` is another one, or `inside` is empty.
+        TypeError: If `container` is neither a class nor a string, or another argument is not a string.
+        ValueError: If `kind` is none of these, or `inside` is empty.
     """
     name = full_name(container) if isinstance(container, type) else container
     if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the user may be untyped
         raise TypeError(f"register_container() got {container!r}, expected a class or its full name")
-    for argument, text in (("inside", inside), ("segment", "" if segment is None else segment), ("why", why)):
-        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
-            raise TypeError(f"register_container() got {argument}={text!r}, expected a text")
+    for argument, value in (("inside", inside), ("segment", "" if segment is None else segment), ("why", why)):
+        if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
+            raise TypeError(f"register_container() got {argument}={value!r}, expected a string")
     kinds = {
         "passes_on": EdgeKind.PASSES_ON,
         "forwards": EdgeKind.FORWARDS,
@@ -289,7 +289,9 @@ def _load_entry_points() -> None:
     group = _groups_to_load.pop()
     from importlib.metadata import entry_points
 
-    of_the_user = {name: row for name, row in _table.items() if row not in ROWS}  # counts, whoever came first
+    of_the_user = {
+        name: row for name, row in _table.items() if row not in ROWS
+    }  # the user's rows replace those of packages
     for entry_point in entry_points(group=group):
         try:
             entry_point.load()()

@@ -52,26 +52,26 @@ class AppNode:
     """An app in the tree of one run.
 
     Attributes:
-        app: the app.
-        path: where it is mounted, as a client types it; empty for the root.
-        is_mount: whether it is mounted, rather than wrapped in an app that got no lifespan.
-        label: the name in messages: ``mount '/admin'``, ``app FastAPI``.
-        parent: the app that it is nested in; None for the root.
-        members: the objects that are this app, by identity: the app, its router, what known wrappers forward to.
-        wrapped: the objects that unknown wrappers among the members hold, and may forward to, by identity.
-        forwarded: the objects that it starts by itself, with lifespans of their own, by identity.
-        forms: the members and wrapped objects whose classes are in the table, by the names of the rows.
-        lifespans: the functions that are run for its lifespan, as far as they are known.
-        policy: the row of the table that says if it is sent a lifespan.
-        children: the apps nested in it, in the order in which they were found.
-        reason: why it is not started by us; empty if it is.
-        is_started: whether it has started, by whoever started it.
-        is_supported: whether it supports the lifespan; true until it refused one.
-        refusal: the exception with which it refused; None if it did not, or just returned.
-        shared: the state that requests to it see. *Invariant:* set before it starts, as the next two.
-        given: the state that it was given.
-        state: the dictionary in which it was given. The one of the root is the server's own.
-        added: the keys of the state that it set.
+        app: The app.
+        path: Where it is mounted, as a client types it; empty for the root.
+        is_mount: Whether it is mounted, rather than wrapped in an app that got no lifespan.
+        label: The name in messages: ``mount '/admin'``, ``app FastAPI``.
+        parent: The app that it is nested in; None for the root.
+        members: The objects that are this app, by identity: the app, its router, what known wrappers forward to.
+        wrapped: The objects that unknown wrappers among the members hold, and may forward to, by identity.
+        forwarded: The objects that it starts by itself, with lifespans of their own, by identity.
+        forms: The members and wrapped objects whose classes are in the table, by the names of the rows.
+        lifespans: The functions that are run for its lifespan, as far as they are known.
+        policy: The row of the table that says if it is sent a lifespan.
+        children: The apps nested in it, in the order in which they were found.
+        reason: Why it is not started by us; empty if it is.
+        is_started: Whether it has started, by us or by another app.
+        is_supported: Whether it supports the lifespan; true until it refused one.
+        refusal: The exception with which it refused; None if it did not, or just returned.
+        shared: The state that requests to it see. *Invariant:* set before it starts, as the next two.
+        given: The state that it was given.
+        state: The dictionary in which it was given. The one of the root is the server's own.
+        added: The keys of the state that it set.
     """
 
     __slots__ = (
@@ -166,10 +166,10 @@ class Inside:
     """What is inside an app.
 
     Attributes:
-        nested: the apps that do not get its lifespan, in the order of the routes.
-        lists: the objects and paths that led to several objects, with their number; more of them is news.
-        reached: the objects that do get it, apart from the app.
-        forwarded: those of them that the app starts with a lifespan of their own.
+        nested: The apps that do not get its lifespan, in the order of the routes.
+        lists: The objects and paths that led to several objects, with their number; more of them is news.
+        reached: The objects that do get it, apart from the app.
+        forwarded: Those of them that the app starts with a lifespan of their own.
     """
 
     nested: list[AppNode] = field(default_factory=list[AppNode])
@@ -196,10 +196,10 @@ def look_inside(
     """Find what is nested in an app, without looking inside what is found.
 
     Args:
-        node: the app.
-        delivered: whether the app supports the lifespan. If not, what it passes on got none either, and is nested.
-        excluded: objects that are not looked into, by identity, though they are found.
-        passed: tells if an app got the lifespan of the wrapper that holds it; all do, as far as is known without a run.
+        node: The app.
+        delivered: Whether the app supports the lifespan. If not, what it passes on got none either, and is nested.
+        excluded: Objects that are not looked into, by identity, though they are found.
+        passed: Tells if an app got the lifespan of the wrapper that holds it; all do, as far as is known without a run.
     """
     if len(node.members) == 1 and not node.wrapped and UNKNOWN.name in node.forms:
         return _NOTHING_INSIDE  # `describe` saw that this app wraps nothing
@@ -258,7 +258,7 @@ class _Look:
     def _reach(self, place: "_Place", inner: Any, kind: EdgeKind, path: str) -> "Iterator[_Place]":
         """Record an object that gets the lifespan; return where to look on."""
         if kind is EdgeKind.PART and spec_of(inner) is UNKNOWN:
-            return  # a route that is not in the table leads nowhere, even if it has an `.app`
+            return  # a route that is not in the table is not an app, even if it has an `.app`
         if kind is not EdgeKind.PART:
             self.inside.reached.append(inner)
         if kind is EdgeKind.FORWARDS:
@@ -316,9 +316,9 @@ def edges_of(
     """Return what is inside an object, each with the part of the URL that leads there; the first way counts.
 
     Args:
-        app: the object.
-        parts: whether its routes and mounts count too, and not only what gets or may get a lifespan of the object.
-        lists: takes the paths that lead to several objects; see `Inside`.
+        app: The object.
+        parts: Whether its routes and mounts count too, and not only what gets or may get a lifespan of the object.
+        lists: Takes the paths that lead to several objects; see `Inside`.
     """
     spec = spec_of(app)
     found: dict[int, tuple[Any, EdgeKind, str | None]] = {}
@@ -516,8 +516,8 @@ def expects_lifespan(app: Any, is_around: Callable[[Any], bool] = lambda _: Fals
     doubt.
 
     Args:
-        app: the app.
-        is_around: tells if an object is an app that this one is mounted in, which it may hold for its version.
+        app: The app.
+        is_around: Tells if an object is an app that this one is mounted in, which it may hold for its version.
     """
     todo, seen = [app], set[int]()
     while todo and len(seen) < MAX_ITEMS:

@@ -104,7 +104,7 @@ def undecorated(function: FunctionType) -> FunctionType:
 
 
 def identity_of(function: Any) -> tuple[int, ...]:
-    """Return what tells if two objects are one function: the function inside decorators, and what it is bound to.
+    """Return what is equal if two objects are one function: the function inside decorators, and what it is bound to.
 
     ``lifespan`` and ``asynccontextmanager(lifespan)`` are one; two bound methods of two objects are not.
     """

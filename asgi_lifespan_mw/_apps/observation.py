@@ -1,14 +1,14 @@
 """Which lifespans begin while a startup runs, seen from outside.
 
 A parent may start what it mounts in many ways: a loop over its routes, a helper in another module, a message sent in a
-task. Nobody can read that from code. But nearly every lifespan is an asynchronous generator behind
+task. Code does not show that. But nearly every lifespan is an asynchronous generator behind
 ``@asynccontextmanager``, and Python announces the first step of each asynchronous generator to
-``sys.set_asyncgen_hooks(firstiter=...)``. So it is seen which lifespans began, whoever began them.
+``sys.set_asyncgen_hooks(firstiter=...)``. So the lifespans that began are known, from whichever line they were entered.
 
 Rule 1: the hook is in force only while a startup of ours runs in the thread. The event loop has a hook of its own, and
 that one is called after ours.
 
-Rule 2: only generators that begin on behalf of our startup count, which a context variable tells.
+Rule 2: only generators that begin in our startup count. A context variable marks it.
 
 Rule 3: a generator belongs to an app if its function is the app's lifespan function, that very object, and no argument
 is another app with the same lifespan. Each generator belongs to one app at the most.
@@ -46,9 +46,9 @@ class Begun:
     """An asynchronous generator that took its first step.
 
     Attributes:
-        function: the function that made it.
-        arguments: what the function was called with.
-        has_owner: whether the app whose lifespan it is was found.
+        function: The function that made it.
+        arguments: What the function was called with.
+        has_owner: Whether the app whose lifespan it is was found.
     """
 
     function: FunctionType
@@ -179,10 +179,10 @@ class Signature:
     """How the generator of one lifespan can be recognised.
 
     Attributes:
-        functions: the functions that may make it.
-        bound: objects that must be among its arguments: the owner of a bound method, what a partial binds.
-        must_have_app: whether the app must be among its arguments, for the function is only called by the lifespan.
-        parts: objects of which one must be its first argument; None if any will do.
+        functions: The functions that may make it.
+        bound: Objects that must be among its arguments: the owner of a bound method, what a partial binds.
+        must_have_app: Whether the app must be among its arguments, for the function is only called by the lifespan.
+        parts: Objects of which one must be its first argument; None if any will do.
     """
 
     functions: tuple[FunctionType, ...]
@@ -253,7 +253,7 @@ class Relations(Protocol):
     """What is known of the objects that generators were called with.
 
     Attributes:
-        members: what the app consists of, by identity.
+        members: What the app consists of, by identity.
     """
 
     @property
@@ -264,15 +264,15 @@ class Relations(Protocol):
         ...
 
     def is_part(self, thing: object) -> bool:
-        """Tell if an object is the app, or a part that is the same app."""
+        """Return whether an object is the app, or a part that is the same app."""
         ...
 
     def is_around(self, thing: object) -> bool:
-        """Tell if an object is an app that the app is nested in."""
+        """Return whether an object is an app that the app is nested in."""
         ...
 
     def has_lifespan(self, thing: object, begun: Begun) -> bool:
-        """Tell if an object is an app whose lifespan a generator may be."""
+        """Return whether an object is an app whose lifespan a generator may be."""
         ...
 
 
@@ -282,9 +282,9 @@ def ownership(
     """Find the generator that is the lifespan of an app, and give it to that app.
 
     Args:
-        observed: the generators that began.
-        signatures: how the app's generators can be recognised.
-        relations: how the arguments of a generator are related to the app.
+        observed: The generators that began.
+        signatures: How the app's generators can be recognised.
+        relations: How the arguments of a generator are related to the app.
 
     Returns:
         What was observed, and the function of the generator.

@@ -39,9 +39,9 @@ class References:
     """What some lifespans and hooks hold and name.
 
     Attributes:
-        held: the identities of the objects.
-        has_start: whether the code uses a name by which apps are started.
-        enters_routes: whether a function starts apps that it reaches by their routes.
+        held: The identities of the objects.
+        has_start: Whether the code uses a name by which apps are started.
+        enters_routes: Whether a function starts apps that it reaches by their routes.
     """
 
     held: set[int] = field(default_factory=set[int])

@@ -14,7 +14,7 @@ class SharedState:
     """The state that the same requests see, filled by one unit after the other.
 
     Attributes:
-        state: what the requests are given a copy of. It is filled in place: it may be the server's own dict.
+        state: What the requests are given a copy of. It is filled in place: it may be the server's own dict.
     """
 
     __slots__ = ("_found", "_setters", "state")
@@ -31,7 +31,7 @@ class SharedState:
         """Take over what a unit set, which was given the state `before` and left it as `after`; return its keys.
 
         Raises:
-            StateCollision: another unit set one of the keys to another object.
+            StateCollision: If another unit set one of the keys to another object.
         """
         added = [key for key, value in after.items() if key not in before or before[key] is not value]
         for key in added:

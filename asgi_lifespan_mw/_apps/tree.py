@@ -1,7 +1,7 @@
 """The apps of a run: which of them are started by us, in which order, and with which state.
 
 The tree grows while the run starts: an app is looked into when it has started, for lifespans add mounts. Three steps:
-`scan` finds what is nested in an app, `decide` tells if one of those is ours to start, and the run starts it.
+`scan` finds what is nested in an app, `decide` returns if one of those is ours to start, and the run starts it.
 """
 
 from collections.abc import Generator, Iterable, Sequence
@@ -49,9 +49,9 @@ class _Known(NamedTuple):
     """An object that an app which starts or runs consists of.
 
     Attributes:
-        thing: the object, kept alive while its identity counts.
-        node: the app.
-        is_member: whether the object is the app; else the app only started it.
+        thing: The object, kept alive while its identity counts.
+        node: The app.
+        is_member: Whether the object is the app; else the app only started it.
     """
 
     thing: object
@@ -65,11 +65,11 @@ class _Startups:
     """What nested runs know of each other: a `LifespanMiddleware` in another one, a ``Lifespan(mounts="auto")`` inside.
 
     Attributes:
-        known: the objects of the apps that run, by identity.
-        excluded: what the runs never send a lifespan.
-        hooks: the hooks' functions of the runs whose startup is under way, with their wrapped apps.
-        observed: the lifespans that began.
-        runs: how many startups are under way.
+        known: The objects of the apps that run, by identity.
+        excluded: What the runs never send a lifespan.
+        hooks: The hooks' functions of the runs whose startup is under way, with their wrapped apps.
+        observed: The lifespans that began.
+        runs: How many startups are under way.
     """
 
     known: dict[int, _Known] = field(default_factory=dict[int, _Known])
@@ -87,8 +87,8 @@ class Tree:
     """The apps of one run, from the wrapped app down.
 
     Attributes:
-        root: the wrapped app.
-        application: the framework's application, which hooks are given: in the wrapped app, or it itself.
+        root: The wrapped app.
+        application: The framework's application, which hooks are given: in the wrapped app, or it itself.
     """
 
     def __init__(self, app: Any, scope: Scope, shared: SharedState, settings: Settings) -> None:
@@ -134,8 +134,8 @@ class Tree:
         """Observe, for the time of a ``with``, which lifespans begin in `context`.
 
         Args:
-            context: the context variables that units begin with. Runs that begin there know of the apps of this one.
-            hooks: the functions that may start an app.
+            context: The context variables that units begin with. Runs that begin there know of the apps of this one.
+            hooks: The functions that may start an app.
         """
         self._hooks = hooks
         context.run(_startups.set, self._startups)

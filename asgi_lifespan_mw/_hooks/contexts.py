@@ -1,6 +1,6 @@
 """Contexts: what a hook made, entered and left on the event loop, as lifespan state.
 
-Generators are driven here and not by `contextlib`, so that a wrong number of yields is told with the name of the hook.
+Generators are driven here and not by `contextlib`, so that the error for a wrong number of yields names the hook.
 """
 
 from collections.abc import AsyncGenerator, Generator, Mapping
@@ -18,8 +18,8 @@ def entered(made: object, label: str) -> AbstractAsyncContextManager[object]:
     """Return what a hook made as an asynchronous context manager that was not entered yet.
 
     Args:
-        made: what the function of the hook returned.
-        label: the hook in messages.
+        made: What the function of the hook returned.
+        label: The hook in messages.
 
     Raises:
         TypeError: If it is not a context manager or a generator.
@@ -164,7 +164,7 @@ class _AsyncGeneratorContext(AbstractAsyncContextManager[object]):
 def _is_let_through(error: BaseException | None, raised: BaseException) -> bool:
     """Return whether a generator let the exception out that was raised at its yield.
 
-    A StopIteration comes out as the cause of a RuntimeError (PEP 479).
+    A StopIteration is raised as the cause of a RuntimeError (PEP 479).
     """
     return error is not None and (raised is error or (type(raised) is RuntimeError and raised.__cause__ is error))
 

@@ -42,8 +42,8 @@ class _Slot:
     """A place in the order of registration. What stands in it can be replaced for a while.
 
     Attributes:
-        registered: what was put there.
-        entry: what stands there; None while a hook is left out.
+        registered: What was put there.
+        entry: What stands there; None while a hook is left out.
     """
 
     __slots__ = ("entry", "registered")
@@ -76,12 +76,12 @@ class HookCollection:
     A run takes the hooks as they stand when it begins; one that is registered later counts from the next run on.
 
     Attributes:
-        mounts: which mounts are to be started.
-        exclude: the apps that are to be left alone.
+        mounts: Which mounts are to be started.
+        exclude: The apps that are not started.
         concurrent: Whether what is registered starts side by side.
-        included_in: the collections that include this one, weakly: a collection that a whole program shares must not
+        included_in: The collections that include this one, weakly: a collection that a whole program shares must not
             keep every middleware alive that ever included it.
-        runs: how many runs of these hooks are on.
+        runs: How many runs of these hooks are on.
     """
 
     def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...], *, concurrent: bool = False) -> None:
@@ -139,7 +139,7 @@ class HookCollection:
         yield from flattened(self.plan())
 
     def excluded(self) -> Iterator[ASGIApp]:
-        """The apps that this collection, or one in it, wants to be left alone."""
+        """The apps that this collection, or one in it, excludes."""
         for one in self.inside():
             yield from one.exclude
 
@@ -227,7 +227,7 @@ class HookDecorators:
         mapping, becomes lifespan state. It lives in a task of its own, so that task groups may be open at the yield.
 
         Args:
-            fn: an async generator function, a generator function, a function that returns a context manager (sync or
+            fn: An async generator function, a generator function, a function that returns a context manager (sync or
                 async), or such a manager's class. It is given the app if it can take an argument.
             name: The name in messages; None for the function's own.
             timeout: Seconds for its start, and as many for its stop; None for no limit of its own.
@@ -286,7 +286,7 @@ class HookDecorators:
         A decorator, with or without arguments.
 
         Args:
-            fn: a function, `def` or ``async def``. A `def` runs on the event loop; `threaded` moves it to a thread.
+            fn: A function, `def` or ``async def``. A `def` runs on the event loop; `threaded` moves it to a thread.
                 It is given the app if it needs an argument. What it returns is awaited if it can be, and dropped.
             name: The name in messages; None for the function's own.
             timeout: Seconds that it may take; None for no limit of its own.
@@ -319,16 +319,16 @@ class HookDecorators:
         that was registered here had started.
 
         Args:
-            fn: a function, `def` or ``async def``, as for `on_startup`.
-            name: what it is called in messages; its own name if None.
-            timeout: seconds that it may take; None for no limit of its own.
+            fn: A function, `def` or ``async def``, as for `on_startup`.
+            name: What it is called in messages; its own name if None.
+            timeout: Seconds that it may take; None for no limit of its own.
 
         Returns:
             `fn` as it was given.
 
         Raises:
-            TypeError: `fn` can't be called so, or yields; `name` is no text, or `timeout` no number.
-            ValueError: `timeout` is not positive.
+            TypeError: If `fn` cannot be called so, or yields; if `name` is not a string, or `timeout` not a number.
+            ValueError: If `timeout` is not positive.
 
         *Cancellation:* raised where the function waits, when its time is up.
         """
@@ -379,8 +379,8 @@ class HookDecorators:
             The decorator, which returns the function that it is given.
 
         Raises:
-            TypeError: the function can't be called so, or yields.
-            ValueError: `event_type` is another one.
+            TypeError: If the function cannot be called so, or yields.
+            ValueError: If `event_type` is neither of them.
         """
         kind = _kind_of(event_type)
 
@@ -395,11 +395,11 @@ class HookDecorators:
 
         Args:
             event_type: ``"startup"`` or ``"shutdown"``.
-            fn: the function.
+            fn: The function.
 
         Raises:
-            TypeError: `fn` can't be called so, or yields.
-            ValueError: `event_type` is another one.
+            TypeError: If `fn` cannot be called so, or yields.
+            ValueError: If `event_type` is neither of them.
         """
         self._register(_kind_of(event_type), fn, where="add_event_handler()")
 
@@ -407,15 +407,15 @@ class HookDecorators:
         """Put another `Lifespan`, or any lifespan, in this place of the order.
 
         Args:
-            other: a `Lifespan`, or a callable that takes the app and returns an async context manager: what FastAPI,
+            other: A `Lifespan`, or a callable that takes the app and returns an async context manager: what FastAPI,
                 Starlette and Litestar call a lifespan.
 
         Returns:
             `other` as it was given.
 
         Raises:
-            TypeError: `other` is neither.
-            ValueError: it is in here already, so that it would run twice; or it names mounts, and this one does not.
+            TypeError: If `other` is neither.
+            ValueError: If it is in here already, so that it would run twice; or it names mounts, and this one does not.
         """
         self._include(other, "include()")
         return other
@@ -441,12 +441,12 @@ class HookDecorators:
         """Replace a hook for the time of a ``with``, for tests; also one of an included `Lifespan`.
 
         Args:
-            hook: the function that was registered, or the hook's name.
-            replacement: a hook of the same kind that runs in its place; None to leave it out.
+            hook: The function that was registered, or the hook's name.
+            replacement: A hook of the same kind that runs in its place; None to leave it out.
 
         Raises:
-            LookupError: no such hook is registered.
-            TypeError: `replacement` can't be a hook of that kind.
+            LookupError: If no such hook is registered.
+            TypeError: If `replacement` can't be a hook of that kind.
         """
         with self._hooks.override(hook, replacement):
             yield
@@ -513,7 +513,7 @@ def without(plan: Plan, hooks: Container[Hook]) -> Plan:
 
 def hooks_of(registry: HookDecorators) -> HookCollection:
     """What is registered on a `Lifespan` or a `LifespanMiddleware`."""
-    return registry._hooks  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - no part of the public class
+    return registry._hooks  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - not part of the public class
 
 
 def _replaced(entry: Hook, replacement: HookFunction | None) -> Hook | None:

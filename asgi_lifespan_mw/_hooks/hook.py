@@ -44,12 +44,12 @@ class Hook:
     """One registered hook.
 
     Attributes:
-        kind: what it was registered as.
-        function: what the user gave.
-        name: the function's name, or the one that the user chose.
-        timeout: seconds for it to start, and as many to stop; None for no limit of its own.
-        takes_app: whether it is called with the app.
-        background: whether the startup does not wait for it.
+        kind: What it was registered as.
+        function: What the user gave.
+        name: The function's name, or the one that the user chose.
+        timeout: Seconds for it to start, and as many to stop; None for no limit of its own.
+        takes_app: Whether it is called with the app.
+        background: Whether the startup does not wait for it.
         lock: The lock that is held while the hook starts, or while a worker runs; None for none.
     """
 
@@ -82,7 +82,7 @@ class Hook:
         """Make the context of this hook, which gives its state. It is entered once.
 
         Raises:
-            TypeError: the function gave no context manager.
+            TypeError: If the function gave no context manager.
         """
         return StateContext(self.label, self.name, entered(self._called(app), self.label))
 
@@ -104,19 +104,20 @@ def make_hook(
     """Read a hook as the user gives it.
 
     Args:
-        kind: what it is registered as.
-        function: what the user gave.
-        name: what the user calls it; None for its own name.
-        timeout: seconds for it to start, and as many to stop; None for no limit of its own.
-        where: what it was given to, for messages.
-        background: whether the startup does not wait for it.
+        kind: What it is registered as.
+        function: What the user gave.
+        name: What the user calls it; None for its own name.
+        timeout: Seconds for it to start, and as many to stop; None for no limit of its own.
+        where: What it was given to, for messages.
+        background: Whether the startup does not wait for it.
         lock: What the user gave as its lock; None for none.
-        expected: what belongs there, in words.
+        expected: What belongs there, in words.
 
     Raises:
-        TypeError: it is no hook of that kind: not callable, one that needs more than the app, a coroutine function as
-            a context, a generator as a function, a context manager in place of a function that makes one.
-        ValueError: the timeout is not a positive number.
+        TypeError: If the object cannot be a hook of that kind: not callable, one that needs more than the app, a
+            coroutine function as a context, a generator as a function, a context manager in place of a function that
+            makes one.
+        ValueError: If the timeout is not a positive number.
     """
     given = f"{where} got {described(function)}"
     if _is_unentered(function) or (
@@ -197,7 +198,9 @@ def _takes_app(kind: HookKind, function: HookFunction, given: str) -> bool:
         return False
     with_app, without = _binds(signature, "app"), _binds(signature)
     if not with_app and not without:
-        raise TypeError(f"{given}, which can't be called as {signature} asks; expected no parameter or one, the app")
+        raise TypeError(
+            f"{given}, which cannot be called with its signature {signature}; expected no parameter or one, the app"
+        )
     return with_app if kind is HookKind.CONTEXT else not without
 
 

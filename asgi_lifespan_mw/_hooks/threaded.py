@@ -103,13 +103,13 @@ def threaded(function: Callable[P, T]) -> Callable[P, _ThreadedCall]:
     generator may run in two threads.
 
     Args:
-        function: a function, a generator function, or a function that returns a context manager.
+        function: A function, a generator function, or a function that returns a context manager.
 
     Returns:
         A hook to register in its place, with the same signature and name.
 
     Raises:
-        TypeError: `function` is no function, or an ``async def``, which does not block.
+        TypeError: If `function` is not a function, or is an ``async def``, which does not block.
 
     *Cancellation:* a thread cannot be cancelled. It runs to its end, and its result is dropped; the process waits for
     it at its own end. A context whose time runs out while it is entered is left again when its thread returns. A stop

@@ -132,12 +132,12 @@ class Session:
 
 
 def _deed(event: Event, message: object) -> str:
-    """Return what an app did, for messages. The content of its message may be secret, so that only its type is told."""
+    """Return what an app did, for messages. The content of a message may be secret, so only its type is named."""
     kind = entry_of(message, "type")
     sent = repr(kind) if isinstance(kind, str) else f"an object of type {type(message).__qualname__!r}"
     return f"sent {sent}" if event is Event.SENDS_OTHER else event.value
 
 
 def _reason(message: object) -> str:
-    """Return the text of a ``*.failed`` message, in which the key is optional and the value may be any object."""
+    """Return the string of a ``*.failed`` message, in which the key is optional and the value may be any object."""
     return str(entry_of(message, "message") or "")

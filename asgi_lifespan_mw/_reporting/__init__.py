@@ -1,1 +1,1 @@
-"""What failed and what was done, as records and as text."""
+"""What failed and what was done, as records and as strings."""

@@ -56,7 +56,7 @@ class CrashPolicy:
         except Exception as error:
             log_error(f"on_crash failed, after the crash in {failure.unit}: {text_of(error)}", error)
         except BaseException as error:  # raised here, it would end the event loop before anything is stopped
-            log_error(f"on_crash asks to end the process, after the crash in {failure.unit}: {text_of(error)}", error)
+            log_error(f"on_crash ends the process after the crash in {failure.unit}: {text_of(error)}", error)
             self._stop()
         else:
             if inspect.iscoroutine(result):

@@ -22,7 +22,7 @@ _ADVICE: Final = {
     "you need to run again.": "{unit} seems to run already: remove session_manager.run() from the lifespan of its "
     "parent, or list the app in exclude=[...]; if it ran before, make a new app",
 }
-"""What to do about an error that is known by its whole text."""
+"""What to do about an error that is known by its full message."""
 
 _ADVICE_BY_TYPE: Final = {
     "django.core.exceptions.SynchronousOnlyOperation": "run the hook in a worker thread: threaded(hook)",
@@ -31,7 +31,7 @@ _ADVICE_BY_TYPE: Final = {
 
 
 def summarize(failure: Failure) -> str:
-    """Return the headline of a failure: its phase and unit, the error's own text, and advice if there is any."""
+    """Return the headline of a failure: its phase and unit, the error's own message, and advice if there is any."""
     error, who = failure.error, f"{failure.phase.value} in {failure.unit}"
     if is_a(error, StartupFailed, ShutdownFailed) and error.unit == failure.unit:
         headline = f"{who}: {_last_line(error.reason) or 'it gave no reason'}"
@@ -64,7 +64,7 @@ def is_read(*, by_last_resort: bool = False) -> bool:
     """Return whether a handler takes the ERROR records of this package.
 
     A `logging.NullHandler` takes nothing. `logging.lastResort`, which Python uses if there is no handler, counts only
-    if `by_last_resort` is true: a server that is told of a failure prints it in a better place.
+    if `by_last_resort` is true: a server that receives a failure prints it in a better place.
     """
     if not logger.isEnabledFor(logging.ERROR):
         return False
@@ -81,12 +81,12 @@ def is_read(*, by_last_resort: bool = False) -> bool:
 def format_failures(
     failures: Sequence[Failure], other: BaseException | None = None, *, with_tracebacks: bool | None = None
 ) -> str:
-    """Return what failed: each headline, the cause first, what its app said, and tracebacks.
+    """Return what failed: each headline, the cause first, the message of its app, and tracebacks.
 
     Args:
-        failures: the failures of units.
-        other: an error that was not a unit's, such as a collision of state, or None.
-        with_tracebacks: whether tracebacks are in it; None for those that are not in the log.
+        failures: The failures of units.
+        other: An error that was not a unit's, such as a collision of state, or None.
+        with_tracebacks: Whether tracebacks are in it; None for those that are not in the log.
     """
     parts: list[str] = []
     if other is not None:
@@ -116,7 +116,7 @@ def merge(phase: str, errors: Sequence[BaseException]) -> BaseException:
 
 
 def _said(failure: Failure, headline: str) -> str:
-    """Return what a failed app said beside the headline, without the traceback of an exception that it raised."""
+    """Return the message of a failed app, without the headline and the traceback that Starlette sends."""
     message = failure.app_message.strip()
     if not is_a(failure.error, StartupFailed, ShutdownFailed):  # Starlette sends a traceback, and raises
         message = "\n".join(itertools.takewhile(lambda line: _TRACEBACK not in line, message.splitlines())).strip()

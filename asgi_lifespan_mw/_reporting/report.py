@@ -22,20 +22,20 @@ class UnitReport:
     """One unit of a run. Times are seconds; those that begin something count from the beginning of the run.
 
     Attributes:
-        unit: who it is, as the log names it: ``hook 'open_pool' (shop/db.py:12)``.
+        unit: Who it is, as the log names it: ``hook 'open_pool' (shop/db.py:12)``.
         kind: ``"hook"``, ``"app"`` or ``"mount"``.
-        path: where it is mounted, as a client would type it; empty for hooks and the wrapped app.
-        depth: how deep it is nested; what is nested in a unit follows it.
+        path: Where it is mounted, as a client would type it; empty for hooks and the wrapped app.
+        depth: How deep it is nested; what is nested in a unit follows it.
         outcome: ``"waiting"`` for its start, ``"starting"``, ``"started"``, ``"stopping"``, ``"stopped"``,
             ``"failed"`` in its start or stop, ``"crashed"`` in between, ``"cancelled"`` in its start, ``"unsupported"``
             (the app does not support the lifespan protocol), ``"left out"`` (it is not ours to start).
-        reason: why it failed or was left out, where in its code it was cancelled, or, of a hook with a lock,
+        reason: Why it failed or was left out, where in its code it was cancelled, or, of a hook with a lock,
             ``"waiting for the lock"`` or ``"leading"``; else empty.
-        state: the keys of the lifespan state that it set.
-        began: when its start began; None if it did not.
-        start_seconds: how long the start took, however it ended; None if it did not begin, or is not over.
-        stop_began: when its stop began; None if it did not.
-        stop_seconds: how long the stop took; None if it did not begin, or is not over.
+        state: The keys of the lifespan state that it set.
+        began: When its start began; None if it did not.
+        start_seconds: How long the start took, however it ended; None if it did not begin, or is not over.
+        stop_began: When its stop began; None if it did not.
+        stop_seconds: How long the stop took; None if it did not begin, or is not over.
     """
 
     unit: str
@@ -54,14 +54,14 @@ class UnitReport:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One run, as it stood when it was asked for.
+    """One run, as it stood when the report was made.
 
     Attributes:
-        units: what was started, waits for it or was left out, in the order of the start, as a tree: see
+        units: What was started, waits for it or was left out, in the order of the start, as a tree: see
             `UnitReport.depth`.
-        start_seconds: how long the whole startup took; None if it failed or is not over.
-        stop_began: when stopping began, in seconds from the beginning of the run; None if it did not.
-        stop_seconds: how long stopping took, or the clean-up of a failed startup; None if it is not over.
+        start_seconds: How long the whole startup took; None if it failed or is not over.
+        stop_began: When stopping began, in seconds from the beginning of the run; None if it did not.
+        stop_seconds: How long stopping took, or the clean-up of a failed startup; None if it is not over.
     """
 
     units: tuple[UnitReport, ...] = ()
@@ -108,7 +108,7 @@ class ReportedRun(Protocol):
 
 
 def build_report(run: ReportedRun) -> Report:
-    """Return the report of a run as it stands now. Another thread may ask for it."""
+    """Return the report of a run as it stands now. Any thread may call this."""
     rows = _Rows(run.times.get("start", 0.0))
     rows.of_run(run, "", 0)
     return Report(
@@ -167,11 +167,11 @@ class _Rows(list[UnitReport]):
                 todo.pop()
             else:
                 node, path, depth = entry
-                told = self._of_node(run, node, path + node.path, depth)
-                todo.append(iter(self._inside(node, path, depth + 1, told)))
+                reported = self._of_node(run, node, path + node.path, depth)
+                todo.append(iter(self._inside(node, path, depth + 1, reported)))
 
     def _of_node(self, run: ReportedRun, node: AppNode, path: str, depth: int) -> Container[str]:
-        """Add the row of an app; return the paths that runs in its lifespan told of."""
+        """Add the row of an app, and return the paths that the runs inside its lifespan reported."""
         kind: UnitKind = "mount" if node.is_mount else "app"
         first, unit = len(self), run.units.get(node)
         if node.reason:
@@ -181,14 +181,16 @@ class _Rows(list[UnitReport]):
         else:
             self.of_unit(run, unit, kind, path, depth, state=node.added, is_supported=node.is_supported)
             if unit in run.nested:
-                # A run inside the app tells of its own apps; they are found from outside too, as running already.
+                # A run inside the app reports its own apps. This run finds them too, as apps that run already.
                 return {row.path for row in self[first:]}
         return ()
 
-    def _inside(self, parent: AppNode, path: str, depth: int, told: Container[str]) -> list[tuple[AppNode, str, int]]:
-        """Return what is mounted in an app, but for what is behind the paths that were told of."""
+    def _inside(
+        self, parent: AppNode, path: str, depth: int, reported: Container[str]
+    ) -> list[tuple[AppNode, str, int]]:
+        """Return what is mounted in an app, except for the paths that were reported."""
         children = list(parent.children)  # the run may go on in another thread
-        return [(node, path, depth) for node in children if path + node.path not in told]
+        return [(node, path, depth) for node in children if path + node.path not in reported]
 
     def left_out(self, unit: str, kind: UnitKind, path: str, depth: int, reason: str) -> None:
         """Tell of an app that is not ours to start."""

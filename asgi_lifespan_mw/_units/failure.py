@@ -74,7 +74,7 @@ def _origins(error: BaseException) -> list[BaseException]:
 
 
 def text_of(error: BaseException) -> str:
-    """Return the type and the text of `error`; of a group with a single member, those of that member."""
+    """Return the type and the message of `error`; for a group with a single member, those of that member."""
     while is_a(error, BaseExceptionGroup) and len(found := members(error)) == 1:
         error = found[0]
     cls = type(error)

@@ -8,7 +8,7 @@ Rule 2: A unit that fails or runs out of time ends a startup, never a shutdown.
 Rule 3: The task that drives the units may be cancelled at any await. `Supervisor.stop_shielded` then goes on from
 where that task was.
 
-Rule 4: Nobody waits for the start of a background unit. A task of its own watches its time limit.
+Rule 4: The start of a background unit is not waited for. A task of its own watches its time limit.
 """
 
 import functools

@@ -39,9 +39,9 @@ class Program:
     """A program that is being written.
 
     Attributes:
-        journal: the lifespans that started ("a+") and stopped ("a-").
-        way: where the package is used; None for a program without it.
-        options: what the package is given.
+        journal: The lifespans that started ("a+") and stopped ("a-").
+        way: Where the package is used; None for a program without it.
+        options: What the package is given.
     """
 
     def __init__(self, way: Create | None) -> None:
@@ -127,13 +127,13 @@ class Shape:
     """A program, and what must come of it.
 
     Attributes:
-        write: writes it.
-        bare: the apps that start without the package, each as often as it starts.
-        starts: the apps that start with the package.
-        warns: how the warnings begin.
-        sees: paths whose requests see the state of an app.
-        tools: paths at which an MCP server answers.
-        ways: the ways of use that fit.
+        write: Writes it.
+        bare: The apps that start without the package, each as often as it starts.
+        starts: The apps that start with the package.
+        warns: How the warnings begin.
+        sees: Paths whose requests see the state of an app.
+        tools: Paths at which an MCP server answers.
+        ways: The ways of use that fit.
     """
 
     write: Callable[[Program], Any]

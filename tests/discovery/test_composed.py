@@ -55,11 +55,11 @@ class Plan:
     """One app of a program.
 
     Attributes:
-        framework: what makes it.
-        wrapper: the name of what is put around it where it is mounted.
-        children: the apps that are mounted in it.
-        way: how its lifespan starts children.
-        starts: for each child, whether its lifespan starts it.
+        framework: What makes it.
+        wrapper: The name of what is put around it where it is mounted.
+        children: The apps that are mounted in it.
+        way: How its lifespan starts children.
+        starts: For each child, whether its lifespan starts it.
     """
 
     framework: Callable[..., Any]
@@ -87,7 +87,7 @@ class Builder:
     """Makes the apps of a plan.
 
     Attributes:
-        names: the names of all apps.
+        names: The names of all apps.
     """
 
     def __init__(self, program: Program) -> None:

@@ -404,7 +404,7 @@ def test_a_row_that_cannot_be_is_refused(error: type[Exception], arguments: tupl
 def test_what_should_be_a_text_and_is_none_is_refused(argument: str) -> None:
     """The message names the argument."""
     arguments: dict[str, Any] = {"container": ByTenant, "inside": "app", "kind": "skips", argument: 3}
-    with pytest.raises(TypeError, match=rf"register_container\(\) got {argument}=3, expected a text"):
+    with pytest.raises(TypeError, match=rf"register_container\(\) got {argument}=3, expected a string"):
         register_container(**arguments)
 
 

@@ -18,7 +18,7 @@ class Witness:
     """Makes apps that record their lifespan in one log, and sees them through a life.
 
     Attributes:
-        log: who started and stopped.
+        log: Who started and stopped.
     """
 
     def __init__(self) -> None:
@@ -42,11 +42,11 @@ class Witness:
         """See an app through a life: these start in this order, once, and stop in reverse.
 
         Args:
-            app: the app, which is wrapped here.
-            names: who is to start.
-            state: for paths, whose state a request there sees, among others.
-            host: the host that is asked.
-            options: what else the middleware is given.
+            app: The app, which is wrapped here.
+            names: Who is to start.
+            state: For paths, whose state a request there sees, among others.
+            host: The host that is asked.
+            options: What else the middleware is given.
         """
         await self.sees_served(LifespanMiddleware(app, **options), *names, state=state, host=host)
 

@@ -21,11 +21,11 @@ class Framework:
     """One row of the README's table.
 
     Attributes:
-        distribution: the name that pip knows.
-        tested: the version it was tested with, without the patch level.
-        found: what is found inside, and started.
-        notes: what to know.
-        resolves: whether it can be installed together with the others; if not, CI goes without it.
+        distribution: The name that pip knows.
+        tested: The version it was tested with, without the patch level.
+        found: What is found inside, and started.
+        notes: What to know.
+        resolves: Whether it can be installed together with the others; if not, CI goes without it.
     """
 
     distribution: str

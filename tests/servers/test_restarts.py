@@ -31,7 +31,7 @@ class Visitors:
     """Clients that keep sending requests, whatever becomes of the server.
 
     Attributes:
-        answers: all that they were answered, counted.
+        answers: All that they were answered, counted.
     """
 
     def __init__(self, port: int) -> None:
