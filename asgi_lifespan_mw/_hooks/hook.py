@@ -199,7 +199,7 @@ def _takes_app(kind: HookKind, function: HookFunction, given: str) -> bool:
     with_app, without = _binds(signature, "app"), _binds(signature)
     if not with_app and not without:
         raise TypeError(
-            f"{given}, which cannot be called with its signature {signature}; expected no parameter or one, the app"
+            f"{given}, which cannot be called as {signature} requires; expected no parameter or one, the app"
         )
     return with_app if kind is HookKind.CONTEXT else not without
 

@@ -693,7 +693,7 @@ def test_a_working_directory_that_was_removed_is_no_obstacle(tmp_path: Path, mon
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    with pytest.raises(TypeError, match="cannot be called with its signature"):
+    with pytest.raises(TypeError, match="cannot be called as"):
         Lifespan().on_startup(lambda one, two: None)  # type: ignore[type-var]
 
 
