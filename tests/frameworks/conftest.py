@@ -25,11 +25,17 @@ def witness() -> Witness:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What frameworks do with deprecated things is not ours to fail at."""
+    """Ignore deprecated calls of frameworks, and the databases that they leave open when they are imported."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             for category in ("DeprecationWarning", "PendingDeprecationWarning"):
                 item.add_marker(pytest.mark.filterwarnings(f"ignore::{category}"))
+            item.add_marker(pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning"))
+            item.add_marker(
+                pytest.mark.filterwarnings(
+                    "ignore:Exception ignored in. <sqlite3.Connection:pytest.PytestUnraisableExceptionWarning"
+                )
+            )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
