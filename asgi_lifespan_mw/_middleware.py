@@ -169,8 +169,8 @@ class LifespanMiddleware(HookDecorators):
             )
 
     def _run_of_request(self) -> Run | None:
-        """Return the run that serves a request: the last one in its event loop, else the last one."""
-        serving = list(self._serving.items())
+        """Return the run that serves a request: the last one in its event loop, else the last one in an open loop."""
+        serving = [(run, loop) for run, loop in list(self._serving.items()) if not is_loop_closed(loop)]
         loop = current_loop() if len(serving) > 1 else None
         here = [run for run, other in serving if other is loop] or [run for run, _ in serving]
         return here[-1] if here else None
@@ -178,7 +178,8 @@ class LifespanMiddleware(HookDecorators):
     async def stop(self) -> None:
         """Stop what a request started, with `start_on_request`, and wait for that. The next request starts anew.
 
-        It concerns the running event loop alone. Without such a start it does nothing.
+        It concerns the running event loop alone. Requests that come meanwhile wait for it. Without such a start, and
+        after a lifespan of the server, whose shutdown stops everything, it does nothing.
 
         Raises:
             BaseException: What failed; several errors as a group.

@@ -26,7 +26,7 @@ class Starts:
         """Keep what runs a lifespan. Hooks see the context variables of now, not those of the first request."""
         self._lifespan = lifespan
         self._context = copy_context()
-        # None where the server sent a lifespan before any request came.
+        # None if the server sent a lifespan, whose shutdown stops everything.
         self._in_loop: WeakKeyDictionary[Any, Start | None] = WeakKeyDictionary()
 
     def is_pending(self) -> bool:
@@ -36,10 +36,10 @@ class Starts:
             return True
         start = self._in_loop[loop]
         # A hook may send a request to its own app, which must not wait for the hook.
-        return start is not None and not start.is_answered and _own_start.get() is not start
+        return start is not None and not start.is_serving and _own_start.get() is not start
 
     async def started(self) -> None:
-        """Start everything if that was not begun, and wait until it has started.
+        """Start everything if that was not begun, and wait until it has started. A stop that is going on comes first.
 
         Raises:
             BaseException: What failed. The next call tries again.
@@ -47,11 +47,12 @@ class Starts:
         *Cancellation:* The start goes on, for others.
         """
         loop = current_loop()
+        await self._wait_for_stop(loop)
         if loop not in self._in_loop:
             for other in list(self._in_loop):
                 if is_loop_closed(other):  # without a stop: its start would keep it in memory
                     del self._in_loop[other]
-            self._in_loop[loop] = Start(self._lifespan, self._context.copy(), self._forget)
+            self._in_loop[loop] = Start(self._lifespan, self._context.copy(), lambda start: self._forget(loop, start))
         start = self._in_loop[loop]
         if start is not None:
             await start.started()
@@ -69,17 +70,23 @@ class Starts:
     async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a lifespan of the server. If requests came before, it starts nothing twice."""
         loop = current_loop()
+        await self._wait_for_stop(loop)
         start = self._in_loop.setdefault(loop, None)
         if start is None:
             await self._lifespan(scope, receive, send)
             return
-        try:
-            await start.answer(scope, receive, send)
-        finally:
-            self._in_loop[loop] = None
+        await receive()
+        await start.wait_for_answer()
+        self._in_loop[loop] = None
+        await start.answer(scope, receive, send)
 
-    def _forget(self) -> None:
-        self._in_loop.pop(current_loop(), None)
+    async def _wait_for_stop(self, loop: object) -> None:
+        while (start := self._in_loop.get(loop)) is not None and start.is_stopping:
+            await start.wait_until_over()
+
+    def _forget(self, loop: object, start: "Start") -> None:
+        if self._in_loop.get(loop) is start:  # a lifespan that came later has taken it over
+            del self._in_loop[loop]
 
 
 @final
@@ -87,16 +94,15 @@ class Start:
     """One start, from the request that triggers it to its stop.
 
     Attributes:
-        is_answered: Whether the start is over, well or badly.
+        is_serving: Whether the start has ended, well or badly, and no stop has begun.
     """
 
     def __init__(
         self,
         lifespan: Callable[[Scope, Receive, Send], Awaitable[None]],
         context: Context,
-        when_over: Callable[[], object],
+        when_over: Callable[["Start"], object],
     ) -> None:
-        self.is_answered = False
         self._lifespan = lifespan
         self._when_over = when_over
         self._scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
@@ -108,6 +114,23 @@ class Start:
         self._over = anyio.Event()
         context.run(_own_start.set, self)
         self._task = spawn(self._live, "start on request", context)
+
+    @property
+    def is_serving(self) -> bool:
+        return self._answered.is_set() and not self.is_stopping
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the stop has begun."""
+        return self._stop.is_set()
+
+    async def wait_for_answer(self) -> None:
+        """Wait until everything has started, or has failed to."""
+        await self._answered.wait()
+
+    async def wait_until_over(self) -> None:
+        """Wait until everything has stopped."""
+        await self._over.wait()
 
     async def started(self) -> None:
         """Wait until everything has started.
@@ -129,15 +152,13 @@ class Start:
         await self._raise_error()
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a lifespan that the server sends after the start, and stop everything at its shutdown.
+        """Answer the startup that a server sends after the start, and stop everything at its shutdown.
 
         Raises:
-            BaseException: What failed, after the server was told.
+            BaseException: What failed, after the server was answered.
 
         *Cancellation:* Everything is stopped, shielded.
         """
-        await receive()
-        await self._answered.wait()
         scope.get("state", {}).update(self._scope["state"])
         await send(self._answer)
         if self._answer["type"] == "lifespan.startup.complete":
@@ -170,7 +191,7 @@ class Start:
             self._error = None
             await self._send({"type": "lifespan.startup.complete"})
             await self._receive()
-        self._when_over()
+        self._when_over(self)
         self._over.set()
 
     async def _receive(self) -> dict[str, Any]:
@@ -181,5 +202,4 @@ class Start:
 
     async def _send(self, message: dict[str, Any]) -> None:
         self._answer = message
-        self.is_answered = True
         self._answered.set()

@@ -75,6 +75,76 @@ async def test_after_a_stop_the_next_request_starts_anew(journal: Journal) -> No
     assert journal.events == ["+pool", "-pool"] * 2
 
 
+def slow_to_stop(starts: list[int], stopping: anyio.Event, may_stop: anyio.Event) -> Any:
+    """Return a context whose state is the number of its start, and which waits when it is left."""
+
+    @asynccontextmanager
+    async def context() -> AsyncIterator[dict[str, int]]:
+        starts.append(len(starts) + 1)
+        yield {"start": len(starts)}
+        stopping.set()
+        await may_stop.wait()
+
+    return context
+
+
+async def test_a_request_that_comes_during_a_stop_waits_for_it_and_starts_anew() -> None:
+    """It sees the new state; a lifespan that comes then starts anew too."""
+    starts: list[int] = []
+    stopping, may_stop, answers = anyio.Event(), anyio.Event(), list[str]()
+    app = started_on_request(slow_to_stop(starts, stopping, may_stop))
+
+    async def ask() -> None:
+        answers.append(await answer(app))
+
+    assert await answer(app) == '{"start":1}'
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(app.stop)
+        await stopping.wait()
+        for _ in range(2):
+            tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        assert (starts, answers) == ([1], [])
+        may_stop.set()
+    assert (starts, answers) == ([1, 2], ['{"start":2}'] * 2)
+    await app.stop()
+
+
+async def test_a_lifespan_that_comes_during_a_stop_starts_anew() -> None:
+    """When the stop is over."""
+    starts: list[int] = []
+    stopping, may_stop = anyio.Event(), anyio.Event()
+    app = started_on_request(slow_to_stop(starts, stopping, may_stop))
+    await answer(app)
+    server = RecordingServer(holds_on=True)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(app.stop)
+        await stopping.wait()
+        tasks.start_soon(server.run, app)
+        await anyio.wait_all_tasks_blocked()
+        assert server.answers == []
+        may_stop.set()
+        await server.started.wait()
+        assert server.state == {"start": 2}
+        server.may_stop.set()
+    assert server.answers == ["startup.complete", "shutdown.complete"]
+
+
+async def test_a_stop_leaves_what_a_later_lifespan_holds_to_the_server(journal: Journal) -> None:
+    """The server would go on with requests after its startup was answered."""
+    app = started_on_request(journal.context("pool", pool=1))
+    await answer(app)
+    server = RecordingServer(holds_on=True)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.run, app)
+        await server.started.wait()
+        await app.stop()
+        assert await answer(app) == '{"pool":1}'
+        assert journal.events == ["+pool"]
+        server.may_stop.set()
+    assert journal.events == ["+pool", "-pool"]
+
+
 async def test_a_start_that_fails_raises_in_each_request_and_is_tried_again() -> None:
     """A database that comes up later is found by the next request."""
     attempts: list[int] = []
@@ -316,6 +386,22 @@ def test_a_loop_that_is_closed_without_a_stop_is_forgotten(journal: Journal) -> 
     assert list(app._starts._in_loop) == [other]
     other.run_until_complete(app.stop())
     other.close()
+
+
+def test_a_request_in_a_new_loop_sees_nothing_of_a_closed_one(journal: Journal) -> None:
+    """The loop ended without a shutdown, so what had started there is lost."""
+    app = LifespanMiddleware(Starlette(routes=[Route("/", shows_state)]), journal.context("pool", pool=1))
+    closed, server = asyncio.new_event_loop(), RecordingServer(holds_on=True)
+
+    async def serve() -> str:
+        tasks.append(asyncio.ensure_future(server.run(app)))
+        await server.started.wait()
+        return await answer(app)
+
+    tasks: list[asyncio.Future[None]] = []
+    assert closed.run_until_complete(serve()) == '{"pool":1}'
+    closed.close()
+    assert asyncio.run(answer(app)) == "{}"
 
 
 async def test_a_stop_where_nothing_starts_on_request_does_nothing() -> None:
