@@ -510,3 +510,23 @@ def test_a_request_outside_of_any_loop_gets_the_state_of_the_only_run() -> None:
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
         asyncio.run(app(scope, receive, send))
     assert bodies[-1] == b'{"pool":1}'
+
+
+async def test_an_app_that_a_background_hook_starts_is_listed_in_exclude() -> None:
+    """The mounts do not wait for the hook, and nobody sees what it starts later."""
+    journal, model = Journal(), Model()
+    sub = Starlette(lifespan=lambda _: journal.context("sub")())
+    app = LifespanMiddleware(Starlette(routes=[Mount("/sub", sub)]), exclude=[sub])
+
+    @app.context(background=True)
+    async def starts_sub() -> AsyncIterator[None]:
+        await model.may_load.wait()
+        async with sub.router.lifespan_context(sub):
+            yield
+
+    async with LifespanManager(app) as manager:
+        assert journal.events == []
+        model.may_load.set()
+        await manager.ready()
+        assert journal.events == ["+sub"]
+    assert journal.events == ["+sub", "-sub"]

@@ -233,7 +233,8 @@ class HookDecorators:
             timeout: Seconds for its start, and as many for its stop; None for no limit of its own.
             background: Whether the startup is answered without waiting for it. It starts at its place in the order.
                 If it fails after the startup was answered, that is a crash (`on_crash`). `startup_timeout` does not
-                apply to it. Its state reaches the requests that begin later.
+                apply to it. Its state reaches the requests that begin later. Mounts do not wait for it: if it starts a
+                mounted app itself, list that app in `exclude`.
             lock: A lock that is held while the hook starts, so that the processes of a deployment start it one at a
                 time; see `asgi_lifespan_mw.locks`. `timeout` covers the wait for it too. If the lock cannot be had, or
                 is lost meanwhile, the start fails.
@@ -292,7 +293,8 @@ class HookDecorators:
             timeout: Seconds that it may take; None for no limit of its own.
             background: Whether the startup is answered without waiting for it. It starts at its place in the order.
                 If it fails after the startup was answered, that is a crash (`on_crash`). `startup_timeout` does not
-                apply to it. Its state reaches the requests that begin later.
+                apply to it. Its state reaches the requests that begin later. Mounts do not wait for it: if it starts a
+                mounted app itself, list that app in `exclude`.
             lock: A lock that is held while the hook starts, so that the processes of a deployment start it one at a
                 time; see `asgi_lifespan_mw.locks`. `timeout` covers the wait for it too. If the lock cannot be had, or
                 is lost meanwhile, the start fails.
