@@ -70,7 +70,7 @@ def run(block: str, folder: Path, *program: str) -> str:
 def test_each_example_runs_as_it_stands(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A block is a program, or a file of tests; where it makes an app, its lifespan can be run."""
     for package in re.findall(
-        r"^(?:import|from) (alembic|apscheduler|opentelemetry\.sdk|prometheus_client|sentry_sdk|structlog)\b",
+        r"^(?:import|from) (alembic|apscheduler|opentelemetry\.sdk|prometheus_client|sentry_sdk|stamina|structlog)\b",
         block,
         re.MULTILINE,
     ):
