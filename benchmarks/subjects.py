@@ -60,13 +60,6 @@ def ours(app: Any) -> Any:
     return LifespanMiddleware(app)
 
 
-def ours_while_serving(app: Any) -> Any:
-    """With a run on, each request is looked at for a state that its server may not give."""
-    middleware = ours(app)
-    middleware._states = [{}]
-    return middleware
-
-
 def asgi_lifespan_middleware(app: Any) -> Any:
     from asgi_lifespan_middleware import LifespanMiddleware
 
@@ -105,7 +98,6 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     BARE: lambda app: app,
     "closure (floor)": closure,
     OURS: ours,
-    f"{OURS}, while serving": ours_while_serving,
     PLAIN: PlainWrapper,
     "asgi-lifespan-middleware": asgi_lifespan_middleware,
     "asgi-lifespan 0.6": asgi_lifespan_0_6,
