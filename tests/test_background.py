@@ -32,8 +32,8 @@ class Model:
     """A context that loads until the test says so.
 
     Attributes:
-        may_load: set it, and the model is there.
-        events: what happened.
+        may_load: Set it, and the model is there.
+        events: What happened.
     """
 
     def __init__(self, error: BaseException | None = None, **state: Any) -> None:

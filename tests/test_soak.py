@@ -53,8 +53,8 @@ class House:
     """An app with five mounts, one of them nested and one isolated, and with hooks of each kind.
 
     Attributes:
-        open: what has started and not stopped yet, in order.
-        app: the whole, for any number of runs.
+        open: What has started and not stopped yet, in order.
+        app: The whole, for any number of runs.
     """
 
     def __init__(self, file: Path) -> None:

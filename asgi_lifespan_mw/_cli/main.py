@@ -179,10 +179,10 @@ def load(target: str, directory: str, *, is_factory: bool, backend: str = "async
     """Import an app, as uvicorn does.
 
     Args:
-        target: the module and the app, such as ``shop.main:app``.
-        directory: where to import from; "" is the current directory.
-        is_factory: whether `target` names a function that makes the app; it may be a coroutine function.
-        backend: the event loop that runs a coroutine function.
+        target: The module and the app, such as ``shop.main:app``.
+        directory: Where to import from; "" is the current directory.
+        is_factory: Whether `target` names a function that makes the app; it may be a coroutine function.
+        backend: The event loop that runs a coroutine function.
 
     Raises:
         BadUsage: If there is no such app or directory, or if the module cannot be imported.
@@ -307,9 +307,9 @@ def _told(report: Report, failures: str, raised: BaseException) -> str:
     """Return what failed, the cause first, or what Ctrl-C interrupted.
 
     Args:
-        report: the report of the run.
-        failures: what failed in it, with tracebacks.
-        raised: the exception that the run raised.
+        report: The report of the run.
+        failures: What failed in it, with tracebacks.
+        raised: The exception that the run raised.
     """
     # The units of a run inside an app are only in the report.
     inner = [row.reason for row in report.units if row.outcome in {"failed", "crashed"} and row.reason not in failures]
@@ -349,7 +349,7 @@ class _Screen:
     waits for its end.
 
     Attributes:
-        live: the line, drawn by a thread of rich's, for a hook may block the event loop; None without rich, on no
+        live: The line, drawn by a thread of rich's, for a hook may block the event loop; None without rich, on no
             terminal, and in CI, which keeps what it is shown.
     """
 

@@ -48,7 +48,7 @@ async def under_lock(unit: Unit, lock: Lock) -> AsyncGenerator[None]:
 
     *Cancellation:* The lock is given up, or released.
     """
-    held = _HeldLock(unit, lock, lambda: unit.fail_and_cancel(StartupFailed(unit.name, "its lock was lost meanwhile")))
+    held = HeldLock(unit, lock, lambda: unit.fail_and_cancel(StartupFailed(unit.name, "its lock was lost meanwhile")))
     unit.set_note("waiting for the lock")
     try:
         await held.acquire()
@@ -72,14 +72,11 @@ async def lead(unit: Unit, lock: Lock, work: Callable[[], Awaitable[None]]) -> N
     attempts = _Attempts(unit.name)
     while True:
         scope = anyio.CancelScope()
-        held = _HeldLock(unit, lock, scope.cancel)
+        held = HeldLock(unit, lock, scope.cancel)
         unit.set_note("waiting for the lock")
         try:
             await held.acquire()
-        except (
-            TypeError,
-            NotImplementedError,
-        ):  # not a lock, or not one for this event loop: another attempt is no use
+        except (TypeError, NotImplementedError):  # not a lock, or not for this event loop: the next attempt fails too
             raise
         except Exception as error:
             await attempts.pause(error)
@@ -102,11 +99,11 @@ async def lead(unit: Unit, lock: Lock, work: Callable[[], Awaitable[None]]) -> N
 
 
 @final
-class _HeldLock:
+class HeldLock:
     """A lock from the attempt to get it until its release, in a task of its own.
 
     Attributes:
-        is_lost: Whether the engine said that the lock was lost.
+        is_lost: Whether the engine lost the lock.
     """
 
     def __init__(self, unit: Unit, lock: Lock, on_lost: Callable[[], None]) -> None:
@@ -116,7 +113,8 @@ class _HeldLock:
         self._on_lost = on_lost
         self._error: BaseException | None = None
         self._is_held = False
-        self._scope = anyio.CancelScope()
+        self._waiting = anyio.CancelScope()
+        self._holding = anyio.CancelScope()
         self._settled = anyio.Event()  # the lock is held, or cannot be had
         self._released = anyio.Event()
         self._over = anyio.Event()
@@ -143,20 +141,21 @@ class _HeldLock:
         """Release the lock, and wait for that for a few seconds. An error is logged."""
         self._released.set()
         if not self._is_held:
-            self._scope.cancel()
+            self._waiting.cancel()
         with anyio.move_on_after(RELEASE_LIMIT, shield=True):
             await self._over.wait()
         if not self._over.is_set():
-            self._scope.cancel()
+            self._holding.cancel()
             logger.warning("%s: releasing its lock took more than %g s", self._unit.name, RELEASE_LIMIT)
         elif self._is_held and self._error is not None and not self.is_lost:
             logger.warning("%s: its lock could not be released: %s", self._unit.name, text_of(self._error))
 
     async def _live(self) -> None:
         try:
-            with self._scope:
+            with self._waiting, self._holding:
                 async with self._lock() as handle:
-                    self._is_held = True
+                    # The lock may be granted in the moment in which the wait is cancelled. It is released then.
+                    self._holding.shield = self._is_held = True
                     self._settled.set()
                     if callable(getattr(handle, "wait", None)):
                         async with anyio.create_task_group() as tasks:
@@ -183,7 +182,7 @@ class _HeldLock:
     async def _watch(self, handle: Any) -> None:
         try:
             await handle.wait()
-        except BaseException as error:  # an engine that cannot tell is taken for one that lost the lock
+        except BaseException as error:  # an engine that cannot be watched may have lost the lock
             if is_cancellation(error):
                 raise
             logger.warning("%s: its lock cannot be watched any more: %s", self._unit.name, text_of(error))
@@ -204,13 +203,13 @@ class _Attempts:
     def __init__(self, name: str) -> None:
         self._name = name
         self._pause = FIRST_PAUSE
-        self._told_at = -REMIND_AFTER
+        self._logged_at = -REMIND_AFTER
 
     async def pause(self, error: Exception) -> None:
         """Log why an attempt failed, once a minute, and wait until the next one."""
         now = anyio.current_time()
-        if self._pause == FIRST_PAUSE or now >= self._told_at + REMIND_AFTER:
-            self._told_at = now
+        if self._pause == FIRST_PAUSE or now >= self._logged_at + REMIND_AFTER:
+            self._logged_at = now
             logger.warning("%s cannot get its lock and tries again: %s", self._name, text_of(error))
         await anyio.sleep(self._pause)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)

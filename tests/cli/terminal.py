@@ -31,7 +31,7 @@ class Terminal:
     """Runs ``python -m asgi_lifespan_mw`` in a terminal of so many columns.
 
     Attributes:
-        raw: what the process wrote, escape sequences and all.
+        raw: What the process wrote, escape sequences and all.
     """
 
     def __init__(self, *arguments: str, columns: int = 90, rows: int = 40, **environment: str) -> None:

@@ -25,9 +25,9 @@ class Engine:
     """A server that holds locks.
 
     Attributes:
-        url: how it is reached.
-        process: its process; PostgreSQL's has children, in its group.
-        port: its port on 127.0.0.1.
+        url: How it is reached.
+        process: Its process; PostgreSQL's has children, in its group.
+        port: Its port on 127.0.0.1.
     """
 
     url: str

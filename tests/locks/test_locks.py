@@ -347,7 +347,7 @@ class Held:
     """A lock that is held in a thread of its own, as a leader would hold it.
 
     Attributes:
-        lost_after: the seconds from its beginning until the loss was told; None while it was not.
+        lost_after: The seconds from its beginning until the loss was told; None while it was not.
     """
 
     def __init__(self, lock: Any) -> None:

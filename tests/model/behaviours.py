@@ -24,9 +24,9 @@ class Actor:
     """Whoever behaves: its name, what it notes, and the moment at which it may break.
 
     Attributes:
-        name: who it is in the journal and in errors.
-        demand: set when the server serves.
-        has_started: whether it has noted anything.
+        name: Who it is in the journal and in errors.
+        demand: Set when the server serves.
+        has_started: Whether it has noted anything.
     """
 
     def __init__(self, name: str, journal: list[str], demand: anyio.Event) -> None:
@@ -75,13 +75,13 @@ class Behaviour:
     """What a unit does, and what must come of it.
 
     Attributes:
-        name: the name of the function that does it.
-        run: the function: ``(actor, receive, send)`` for an app, ``(actor)`` for a hook.
-        start: empty if it starts, "none" if it takes no part, else the name of the error.
-        serving: empty if it stays, "over" if it is over by itself, else the name of the error with which it crashes.
-        stop: empty if it stops, else the name of the error.
-        notes: which signs it notes.
-        lingers: whether it lives on, left behind, after it ignored its cancellation.
+        name: The name of the function that does it.
+        run: The function: ``(actor, receive, send)`` for an app, ``(actor)`` for a hook.
+        start: Empty if it starts, "none" if it takes no part, else the name of the error.
+        serving: Empty if it stays, "over" if it is over by itself, else the name of the error with which it crashes.
+        stop: Empty if it stops, else the name of the error.
+        notes: Which signs it notes.
+        lingers: Whether it lives on, left behind, after it ignored its cancellation.
     """
 
     name: str

@@ -70,10 +70,10 @@ class Expected:
     """What must come of a plan.
 
     Attributes:
-        journal: the starts and stops, in order.
-        answers: what the server is told.
-        errors: what is raised, the cause first: the name of each error with whose it is.
-        crashes: how many of the errors came while serving. Their order among themselves is the event loop's.
+        journal: The starts and stops, in order.
+        answers: What the server is told.
+        errors: What is raised, the cause first: the name of each error with whose it is.
+        crashes: How many of the errors came while serving. Their order among themselves is the event loop's.
     """
 
     journal: list[str] = field(default_factory=list)

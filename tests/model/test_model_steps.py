@@ -80,10 +80,10 @@ class Steps(RuleBasedStateMachine):
     """The middleware under a server, and beside it the model.
 
     Attributes:
-        phase: the model's; ``"unwinding"`` after a failed startup, ``"abandoning"`` after a cancellation.
-        waiting: the units that have yet to start.
-        up: the units that have started, and are to be stopped; the last one first.
-        at_work: the unit that starts or stops.
+        phase: The model's; ``"unwinding"`` after a failed startup, ``"abandoning"`` after a cancellation.
+        waiting: The units that have yet to start.
+        up: The units that have started, and are to be stopped; the last one first.
+        at_work: The unit that starts or stops.
     """
 
     def __init__(self) -> None:

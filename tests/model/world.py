@@ -31,13 +31,13 @@ class Outcome:
     """What came of a run.
 
     Attributes:
-        journal: the starts and stops, in order.
-        answers: what the server was told.
-        errors: what was raised, the cause first: the name of each error with whose it is.
-        awaits: how often the middleware waited.
-        last_began_at: in which of its waits the last app began; what comes before does not depend on its behaviour.
-        answers_when_cancelled: how many answers had been given when the server cancelled; None if it did not.
-        tasks_left: how many tasks are left over.
+        journal: The starts and stops, in order.
+        answers: What the server was told.
+        errors: What was raised, the cause first: the name of each error with whose it is.
+        awaits: How often the middleware waited.
+        last_began_at: In which of its waits the last app began; what comes before does not depend on its behaviour.
+        answers_when_cancelled: How many answers had been given when the server cancelled; None if it did not.
+        tasks_left: How many tasks are left over.
     """
 
     journal: list[str] = field(default_factory=list)

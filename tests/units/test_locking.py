@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
+from unittest.mock import AsyncMock
 
 import anyio
 import hypothesis
@@ -13,6 +14,8 @@ import pytest
 from starlette.applications import Starlette
 
 from asgi_lifespan_mw import Lifespan, LifespanManager, LifespanMiddleware, LifespanTimeout, StartupFailed
+from asgi_lifespan_mw._units.locking import HeldLock
+from asgi_lifespan_mw._units.unit import Unit
 from tests.conftest import VIRTUAL
 from tests.plans import Boom, Journal
 from tests.server import RecordingServer
@@ -28,18 +31,20 @@ class FakeEngine:
     """A lock engine in memory, which can lose locks and be out of reach.
 
     Attributes:
-        inside: how many hold a lock.
-        acquired: how often one was held.
-        released: how often one was released.
-        error: what it raises when a lock is asked for; None while it can be reached.
-        release_error: what it raises at a release.
-        error_of_wait: what the watch raises.
+        inside: How many hold a lock.
+        acquired: How often one was held.
+        released: How often one was released.
+        error: What it raises when a lock is asked for; None while it can be reached.
+        release_error: What it raises at a release.
+        release_seconds: How long a release takes.
+        error_of_wait: What the watch raises.
     """
 
     def __init__(self) -> None:
         self.inside = self.acquired = self.released = 0
         self.error: Exception | None = None
         self.release_error: Exception | None = None
+        self.release_seconds = 0.0
         self.error_of_wait: BaseException | None = None
         self._free = anyio.Semaphore(1)
         self._lost: list[anyio.Event] = []
@@ -62,6 +67,7 @@ class FakeEngine:
             try:
                 yield self
             finally:
+                await anyio.sleep(self.release_seconds)
                 self.inside -= 1
                 self.released += 1
                 self._lost.pop()
@@ -80,8 +86,8 @@ class Work:
     """A worker that records when it runs.
 
     Attributes:
-        events: what happened, with the time.
-        error: what it raises when `may_end` is set; None to return.
+        events: What happened, with the time.
+        error: What it raises when `may_end` is set; None to return.
     """
 
     def __init__(self, engine: FakeEngine | None = None) -> None:
@@ -577,6 +583,30 @@ async def test_a_stop_while_the_lock_is_waited_for_ends_the_wait() -> None:
     assert engine.acquired == engine.released == 1
 
 
+async def test_a_lock_that_is_granted_in_the_moment_of_the_stop_is_released() -> None:
+    """Leaving a lock takes a message to the engine; a cancellation that came too late must not break that."""
+    events: list[str] = []
+    granted = anyio.Event()
+
+    @asynccontextmanager
+    async def lock() -> AsyncIterator[None]:
+        await granted.wait()
+        events.append("granted")
+        try:
+            yield
+        finally:
+            await anyio.sleep(1)
+            events.append("released")
+
+    held = HeldLock(Unit("hook", AsyncMock()), lock, AsyncMock())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(held.acquire)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+        granted.set()
+    assert events == ["granted", "released"]
+
+
 def test_a_server_that_cancels_all_tasks_releases_the_lock_after_the_worker(journal: Journal) -> None:
     """As gunicorn's ASGI worker does at SIGQUIT, and `asyncio.run` at its end."""
     order: list[str] = []
@@ -621,6 +651,7 @@ def test_any_interleaving_leaves_at_most_one_inside(steps: list[tuple[str, int]]
 
     async def run() -> None:
         engine = FakeEngine()
+        engine.release_seconds = 0.05
         running: dict[int, tuple[anyio.CancelScope, anyio.Event, list[Work]]] = {}
         inside: list[int] = []
 
