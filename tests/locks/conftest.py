@@ -8,9 +8,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -67,38 +67,42 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> No
         time.sleep(0.05)
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Engine]:
-    """A PostgreSQL server with an empty database."""
+@contextmanager
+def postgres_server(host: str = "127.0.0.1", namespace: str | None = None) -> Iterator[Engine]:
+    """Run a PostgreSQL server with an empty database, in a network namespace if one is named."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     initdb = shutil.which("initdb") or (str(found[-1]) if found else None)
     if initdb is None:
         pytest.skip("PostgreSQL is not installed")  # pragma: no cover - it is, where coverage is measured
     server = Path(initdb).with_name("postgres")
-    as_user: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}  # it refuses to run as root
+    # It refuses to run as root.
+    as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
     folder = tempfile.mkdtemp(prefix="postgres-of-tests-", dir="/tmp")
     if as_user:  # pragma: no branch
         shutil.chown(folder, "postgres")
     data, port = f"{folder}/data", free_port()
     try:
         subprocess.run(
-            [initdb, "-D", data, "-U", "tests", "-A", "trust", "--no-sync"],
-            check=True, capture_output=True, cwd=folder, timeout=PATIENCE, **as_user,
+            [*as_user, initdb, "-D", data, "-U", "tests", "-A", "trust", "--no-sync"],
+            check=True, capture_output=True, cwd=folder, timeout=PATIENCE,
         )  # fmt: skip
+        with Path(data, "pg_hba.conf").open("a") as rules:
+            rules.write("host all all all trust\n")
+        options = ["-D", data, "-p", str(port), "-h", host, "-k", folder, "-c", "fsync=off"]
         process = subprocess.Popen(
-            [server, "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-c", "fsync=off"],
+            [*inside(namespace), *as_user, server, *options],
             cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True, **as_user,
+            start_new_session=True,
         )  # fmt: skip
-        engine = Engine(f"postgresql://tests:secret@127.0.0.1:{port}/postgres", process, port)
 
         def answers() -> bool:
-            try:
-                psycopg.connect(engine.url, connect_timeout=2).close()
+            try:  # by a socket in the file system, which every network namespace sees
+                psycopg.connect(host=folder, port=port, user="tests", dbname="postgres", connect_timeout=2).close()
             except psycopg.OperationalError:
                 return False
             return True
 
+        engine = Engine(f"postgresql://tests:secret@{host}:{port}/postgres", process, port)
         try:
             until(answers, process)
             yield engine
@@ -110,20 +114,21 @@ def postgres() -> Iterator[Engine]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[Engine]:
-    """A Redis server that keeps nothing."""
+@contextmanager
+def redis_or_valkey_server(host: str = "127.0.0.1", namespace: str | None = None) -> Iterator[Engine]:
+    """Run a Redis server that keeps nothing, in a network namespace if one is named."""
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     if binary is None:
         pytest.skip("Redis is not installed")  # pragma: no cover - it is, where coverage is measured
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
-            [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder],
+            [*inside(namespace), binary, "--port", str(port), "--bind", host, "--protected-mode", "no",
+             "--unixsocket", f"{folder}/socket", "--save", "", "--dir", folder],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-        engine = Engine(f"redis://127.0.0.1:{port}/0", process, port)
-        client = redis.Redis.from_url(engine.url, socket_timeout=2)
+        engine = Engine(f"redis://{host}:{port}/0", process, port)
+        client = redis.Redis(unix_socket_path=f"{folder}/socket", socket_timeout=2)
 
         def answers() -> bool:
             try:
@@ -139,3 +144,22 @@ def redis_server() -> Iterator[Engine]:
             engine.resume()
             process.kill()
             process.wait(PATIENCE)
+
+
+def inside(namespace: str | None) -> list[str]:
+    """Return the words before a command that is to run in a network namespace."""
+    return [] if namespace is None else ["ip", "netns", "exec", namespace]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Engine]:
+    """A PostgreSQL server with an empty database."""
+    with postgres_server() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Engine]:
+    """A Redis server that keeps nothing."""
+    with redis_or_valkey_server() as engine:
+        yield engine

@@ -26,8 +26,9 @@ import asgi_lifespan_mw.locks.engine
 import asgi_lifespan_mw.locks.postgres
 from asgi_lifespan_mw import Lifespan, LifespanManager
 from asgi_lifespan_mw.locks import FileLock, PostgresLock, RedisLock
-from tests.locks.conftest import Engine, free_port
+from tests.locks.conftest import Engine, free_port, inside, postgres_server, redis_or_valkey_server
 from tests.locks.contender import TTL, holders, lock_of, overlaps, read
+from tests.locks.network import three_hosts
 
 PATIENCE = 60.0
 ROOT = Path(__file__).parent.parent.parent
@@ -50,10 +51,10 @@ def address(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @contextmanager
-def contender(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
+def contender(*arguments: str, namespace: str | None = None) -> Iterator["subprocess.Popen[str]"]:
     """Run a process that leads when it can, or starts under a lock."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.locks.contender", *arguments],
+        [*inside(namespace), sys.executable, "-m", "tests.locks.contender", *arguments],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
@@ -338,6 +339,36 @@ def test_exactly_one_leads_while_leaders_are_killed(kind: str, seconds: int, add
     print(f"{kind}: {number} leaders in {seconds} s")
     assert overlaps(journal) == []
     assert number > seconds / (TTL + 3)
+
+
+# --- hosts ---
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("kind", [pytest.param("postgres", marks=pytest.mark.exhaustive), "redis"])
+def test_a_network_that_is_cut_in_silence_leaves_one_leader(kind: str, tmp_path: Path) -> None:
+    """The leader stops itself before the engine gives the lock to another host, and leads again when it can."""
+    journal = tmp_path / "journal"
+    server = postgres_server if kind == "postgres" else redis_or_valkey_server
+    with three_hosts() as network, server(network.address, network.engine) as engine, ExitStack() as stack:
+        names = ("lead", kind, engine.url, "test/cut", str(journal))
+        first = stack.enter_context(contender(*names, namespace=network.hosts[0]))
+        eventually(lambda: holders(journal) == [first.pid])
+        second = stack.enter_context(contender(*names, namespace=network.hosts[1]))
+        assert second.stdout is not None
+        assert second.stdout.readline() == "started\n"
+        network.cut(0)
+        took = eventually(lambda: holders(journal) == [first.pid, second.pid])
+        changes = [(pid, what) for pid, what, _ in read(journal) if what != "still"]
+        assert changes == [(first.pid, "enter"), (first.pid, "leave"), (second.pid, "enter")]
+        network.heal(0)
+        assert second.stdin is not None
+        second.stdin.close()
+        healed = eventually(lambda: holders(journal) == [first.pid, second.pid, first.pid])
+    print(
+        f"{kind}: another host leads {took:.1f} s after the cut, the first one {healed:.1f} s after the network healed"
+    )
+    assert overlaps(journal) == []
 
 
 # --- loss ---
