@@ -155,7 +155,7 @@ class Run:
         except BaseException as error:
             if is_closing(error):
                 raise
-            if is_cancellation(error):
+            if is_cancellation(error) or is_a(error, KeyboardInterrupt):  # trio raises Ctrl-C in its main task
                 await self.abandon()
                 raise
             self._error_of_ours = error

@@ -11,6 +11,7 @@ import inspect
 import logging
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -20,6 +21,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from operator import attrgetter
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO, cast, final
 
 import anyio
@@ -32,7 +34,7 @@ from .._hooks.decorators import hooks_of
 from .._lifespan import Lifespan
 from .._middleware import LifespanMiddleware, prepare_run
 from .._reporting.report import Report, UnitReport, build_report
-from .._reporting.tracebacks import trim, users_traceback
+from .._reporting.tracebacks import is_in_users_code, trim, users_traceback
 from .._run import Run
 from .._units.failure import text_of
 from .render import as_ascii, as_json, as_svg, as_trace, in_colors, name, seconds, tree
@@ -287,9 +289,10 @@ def _check(app: Any, options: argparse.Namespace, screen: "_Screen") -> tuple[Re
     run = _new_run(middleware, observe=screen.observe, **limits)
 
     async def live() -> None:
-        failed = await run.start()
-        if failed is None and not run.is_refused:
-            failed = await run.stop()
+        with _interrupting_blocking_code():
+            failed = await run.start()
+            if failed is None and not run.is_refused:
+                failed = await run.stop()
         if failed is not None:
             raise failed
 
@@ -301,6 +304,29 @@ def _check(app: Any, options: argparse.Namespace, screen: "_Screen") -> tuple[Re
         error = _told(build_report(run), run.format_failures(with_tracebacks=True), raised)
     print(file=sys.stderr)  # between what the app prints and the report
     return build_report(run), error, status
+
+
+@contextmanager
+def _interrupting_blocking_code() -> Generator[None]:
+    """Let Ctrl-C interrupt code of the user's that blocks the event loop, for the time of a ``with``.
+
+    Otherwise it would only be seen when that code returns. While the event loop waits, its own handler is called.
+    """
+    own = signal.getsignal(signal.SIGINT)
+    if not callable(own):  # Ctrl-C is ignored, as in a background job of a shell
+        yield
+        return
+
+    def on_ctrl_c(number: int, frame: FrameType | None) -> None:
+        if is_in_users_code(frame):
+            raise KeyboardInterrupt
+        own(number, frame)
+
+    signal.signal(signal.SIGINT, on_ctrl_c)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, own)
 
 
 def _told(report: Report, failures: str, raised: BaseException) -> str:

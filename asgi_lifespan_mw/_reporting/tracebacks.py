@@ -9,7 +9,7 @@ import os
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Final
 
 from .._types import is_a
@@ -17,7 +17,8 @@ from .._units.failure import members
 
 _PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - a prefix of file names
 _STANDARD_LIBRARY: Final = (os.path.dirname(os.__file__) + os.sep, "<frozen ")  # noqa: PTH120 - as above
-_INSTALLED: Final = ("site-packages", "dist-packages")
+_INSTALLED: Final = ("site-packages", "dist-packages", ".pyx")
+"""Parts of the names of files that are installed; compiled code, such as uvloop's, has relative ones."""
 _CALLERS: Final = frozenset(
     {"contextlib", "importlib", "asyncio", "concurrent", "anyio", "trio", "outcome", "starlette", "fastapi", "litestar"}
 )
@@ -76,8 +77,20 @@ def _from_users_frame(part: TracebackType | None) -> TracebackType | None:
     return first
 
 
+def is_in_users_code(frame: FrameType | None) -> bool:
+    """Return whether the code that runs in a frame was called by the user's code, and that by this package."""
+    is_users = False
+    while frame is not None and not frame.f_code.co_filename.startswith(_PACKAGE):
+        is_users = is_users or _is_users_file(frame.f_code.co_filename)
+        frame = frame.f_back
+    return is_users
+
+
 def _is_users(part: TracebackType) -> bool:
-    file = _file(part)
+    return _is_users_file(_file(part))
+
+
+def _is_users_file(file: str) -> bool:
     return not file.startswith((_PACKAGE, *_STANDARD_LIBRARY)) and not any(place in file for place in _INSTALLED)
 
 

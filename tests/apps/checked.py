@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,18 @@ async def hangs_at_stop() -> AsyncIterator[None]:
     await anyio.sleep_forever()
 
 
+def sleeps() -> None:
+    """Blocks the event loop for longer than anybody waits."""
+    print("it sleeps")
+    time.sleep(600)
+
+
+def sleeps_at_stop() -> Iterator[None]:
+    """Does so when it is left."""
+    yield
+    sleeps()
+
+
 def blocks() -> None:
     """Blocks the event loop."""
     time.sleep(0.5)
@@ -112,6 +124,8 @@ wrapped = make_wrapped()
 waiting = LifespanMiddleware(create(), [pool, waits])
 hanging = LifespanMiddleware(create(), [pool, hangs])
 hanging_at_stop = LifespanMiddleware(create(), [pool, hangs_at_stop])
+sleeping = LifespanMiddleware(create(), pool, on_startup=[sleeps])
+sleeping_at_stop = LifespanMiddleware(create(), [pool, sleeps_at_stop])
 blocking = LifespanMiddleware(create(), on_startup=[blocks])
 failing = LifespanMiddleware(create(mounted=breaks), pool)
 failing_at_stop = LifespanMiddleware(create(), [breaks_at_stop, breaks_at_stop])

@@ -4,6 +4,7 @@ import logging
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -493,6 +494,30 @@ def test_ctrl_c_unwinds_and_says_where_it_was(backend: str) -> None:
         )
         assert "Traceback" not in terminal.text
         assert not terminal.is_cursor_hidden
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("app", "phase"), [("sleeping", "startup"), ("sleeping_at_stop", "shutdown")])
+def test_ctrl_c_interrupts_a_hook_that_blocks_the_event_loop(app: str, phase: str, backend: str) -> None:
+    """At once, with the line at which it was; the others are stopped."""
+    with Terminal("check", f"{APPS}{app}", "--backend", backend, columns=160) as terminal:
+        terminal.until(lambda: "it sleeps" in terminal.text)
+        assert terminal.interrupt() == 130
+        assert re.search(rf"^{phase} failed in hook 'sleeps.*' \(.*\): KeyboardInterrupt$", terminal.text, re.MULTILINE)
+        frames = re.findall(r"^  File .*", terminal.text, re.MULTILINE)
+        assert "checked.py" in frames[0]
+        assert "    time.sleep(600)" in terminal.text
+        assert re.search(r"^✓ hook 'pool'", terminal.text, re.MULTILINE)
+
+
+def test_an_ignored_ctrl_c_stays_ignored(capsys: pytest.CaptureFixture[str]) -> None:
+    """As shells do for commands in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert Ran(capsys, "check", f"{APPS}wrapped").status == 0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_during_the_stop_ends_it_within_the_time_for_that() -> None:
