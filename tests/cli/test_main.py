@@ -16,8 +16,10 @@ import pytest
 
 import asgi_lifespan_mw
 from asgi_lifespan_mw import Report, UnitReport
-from asgi_lifespan_mw._cli.main import _Screen, _summary, _told, main
+from asgi_lifespan_mw._cli.main import _summary, main
 from asgi_lifespan_mw._cli.render import as_ascii, as_json, as_svg, as_trace, seconds, tree
+from asgi_lifespan_mw._cli.running import _told
+from asgi_lifespan_mw._cli.screen import Screen
 from tests.cli.terminal import PATIENCE, Terminal
 
 BACKENDS = ["asyncio", "trio", "uvloop"]
@@ -451,7 +453,7 @@ def test_the_live_line_waits_for_the_end_of_a_line(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TERM", "xterm")
     master, slave = pty.openpty()
     with os.fdopen(slave, "w", encoding="utf-8") as stream, os.fdopen(master, "rb", buffering=0) as shown:
-        screen = _Screen(stream)
+        screen = Screen(stream)
         assert screen.live is not None
         with screen.live:
             screen.write("half a line")

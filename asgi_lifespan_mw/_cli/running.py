@@ -1,0 +1,128 @@
+"""The run: starts an app and stops it, or finds what would be started."""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+from .._hooks.decorators import hooks_of
+from .._middleware import LifespanMiddleware, prepare_run
+from .._reporting.report import Report, build_report
+from .._reporting.tracebacks import is_in_users_code, users_traceback
+from .._run import Run
+from .._units.failure import text_of
+from .loading import run_async
+from .screen import Screen
+
+OK, FAILED, BAD_USAGE, FINDINGS, INTERRUPTED = 0, 1, 2, 3, 130
+NEVER_STARTED = "never started: its parent keeps the lifespan to itself"
+
+
+def _new_run(middleware: LifespanMiddleware, **limits: Any) -> Run:
+    scope: dict[str, Any] = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+    return prepare_run(middleware, scope, **limits)
+
+
+def survey(middleware: LifespanMiddleware) -> Report:
+    """Return what a middleware would start."""
+    run = _new_run(middleware)
+    run.survey()
+    return build_report(run)
+
+
+def with_never_started(app: Any, ours: LifespanMiddleware, report: Report) -> Report:
+    """Add what is mounted in an app and is started by nobody."""
+    told = {row.path for row in report.units}
+    never = [
+        replace(row, outcome="left out", reason=NEVER_STARTED) if row.outcome == "waiting" else row
+        for row in survey(LifespanMiddleware(app, exclude=[*hooks_of(ours).excluded()])).units
+        if row.path not in told
+    ]
+    return replace(report, units=(*report.units, *never))
+
+
+def check(app: Any, options: argparse.Namespace, screen: Screen) -> tuple[Report, str, int]:
+    """Start all and stop it again; return what came of it, the error, and the exit status."""
+    limits = {limit: value for limit, value in vars(options).items() if limit.endswith("_timeout") and value}
+    middleware = app if isinstance(app, LifespanMiddleware) else LifespanMiddleware(app, mounts="off")
+    run = _new_run(middleware, observe=screen.observe, **limits)
+
+    async def live() -> None:
+        with _interrupting_blocking_code():
+            failed = await run.start()
+            if failed is None and not run.is_refused:
+                failed = await run.stop()
+        if failed is not None:
+            raise failed
+
+    error, status = "", OK
+    try:
+        run_async(live, backend=options.backend)
+    except BaseException as raised:
+        status = INTERRUPTED if isinstance(raised, KeyboardInterrupt) else FAILED
+        error = _told(build_report(run), run.format_failures(with_tracebacks=True), raised)
+    print(file=sys.stderr)  # between what the app prints and the report
+    return build_report(run), error, status
+
+
+@contextmanager
+def _interrupting_blocking_code() -> Generator[None]:
+    """Let Ctrl-C interrupt code of the user's that blocks the event loop, for the time of a ``with``.
+
+    Otherwise it would only be seen when that code returns. While the event loop waits, its own handler is called.
+    """
+    own = signal.getsignal(signal.SIGINT)
+    if not callable(own):  # Ctrl-C is ignored, as in a background job of a shell
+        yield
+        return
+
+    def on_ctrl_c(number: int, frame: FrameType | None) -> None:
+        if is_in_users_code(frame):
+            raise KeyboardInterrupt
+        own(number, frame)
+
+    signal.signal(signal.SIGINT, on_ctrl_c)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, own)
+
+
+def _told(report: Report, failures: str, raised: BaseException) -> str:
+    """Return what failed, the cause first, or what Ctrl-C interrupted.
+
+    Args:
+        report: The report of the run.
+        failures: What failed in it, with tracebacks.
+        raised: The exception that the run raised.
+    """
+    # The units of a run inside an app are only in the report.
+    inner = [row.reason for row in report.units if row.outcome in {"failed", "crashed"} and row.reason not in failures]
+    parts = [part for part in (failures, *inner) if part]
+    if isinstance(raised, KeyboardInterrupt):
+        where = [f" while starting {row.unit} {row.reason}" for row in report.units if row.outcome == "cancelled"]
+        told = where[-1].rstrip() if where else "" if parts else ", and stopped"
+        return "\n\n".join([f"interrupted{told}", *parts])
+    return "\n\n".join(parts) or users_traceback(raised) or text_of(raised)
+
+
+def gather_warnings() -> list[str]:
+    """Return a list that gets what the package warns of from now on; warnings are also printed when they come."""
+    warnings: list[str] = []
+
+    def gather(record: logging.LogRecord) -> bool:
+        if record.levelno == logging.WARNING:
+            warnings.append(record.getMessage())
+            print(record.getMessage(), file=sys.stderr)
+        return False  # it goes nowhere else, and what fails is told at the end
+
+    logger = logging.getLogger("asgi_lifespan_mw")
+    logger.disabled = False  # the app may have configured the log in its own way
+    logger.setLevel(logging.WARNING)
+    logger.filters = [gather]
+    return warnings
