@@ -22,7 +22,7 @@ from .._reporting.tracebacks import trim, users_traceback
 
 
 class BadUsage(Exception):
-    """What was asked for can't be done; the text says why."""
+    """Raised if the command cannot be run; the message says why."""
 
 
 def load(target: str, directory: str, *, is_factory: bool, backend: str = "asyncio") -> Any:
@@ -57,15 +57,15 @@ def load(target: str, directory: str, *, is_factory: bool, backend: str = "async
         places = [f" at {frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
         raise KeyboardInterrupt(f" while importing {target!r}{''.join(places[:1])}") from None
     except (Exception, SystemExit) as error:
-        told = f"importing {target!r} from {Path(directory).resolve()} failed{_instead(error, directory)}"
+        headline = f"importing {target!r} from {Path(directory).resolve()} failed{_instead(error, directory)}"
         shown = users_traceback(error) or "".join(traceback.format_exception_only(error)).strip()
-        raise BadUsage(f"{told}\n\n{shown}") from None
+        raise BadUsage(f"{headline}\n\n{shown}") from None
     try:
         inspect.signature(checked_app(app, target)).bind({}, None, None)
     except TypeError as error:
-        raise BadUsage(f"{target!r} is no ASGI app: {error}; is it a factory? Then give --factory") from None
+        raise BadUsage(f"{target!r} is not an ASGI app: {error}; if it is a factory, pass --factory") from None
     except ValueError:
-        pass  # it has no signature that could be seen
+        pass  # its signature cannot be read
     return app
 
 
@@ -80,7 +80,7 @@ def run_async(function: Callable[..., Coroutine[Any, Any, Any]], *arguments: obj
 
 
 def _instead(error: BaseException, directory: str) -> str:
-    """What may have been meant by the name that an error tells of."""
+    """Return a hint at names that are close to the one that an error misses; "" if there is none."""
     named = getattr(error, "name", None)
     *parents, wrong = (named if isinstance(named, str) else "").split(".")
     known = {path.stem for path in Path(directory, *parents).glob("*")} | {*dir(getattr(error, "obj", None))}
@@ -89,7 +89,10 @@ def _instead(error: BaseException, directory: str) -> str:
 
 
 def ours_in(app: Any) -> LifespanMiddleware:
-    """What starts the mounts of an app: around it, among its middleware, or as its lifespan; else one that does not."""
+    """Return what starts the mounts of an app: the middleware around it or in its stack, or one for its own lifespan.
+
+    If there is none, the one that is returned starts no mounts.
+    """
     node = describe(AppNode(app))
     for thing in (*node.members.values(), *node.wrapped.values(), *node.forwarded.values()):
         if isinstance(thing, LifespanMiddleware):

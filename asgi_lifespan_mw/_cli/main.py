@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stream = cast("TextIO", screen)
     try:
         with redirect_stdout(stream), redirect_stderr(stream), screen.shown():
-            text, status = _carried_out(options, screen)
+            text, status = _run_command(options, screen)
     except (BadUsage, OSError) as error:
         print(f"asgi-lifespan-mw: {error}", file=sys.stderr)
         if not options.json:
@@ -51,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"interrupted{error}", file=sys.stderr)
         return INTERRUPTED
     finally:
-        screen.live = None  # a handler of the app's log may keep the stream, and write to it until the process ends
+        screen.live = None  # a log handler of the app may keep the stream and write to it until the process ends
     try:
         _print(text)
         sys.stdout.flush()
-    except BrokenPipeError:  # `| head`: who reads has read enough, and the interpreter is not to complain at its end
+    except BrokenPipeError:  # `| head` has read enough; the interpreter must not complain at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
@@ -85,21 +85,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> float | None:
-    """A number of seconds; argparse calls what else is given "an invalid positive value"."""
+    """Return a number of seconds; argparse calls anything else "an invalid positive value"."""
     return checked_seconds(float(text), "it")
 
 
-def _carried_out(options: argparse.Namespace, screen: Screen) -> tuple[str, int]:
-    """Do what was asked for; return what to print and the exit status."""
+def _run_command(options: argparse.Namespace, screen: Screen) -> tuple[str, int]:
+    """Run the command; return what to print and the exit status."""
     _check_options(options)
     app = load(options.app, options.app_dir, is_factory=options.factory, backend=options.backend)
-    ours = ours_in(app)  # it also loads the containers that packages bring, which is no part of the startup
+    ours = ours_in(app)  # it also loads the containers that packages bring, which is not part of the startup
     warnings = gather_warnings()
     if options.command == "tree":
         report, error, status = survey(ours), "", OK
     else:
         report, error, status = check(app, options, screen)
-    findings = warnings.copy()  # those that follow would be about a middleware that is not there
+    findings = warnings.copy()  # a survey of the bare app would add more, about a middleware that is not there
     if ours is not app:
         report = with_never_started(app, ours, report)
     if never := sum(row.reason == NEVER_STARTED for row in report.units):
@@ -141,11 +141,11 @@ def _summary(report: Report, options: argparse.Namespace) -> str:
     start, stop = seconds(report.start_seconds), seconds(report.stop_seconds)
     if not start and not stop:
         return "nothing was started"
-    told = f"started in {start}, stopped in {stop}" if start else f"did not start, cleaned up in {stop}"
+    summary = f"started in {start}, stopped in {stop}" if start else f"did not start, cleaned up in {stop}"
     slowest = max(report.units, key=lambda row: row.start_seconds or 0, default=None)
     if slowest is None or slowest.start_seconds is None:
-        return told
-    return f"{told}, slowest to start: {name(slowest)}, {seconds(slowest.start_seconds)}"
+        return summary
+    return f"{summary}, slowest to start: {name(slowest)}, {seconds(slowest.start_seconds)}"
 
 
 def _print(text: str) -> None:

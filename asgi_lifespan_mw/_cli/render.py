@@ -1,4 +1,4 @@
-"""What a report looks like: a tree for people, in colours and as SVG too, JSON for machines, a trace for Perfetto."""
+"""Render a report: a tree for people, in colours and as SVG, JSON for programs, a trace for Perfetto."""
 
 import io
 import json
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 VERSION: Final = 1
-"""Of the JSON: a field may be added to it; one that is taken away or means something else makes a new version."""
+"""The version of the JSON. It is raised if a field is removed or changes its meaning, not for new fields."""
 
 _MARKS = {
     "stopped": "✓",
@@ -26,17 +26,17 @@ _MARKS = {
 }
 _ASCII = str.maketrans("✓✗○█▒│├└─…·", "+xo#=||`-.~")
 _COLORS = r"(?P<green>█+ *)|(?P<cyan>▒+ *)", r"(?m)^(?:(?P<green>✓ )|(?P<red>✗.*)|(?P<dim>○.*| +█ start .*))"
-"""What is painted in a tree, each group in the colour that it is named after. Not all pictures of text keep a space at
-the beginning of one, so that a space is painted with what is before it."""
+"""Patterns of a tree; each group is painted in the colour of its name. Some viewers of SVG drop a space at the
+beginning of a text, so a space is painted with the characters before it."""
 _LONG = 100
-"""Seconds from which there is no need for a decimal."""
+"""Seconds from which times have no decimals."""
 _NARROWEST_AXIS, _WIDEST_AXIS, _SVG_WIDTH = 10, 60, 100
 _NARROWEST_CHART = 60
 """Columns from which a tree has a time axis; with fewer, names and times take the room."""
 
 
 def seconds(value: float | None) -> str:
-    """A time for people; empty for none."""
+    """Return a time for people; "" for None."""
     if value is None:
         return ""
     if round(value, 3) >= 1:
@@ -45,12 +45,12 @@ def seconds(value: float | None) -> str:
 
 
 def name(row: UnitReport) -> str:
-    """Who a unit is, in short: without its place in the files, with its whole path."""
+    """Return the short name of a unit: without file and line; a mount with its full path."""
     return f"mount {row.path!r}" if row.kind == "mount" else row.unit.partition(" (")[0]
 
 
 def tree(report: Report, width: int) -> str:
-    """The units as a tree, with what each took, on one time axis; a line that needs more columns is cut."""
+    """Return the units as a tree, with their times on one time axis; longer lines are cut."""
     names = [branch + name(row) for branch, row in zip(_branches(report.units), report.units, strict=True)]
     keys = ["".join(f" +{key}" for key in row.state) for row in report.units]
     has_chart = width >= _NARROWEST_CHART
@@ -70,12 +70,12 @@ def tree(report: Report, width: int) -> str:
 
 
 def _end(report: Report) -> float:
-    """When the run ended, or what is known of it, in seconds from its beginning."""
+    """Return when the run ended, as far as that is known, in seconds from its beginning."""
     return max(report.start_seconds or 0, (report.stop_began or 0) + (report.stop_seconds or 0))
 
 
 def _spans(row: UnitReport, end: float) -> Iterator[tuple[str, float, float]]:
-    """When a unit was at work: on what, from when, and for how long; what is not over lasts to the end."""
+    """Yield the start and the stop of a unit: name, beginning, duration. What is not over lasts to the end."""
     for what, began, took in (("start", row.began, row.start_seconds), ("stop", row.stop_began, row.stop_seconds)):
         if began is not None:
             yield what, began, end - began if took is None else took
@@ -91,7 +91,7 @@ def _bar(row: UnitReport, end: float, width: int) -> str:
 
 
 def _branches(rows: Sequence[UnitReport]) -> list[str]:
-    """The lines of the tree before each name, made from below: what has a sibling after it is joined to it."""
+    """Return the lines of the tree before each name. They are made from the last row up, to know of siblings below."""
     made: list[str] = []
     joined: set[int] = set()
     for row in reversed(rows):
@@ -106,17 +106,17 @@ def _cut(text: str, width: int) -> str:
 
 
 def as_ascii(text: str) -> str:
-    """The text for a terminal that has no other letters."""
+    """Return a text for a terminal that shows ASCII only."""
     return text.translate(_ASCII).encode("ascii", "backslashreplace").decode()
 
 
 def as_json(report: Report, **more: object) -> str:
-    """The report for machines; the README tells what each field is."""
+    """Return the report as JSON, for programs. The reference describes each field."""
     return json.dumps({"version": VERSION, **more, **asdict(report)}, indent=2)
 
 
 def as_trace(report: Report) -> str:
-    """The trace format of Chrome, which https://ui.perfetto.dev opens: a track for each unit."""
+    """Return the report in the trace format of Chrome, with a track for each unit. https://ui.perfetto.dev opens it."""
     events: list[dict[str, object]] = []
     for tid, row in enumerate(report.units, 1):
         track = {"pid": 1, "tid": tid}

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from .._hooks.decorators import hooks_of
+from .._lifespan import Lifespan
 from .._middleware import LifespanMiddleware, prepare_run
 from .._reporting.report import Report, build_report
 from .._reporting.tracebacks import is_in_users_code, users_traceback
@@ -29,25 +30,32 @@ def _new_run(middleware: LifespanMiddleware, **limits: Any) -> Run:
 
 
 def survey(middleware: LifespanMiddleware) -> Report:
-    """Return what a middleware would start."""
+    """Return what a middleware would start, in its order."""
     run = _new_run(middleware)
     run.survey()
-    return build_report(run)
+    report = build_report(run)
+    assert run.root is not None, "the survey began there"
+    if not any(isinstance(lifespan, Lifespan) for lifespan in run.root.lifespans):
+        return report
+    # FastAPI(lifespan=Lifespan(mounts="auto")): the app starts first, and runs the hooks inside its own startup.
+    hooks = [replace(row, depth=row.depth + 1) for row in report.units if row.kind == "hook"]
+    app, *mounts = (row for row in report.units if row.kind != "hook")
+    return replace(report, units=(app, *hooks, *mounts))
 
 
 def with_never_started(app: Any, ours: LifespanMiddleware, report: Report) -> Report:
-    """Add what is mounted in an app and is started by nobody."""
-    told = {row.path for row in report.units}
+    """Add the mounts of an app that nothing starts."""
+    shown = {row.path for row in report.units}
     never = [
         replace(row, outcome="left out", reason=NEVER_STARTED) if row.outcome == "waiting" else row
         for row in survey(LifespanMiddleware(app, exclude=[*hooks_of(ours).excluded()])).units
-        if row.path not in told
+        if row.path not in shown
     ]
     return replace(report, units=(*report.units, *never))
 
 
 def check(app: Any, options: argparse.Namespace, screen: Screen) -> tuple[Report, str, int]:
-    """Start all and stop it again; return what came of it, the error, and the exit status."""
+    """Start an app and stop it again; return the report, the error, and the exit status."""
     limits = {limit: value for limit, value in vars(options).items() if limit.endswith("_timeout") and value}
     middleware = app if isinstance(app, LifespanMiddleware) else LifespanMiddleware(app, mounts="off")
     run = _new_run(middleware, observe=screen.observe, **limits)
@@ -65,7 +73,7 @@ def check(app: Any, options: argparse.Namespace, screen: Screen) -> tuple[Report
         run_async(live, backend=options.backend)
     except BaseException as raised:
         status = INTERRUPTED if isinstance(raised, KeyboardInterrupt) else FAILED
-        error = _told(build_report(run), run.format_failures(with_tracebacks=True), raised)
+        error = _error_text(build_report(run), run.format_failures(with_tracebacks=True), raised)
     print(file=sys.stderr)  # between what the app prints and the report
     return build_report(run), error, status
 
@@ -93,7 +101,7 @@ def _interrupting_blocking_code() -> Generator[None]:
         signal.signal(signal.SIGINT, own)
 
 
-def _told(report: Report, failures: str, raised: BaseException) -> str:
+def _error_text(report: Report, failures: str, raised: BaseException) -> str:
     """Return what failed, the cause first, or what Ctrl-C interrupted.
 
     Args:
@@ -106,23 +114,23 @@ def _told(report: Report, failures: str, raised: BaseException) -> str:
     parts = [part for part in (failures, *inner) if part]
     if isinstance(raised, KeyboardInterrupt):
         where = [f" while starting {row.unit} {row.reason}" for row in report.units if row.outcome == "cancelled"]
-        told = where[-1].rstrip() if where else "" if parts else ", and stopped"
-        return "\n\n".join([f"interrupted{told}", *parts])
+        place = where[-1].rstrip() if where else "" if parts else ", and stopped"
+        return "\n\n".join([f"interrupted{place}", *parts])
     return "\n\n".join(parts) or users_traceback(raised) or text_of(raised)
 
 
 def gather_warnings() -> list[str]:
-    """Return a list that gets what the package warns of from now on; warnings are also printed when they come."""
+    """Return a list that gets each WARNING of the package from now on, and print each at once."""
     warnings: list[str] = []
 
     def gather(record: logging.LogRecord) -> bool:
         if record.levelno == logging.WARNING:
             warnings.append(record.getMessage())
             print(record.getMessage(), file=sys.stderr)
-        return False  # it goes nowhere else, and what fails is told at the end
+        return False  # what fails is shown at the end
 
     logger = logging.getLogger("asgi_lifespan_mw")
-    logger.disabled = False  # the app may have configured the log in its own way
+    logger.disabled = False  # the app may have configured the log
     logger.setLevel(logging.WARNING)
     logger.filters = [gather]
     return warnings

@@ -76,7 +76,7 @@ class Screen:
         return len(text)
 
     def observe(self, row: UnitReport) -> None:
-        """Take note of a change of a unit; print a line for what is done if there is no live line."""
+        """Record a change of a unit; print a line if it has started or stopped and there is no live line."""
         key = f"{row.kind} {row.depth} {row.path} {row.unit}"
         self._at_work.pop(key, None)
         if row.outcome in {"starting", "stopping"}:
@@ -90,7 +90,7 @@ class Screen:
             print(f"{row.unit} {row.outcome} in {took:.3f} s", file=sys.stderr)
 
     def _line(self) -> str:
-        at_work = list(self._at_work.values())  # the event loop goes on in another thread
+        at_work = list(self._at_work.values())  # the event loop changes it in another thread
         if not at_work:
             return ""
         row, began = at_work[-1]  # what is inside another one comes after it

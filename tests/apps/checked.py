@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from starlette.applications import Starlette
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
@@ -100,7 +101,7 @@ async def says_too_much(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def only_http(scope: Any, receive: Any, send: Any) -> None:
-    """Turns the lifespan away."""
+    """Does not support the lifespan."""
     assert scope["type"] == "http"
 
 
@@ -136,6 +137,10 @@ inside.add_middleware(LifespanMiddleware, lifespan=pool, shutdown_timeout=1)
 inside.add_middleware(GZipMiddleware)
 misspelt = create()
 misspelt.add_middleware(LifespanMiddleware, on_startp=[])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+group = Lifespan(concurrent=True)
+group.include(Lifespan(contexts=[pool], on_startup=[anyio.lowlevel.checkpoint]))
+group.context(background=True)(breaks_at_stop)
+ordered = LifespanMiddleware(create(), group, on_startup=[print], concurrent=True)
 own = create(Lifespan(contexts=[pool], mounts="auto"))
 bare = create()
 bare_failing = create(breaks)

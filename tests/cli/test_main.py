@@ -18,7 +18,7 @@ import asgi_lifespan_mw
 from asgi_lifespan_mw import Report, UnitReport
 from asgi_lifespan_mw._cli.main import _summary, main
 from asgi_lifespan_mw._cli.render import as_ascii, as_json, as_svg, as_trace, seconds, tree
-from asgi_lifespan_mw._cli.running import _told
+from asgi_lifespan_mw._cli.running import _error_text
 from asgi_lifespan_mw._cli.screen import Screen
 from tests.cli.terminal import PATIENCE, Terminal
 
@@ -147,7 +147,7 @@ def test_what_is_in_an_excluded_mount_is_not_missed(
         ("only_says_so", "startup failed in app only_says_so(): no disk", ""),
     ],
 )
-def test_a_failure_is_told_with_its_unit_and_the_users_traceback(
+def test_a_failure_is_error_text_with_its_unit_and_the_users_traceback(
     capsys: pytest.CaptureFixture[str], name: str, error: str, line: str
 ) -> None:
     """The traceback begins in the user's code, and the exit status is 1."""
@@ -159,7 +159,7 @@ def test_a_failure_is_told_with_its_unit_and_the_users_traceback(
         assert first.endswith("checked.py")
 
 
-def test_what_is_no_units_failure_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_units_failure_is_error_text(capsys: pytest.CaptureFixture[str]) -> None:
     """Two units that set one key."""
     ran = Ran(capsys, "check", f"{APPS}colliding")
     assert ran.status == 1
@@ -229,13 +229,12 @@ def test_a_live_line_is_drawn_while_the_event_loop_is_blocked() -> None:
 
 @pytest.mark.parametrize("name", ["wrapped", "inside", "own"])
 def test_tree_shows_the_same_without_starting_anything(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    """No hook runs, however the middleware is used."""
+    """No hook runs, however the middleware is used; an app's own lifespan runs the hooks inside the app's startup."""
     ran = Ran(capsys, "tree", f"{APPS}{name}")
     assert ran.status == 0
     assert shape(ran.out) == [
         f"tests.apps.checked:{name}",
-        "· hook 'pool'",
-        "· app Starlette",
+        *(["· app Starlette", "· ├─ hook 'pool'"] if name == "own" else ["· hook 'pool'", "· app Starlette"]),
         "○ ├─ mount '/static' is sent no lifespan: serves files and fails at any other scope",
         "· └─ mount '/admin'",
         "3 would be started, in this order; 1 would not",
@@ -329,7 +328,7 @@ def test_a_file_that_cannot_be_written_is_bad_usage(capsys: pytest.CaptureFixtur
         (["check", "tests.apps.checked:zzz"], "failed\n\nAttributeError: module 'tests.apps.checked' has no"),
         (["check", "tests.apps.checked:text"], "tests.apps.checked:text got 'no app', which can't be called"),
         (["check", "tests.apps.checked:Starlette"], "got the class Starlette, expected an ASGI 3 application"),
-        (["check", "tests.apps.checked:make_wrapped"], "is it a factory? Then give --factory"),
+        (["check", "tests.apps.checked:make_wrapped"], "if it is a factory, pass --factory"),
         (["check", "tests.apps.checked:broken_factory", "--factory"], "RuntimeError: no configuration"),
     ],
 )
@@ -496,6 +495,15 @@ def test_ctrl_c_unwinds_and_says_where_it_was(backend: str) -> None:
         )
         assert "Traceback" not in terminal.text
         assert not terminal.is_cursor_hidden
+
+
+@pytest.mark.parametrize("app", ["wrapped", "inside", "own", "bare", "ordered"])
+def test_tree_and_check_agree_on_the_order(app: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What starts inside an app's own lifespan, `check` also shows below that app."""
+    shown = [Ran(capsys, command, f"{APPS}{app}", "--json").json["units"] for command in ("tree", "check")]
+    would_start, did = ([(unit["unit"], unit["path"]) for unit in units] for units in shown)
+    assert len(would_start) >= 3
+    assert did[-len(would_start) :] == would_start
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -714,7 +722,7 @@ def test_a_middleware_with_a_wrong_argument_is_bad_usage(capsys: pytest.CaptureF
         ("b failed\n\na failed", OSError("b"), "b failed\n\na failed"),
     ],
 )
-def test_the_failures_of_a_run_are_told_before_those_of_runs_inside(
+def test_the_failures_of_a_run_are_error_text_before_those_of_runs_inside(
     failures: str, raised: BaseException, told: str
 ) -> None:
     """They stand in the order of the tree there; and what was given up is not called stopped."""
@@ -722,12 +730,12 @@ def test_the_failures_of_a_run_are_told_before_those_of_runs_inside(
         UnitReport("a", "hook", outcome="failed", reason="a failed"),
         UnitReport("b", "mount", outcome="failed", reason="b failed"),
     )
-    assert _told(Report(units=units), failures, raised) == told
+    assert _error_text(Report(units=units), failures, raised) == told
 
 
-def test_an_error_that_is_no_failure_of_the_run_is_told() -> None:
+def test_an_error_that_is_no_failure_of_the_run_is_error_text() -> None:
     """Such as one of the event loop."""
-    assert _told(Report(), "", OSError("no loop")) == "OSError: no loop"
+    assert _error_text(Report(), "", OSError("no loop")) == "OSError: no loop"
 
 
 def test_a_report_without_a_start_has_no_slowest() -> None:
@@ -740,7 +748,7 @@ def test_a_report_without_a_start_has_no_slowest() -> None:
     assert _summary(Report(stop_seconds=0.2), options) == "did not start, cleaned up in 200 ms"
 
 
-def test_an_import_error_whose_name_is_no_text_is_told_as_it_is(
+def test_an_import_error_whose_name_is_no_text_is_error_text_as_it_is(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Any exception may have a `name`."""
@@ -798,7 +806,7 @@ def test_an_empty_report_is_drawn_empty() -> None:
         (0.99949, "999 ms"), (0.99951, "1 s"), (1.2345, "1.23 s"), (75.0, "75 s"),
     ],
 )  # fmt: skip
-def test_seconds_are_told_for_people(value: float | None, told: str) -> None:
+def test_seconds_are_error_text_for_people(value: float | None, told: str) -> None:
     """In seven letters at the most."""
     assert seconds(value) == told
 
