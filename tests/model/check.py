@@ -1,13 +1,21 @@
 """Compares what came of a plan with what must come of it."""
 
 from collections.abc import AsyncGenerator
-from itertools import islice
+from itertools import combinations, groupby, islice
 from typing import Final
 
-from tests.model.plan import SERVERS, Plan, expected, plans
+from tests.model.plan import SERVERS, Part, Plan, expected, plans
 from tests.model.world import Outcome, perform
 
-SHAPES: Final = (("hook",), ("app",), ("hook", "hook"), ("hook", "app"), ("app", "mount"), ("hook", "app", "mount"))
+SHAPES: Final = (
+    ("hook",),
+    ("app",),
+    ("hook", "hook"),
+    ("member", "member"),
+    ("hook", "app"),
+    ("app", "mount"),
+    ("hook", "app", "mount"),
+)
 """The kinds of units that are put together, in the order of their start."""
 
 MOST_UNITS: Final = max(map(len, SHAPES))
@@ -29,15 +37,41 @@ async def check_every_plan(part: int = 0, parts: int = 1) -> AsyncGenerator[tupl
 
 
 def complaints(plan: Plan, outcome: Outcome) -> list[str]:
-    """What is wrong with a run, a line each."""
+    """Return what is wrong with a run, a line each."""
+    beside = plan.beside_a_failure() if outcome.is_shuffled else []
+    results = (
+        _complaints(plan, outcome, cancelled)
+        for count in range(len(beside) + 1)
+        for cancelled in combinations(beside, count)
+    )
+    return min(results, key=len)
+
+
+def _complaints(plan: Plan, outcome: Outcome, cancelled: tuple[Part, ...]) -> list[str]:
+    """Return what is wrong if the start of so many members of a group was cancelled."""
     check = _compared if outcome.answers_when_cancelled is None else _cancelled
-    found = [f"{what}: {is_!r}, expected {wanted!r}" for what, is_, wanted in check(plan, outcome) if is_ != wanted]
+    members, names = plan.members, {part.name for part in cancelled}
+    rows = [
+        (what, in_any_order([line for line in is_ if line[1:] not in names], members), in_any_order(wanted, members))
+        for what, is_, wanted in check(plan, outcome, cancelled)
+    ]
+    found = [f"{what}: {is_!r}, expected {wanted!r}" for what, is_, wanted in rows if is_ != wanted]
     return [*found, f"{outcome.tasks_left} tasks are left"] if outcome.tasks_left else found
 
 
-def _compared(plan: Plan, outcome: Outcome) -> list[tuple[str, list[str], list[str]]]:
+def in_any_order(lines: list[str], members: set[str]) -> list[str]:
+    """Return lines with those of a group's members sorted, as far as they stand together: its order is not given."""
+
+    def part(line: str) -> tuple[bool, str]:
+        is_member = any(line.endswith(name) for name in members)
+        return is_member, line[:1] if is_member and line[:1] in "+-" else ""
+
+    return [line for _, together in groupby(lines, part) for line in (sorted(together) if members else together)]
+
+
+def _compared(plan: Plan, outcome: Outcome, cancelled: tuple[Part, ...]) -> list[tuple[str, list[str], list[str]]]:
     """A run that ended by itself is the one that was expected."""
-    wanted = expected(plan)
+    wanted = expected(plan, cancelled)
     crashes = wanted.crashes
     return [
         ("journal", outcome.journal, wanted.journal),
@@ -47,10 +81,11 @@ def _compared(plan: Plan, outcome: Outcome) -> list[tuple[str, list[str], list[s
     ]
 
 
-def _cancelled(plan: Plan, outcome: Outcome) -> list[tuple[str, list[str], list[str]]]:
+def _cancelled(plan: Plan, outcome: Outcome, cancelled: tuple[Part, ...]) -> list[tuple[str, list[str], list[str]]]:
     """A run that was cancelled answers no more, and stops once, in reverse, what it had started."""
-    wanted = expected(plan)
-    starts = [line for line in outcome.journal if line.startswith("+")]
+    wanted = expected(plan, cancelled)
+    left_out = {part.name for part in cancelled}
+    starts = [line for line in outcome.journal if line.startswith("+") and line[1:] not in left_out]
     notes = {part.name: part.behaviour.notes for part in plan.parts}
     stops = [line.replace("+", "-") for line in reversed(starts) if notes[line[1:]] == "+-"]
     functions = [line for line in outcome.journal if notes[line[1:]] == "-"]

@@ -4,14 +4,17 @@ A plan has a printed form, by which a run that failed can be run again:
 ``hook.context_well app.crashes mount.hangs_at_stop server.clears_state``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
 from tests.model.behaviours import APPS, HOOKS, Behaviour
 
-KINDS: Final = {"hook": HOOKS, "app": APPS, "mount": APPS}
-"""The kinds of units, and what each can do. A mount is mounted in the app or mount before it."""
+KINDS: Final = {"hook": HOOKS, "member": HOOKS, "app": APPS, "mount": APPS}
+"""The kinds of units, and what each can do. Members are hooks of one concurrent group. A mount is mounted in the app or
+mount before it."""
 
 SERVERS: Final = ("raises_from_send_at_startup", "raises_from_send_at_shutdown", "has_no_state", "clears_state")
 """What a server does, if not ``well``; beside these, it cancels at the n-th wait: ``cancels_at_7``."""
@@ -60,6 +63,29 @@ class Plan:
         """At which of the middleware's waits the server cancels; None if it does not."""
         return int(self.server.removeprefix("cancels_at_")) if self.server.startswith("cancels_at_") else None
 
+    @property
+    def members(self) -> set[str]:
+        """The names of the members of the group."""
+        return {part.name for part in self.parts if part.kind == "member"}
+
+    def batches(self) -> Iterator[list[Part]]:
+        """Yield the units that start side by side, one batch after the other. A group ends with its stop functions."""
+        for kind, parts in groupby(self.parts, attrgetter("kind")):
+            if kind == "member":
+                members = list(parts)
+                yield [part for part in members if not part.behaviour.runs_at_stop]
+                yield [part for part in members if part.behaviour.runs_at_stop]
+            else:
+                yield from ([part] for part in parts)
+
+    def beside_a_failure(self) -> list[Part]:
+        """Return the members that would start, of a group in which another one fails at once."""
+        for batch in self.batches():
+            if any(part.behaviour.ends_the_startup for part in batch):
+                is_at_once = any(part.behaviour.start not in {"", "none", "LifespanTimeout"} for part in batch)
+                return [part for part in batch if not part.behaviour.start] if is_at_once else []
+        return []
+
     def under(self, server: str) -> "Plan":
         """The same units under another server."""
         return Plan(self.parts, server)
@@ -82,13 +108,20 @@ class Expected:
     crashes: int = 0
 
 
-def expected(plan: Plan) -> Expected:
-    """What must come of a plan whose server does not cancel."""
+def expected(plan: Plan, cancelled: Collection[Part] = ()) -> Expected:
+    """Return what must come of a plan whose server does not cancel.
+
+    Args:
+        plan: The plan.
+        cancelled: The members of a group whose start was cancelled, because another member failed just before.
+    """
     result = Expected()
     if [str(part) for part in plan.parts] == ["app.turns_away"]:  # nothing of ours to run: it is as without us
         result.errors.append("Boom app1")
         return result
-    running = [part for part in _started(plan, result) if part.behaviour.serving != "over"]
+    running = [
+        [part for part in batch if part.behaviour.serving != "over"] for batch in _started(plan, result, cancelled)
+    ]
     if result.errors:
         result.answers.append("startup.failed")
     else:
@@ -96,11 +129,10 @@ def expected(plan: Plan) -> Expected:
     breaks = plan.server.removeprefix("raises_from_send_at_")
     is_serving = not result.errors and breaks != "startup"
     if is_serving:
-        for part in running:
-            if part.behaviour.serving:
-                result.errors.append(f"{part.behaviour.serving} {part.name}")
+        crashed = [part for batch in running for part in batch if part.behaviour.serving]
+        result.errors += [f"{part.behaviour.serving} {part.name}" for part in crashed]
         result.crashes = len(result.errors)
-        running = [part for part in running if not part.behaviour.serving]
+        running = [[part for part in batch if not part.behaviour.serving] for batch in running]
     _stop(running, result)
     if is_serving:
         result.answers.append("shutdown.failed" if result.errors else "shutdown.complete")
@@ -109,31 +141,31 @@ def expected(plan: Plan) -> Expected:
     return result
 
 
-def _started(plan: Plan, result: Expected) -> list[Part]:
-    started: list[Part] = []
-    for part in plan.parts:
-        behaviour = part.behaviour
-        if behaviour.ends_the_startup:
-            result.errors.append(f"{behaviour.start} {part.name}")
+def _started(plan: Plan, result: Expected, cancelled: Collection[Part]) -> list[list[Part]]:
+    """Start batch after batch. The first failure in a batch cancels those that hang."""
+    started: list[list[Part]] = []
+    for batch in plan.batches():
+        started.append([part for part in batch if not part.behaviour.start and part not in cancelled])
+        result.journal += [f"+{part.name}" for part in started[-1] if not part.behaviour.runs_at_stop]
+        failing = [part for part in batch if part.behaviour.ends_the_startup]
+        at_once = [part for part in failing if part.behaviour.start != "LifespanTimeout"]
+        result.errors += [f"{part.behaviour.start} {part.name}" for part in at_once or failing]
+        if failing:
             break
-        if not behaviour.start:
-            started.append(part)
-            if not behaviour.runs_at_stop:
-                result.journal.append(f"+{part.name}")
     return started
 
 
-def _stop(running: list[Part], result: Expected) -> None:
+def _stop(running: list[list[Part]], result: Expected) -> None:
     """Stop in reverse. When one hangs, the time of all is up: what is left is cancelled, and named."""
     is_time_up = False
-    for part in reversed(running):
-        behaviour = part.behaviour
-        if "-" in behaviour.notes:
-            result.journal.append(f"-{part.name}")
-        is_time_up = is_time_up or behaviour.stop == "LifespanTimeout"
-        error = "LifespanTimeout" if is_time_up else behaviour.stop
-        if error:
-            result.errors.append(f"{error} {part.name}")
+    for batch in reversed(running):
+        for part in batch:
+            if "-" in part.behaviour.notes:
+                result.journal.append(f"-{part.name}")
+            error = "LifespanTimeout" if is_time_up else part.behaviour.stop
+            if error:
+                result.errors.append(f"{error} {part.name}")
+        is_time_up = is_time_up or any(part.behaviour.stop == "LifespanTimeout" for part in batch)
 
 
 def plans(*kinds: str) -> Iterator[Plan]:

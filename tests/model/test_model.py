@@ -74,6 +74,7 @@ async def test_every_plan_of_one_unit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 UNITS = st.tuples(st.just("hook"), st.sampled_from([*KINDS["hook"]]))
+MEMBERS = st.tuples(st.just("member"), st.sampled_from([*KINDS["member"]]))
 APP = st.tuples(st.just("app"), st.sampled_from([*APPS]))
 MOUNTS = st.tuples(st.just("mount"), st.sampled_from([*APPS]))
 DOINGS = st.one_of(st.sampled_from(["well", *SERVERS]), st.integers(0, 40).map("cancels_at_{}".format))
@@ -84,14 +85,21 @@ LINGERS = ("mount", "swallows_cancellation_after_its_answer")
 
 @example(
     hooks=[],
+    members=[],
     app=("app", "app_well"),
     mounts=[("mount", "stays_busy_after_its_answer"), LINGERS, LINGERS],
     server="well",
 )
-@given(hooks=st.lists(UNITS, max_size=4), app=APP, mounts=st.lists(MOUNTS, max_size=6), server=DOINGS)
-def test_longer_plans(hooks: list[Any], app: Any, mounts: list[Any], server: str) -> None:
-    """Up to eleven units, mounted in each other."""
-    plan = Plan.of(*hooks, app, *mounts, server=server)
+@given(
+    hooks=st.lists(UNITS, max_size=4),
+    members=st.lists(MEMBERS, max_size=4),
+    app=APP,
+    mounts=st.lists(MOUNTS, max_size=6),
+    server=DOINGS,
+)
+def test_longer_plans(hooks: list[Any], members: list[Any], app: Any, mounts: list[Any], server: str) -> None:
+    """Up to fifteen units, some in a concurrent group, others mounted in each other."""
+    plan = Plan.of(*hooks, *members, app, *mounts, server=server)
     for param in VIRTUAL:
         name, options = param.values[0]()  # type: ignore[operator]
         outcome = anyio.run(perform, plan, backend=name, backend_options=options)

@@ -38,6 +38,7 @@ class Outcome:
         last_began_at: In which of its waits the last app began; what comes before does not depend on its behaviour.
         answers_when_cancelled: How many answers had been given when the server cancelled; None if it did not.
         tasks_left: How many tasks are left over.
+        is_shuffled: Whether the event loop runs tasks in a random order, as trio's does.
     """
 
     journal: list[str] = field(default_factory=list)
@@ -47,6 +48,7 @@ class Outcome:
     last_began_at: int = 0
     answers_when_cancelled: int | None = None
     tasks_left: int = 0
+    is_shuffled: bool = False
 
 
 class Server:
@@ -132,16 +134,21 @@ def build(plan: Plan, outcome: Outcome, demand: anyio.Event) -> LifespanMiddlewa
     app: Container | None = None
     for part in reversed([part for part in plan.parts if part.kind != "hook"]):
         app = Container(part, actors[part], outcome, app)
-    hooks = [_hook(part, actors[part]) for part in plan.parts if part.kind == "hook"]
-    return LifespanMiddleware(app or _no_app, hooks, startup_timeout=LIMIT, shutdown_timeout=LIMIT)
+    hooks = [_hook(Lifespan(), part, actors[part]) for part in plan.parts if part.kind == "hook"]
+    group = Lifespan(concurrent=True)
+    for part in plan.parts:
+        if part.kind == "member":
+            _hook(group, part, actors[part])
+    return LifespanMiddleware(app or _no_app, [*hooks, group], startup_timeout=LIMIT, shutdown_timeout=LIMIT)
 
 
 async def _no_app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Turn the lifespan away."""
+    """Do not support the lifespan."""
 
 
-def _hook(part: Part, actor: Actor) -> Lifespan:
-    hooks, run = Lifespan(), part.behaviour.run
+def _hook(hooks: Lifespan, part: Part, actor: Actor) -> Lifespan:
+    """Register a hook, and return what it was registered on."""
+    run = part.behaviour.run
     if inspect.iscoroutinefunction(run):
         register = hooks.on_shutdown if part.behaviour.runs_at_stop else hooks.on_startup
 
@@ -159,7 +166,8 @@ async def perform(plan: Plan) -> Outcome:
     outcome, demand = Outcome(), anyio.Event()
     server = Server(plan.server, demand, outcome)
     work = build(plan, outcome, demand)(server.scope, server.receive, server.send)
-    serve = _serve_on_trio if sniffio.current_async_library() == "trio" else _serve_on_asyncio
+    outcome.is_shuffled = sniffio.current_async_library() == "trio"
+    serve = _serve_on_trio if outcome.is_shuffled else _serve_on_asyncio
     before = _living_tasks()
     with anyio.fail_after(10 * FOREVER):
         try:
