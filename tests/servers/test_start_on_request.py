@@ -1,6 +1,7 @@
 """Starts on request where nobody sends a lifespan: Mangum, httpx, an event loop for each request, and real servers."""
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from starlette.routing import Mount, Route
 
 from asgi_lifespan_mw import LifespanMiddleware
 from tests.plans import Journal
+from tests.servers import harness
 from tests.servers.harness import Server, Setup
 from tests.test_on_request import shows_state
 
@@ -108,3 +110,43 @@ def test_fifty_visitors_at_once_start_everything_once(setup_without_lifespan: Se
             answers = visitors.map(lambda _: server.request("GET", "/admin/metrics/").status_code, range(50))
             assert set(answers) == {200}
         assert server.announcements.count("started shop") == 1
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("setup", "number", "stops"),
+    [
+        (harness.UVICORN_OFF, signal.SIGINT, True),
+        (harness.UVICORN_OFF, signal.SIGTERM, False),
+        (harness.DAPHNE, signal.SIGINT, False),
+        (harness.DAPHNE, signal.SIGTERM, False),
+    ],
+    ids=["uvicorn_ctrl_c", "uvicorn_sigterm", "daphne_ctrl_c", "daphne_sigterm"],
+)
+def test_what_a_signal_stops(setup: Setup, number: signal.Signals, stops: bool, tmp_path: Path) -> None:
+    """Uvicorn ends at Ctrl-C with its event loop, which cancels all tasks; otherwise the process just ends."""
+    with Server(setup, "tests.apps.faults:started_by_a_request", tmp_path / "shop.db") as server:
+        server.wait_for_log(setup.serving)
+        server.request("GET", "/admin/metrics/")
+        assert "started till" in server.announcements
+        server.signal(number)
+        server.wait()
+        assert ("stopped till" in server.announcements) is stops
+
+
+RUNSERVER = Setup(
+    "runserver",
+    ("django", "runserver", "--noreload", "127.0.0.1:{port}", "--settings"),
+    serving="Starting ASGI/Daphne",
+    failure=1,
+    logs_to_stdout=True,
+)
+
+
+@pytest.mark.servers
+def test_djangos_runserver_with_daphne_starts_at_the_first_request(tmp_path: Path) -> None:
+    """Once, and its requests see the state."""
+    with Server(RUNSERVER, "tests.apps.runserver", tmp_path / "shop.db") as server:
+        server.wait_for_log(RUNSERVER.serving)
+        assert [server.request("GET", "/").json() for _ in range(2)] == [{"GBP": 0.87}] * 2
+        assert server.announcements.count("started rates") == 1
