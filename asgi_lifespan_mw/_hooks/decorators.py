@@ -357,8 +357,9 @@ class HookDecorators:
             name: The name in messages; None for the function's own.
             timeout: Seconds for its ``finally`` after the cancellation; None for no limit of its own.
             leader: A lock: the worker runs only while this process holds it; see `asgi_lifespan_mw.locks`. If the lock
-                is lost, the worker is cancelled, and waits for the lock again. An engine that cannot be reached is
-                tried again. If the worker returns or raises, the lock is free, and this process leads no more.
+                is lost, the worker is cancelled, and a second later it waits for the lock again. An engine that cannot
+                be reached is tried again after 1, 2, 4 s, and so on, up to 30 s. If the worker returns or raises, the
+                lock is released, and this process leads no more.
 
         Returns:
             `fn`, unchanged.
