@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 from pathlib import Path
 
 import asgi_lifespan_mw
@@ -84,3 +85,16 @@ def test_no_module_imports_itself_by_others() -> None:
         for name in ready:
             del left[name]
     assert not left
+
+
+def test_each_place_that_the_guide_names_is_there() -> None:
+    """The folders, and where to change what."""
+    root = Path(__file__).parent.parent
+    guide = (root / "asgi_lifespan_mw/README.md").read_text(encoding="utf-8")  # not in the wheel
+    names = set(re.findall(r"`((?:tests/)?[\w/]+(?:\.py)?)`", guide))
+    assert len(names) > 25
+    assert [
+        name
+        for name in names
+        if not any(place.exists() for place in (root / name, PACKAGE / name, PACKAGE / f"{name}.py"))
+    ] == []
