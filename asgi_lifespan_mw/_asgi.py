@@ -71,7 +71,7 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def name_of(app: Any) -> str:
-    """What an app is called where it has no path: by its type, a function by its name."""
+    """Return the name of an app that has no path: its type, or the name of a function."""
     if is_a(app, functools.partial):
         return f"{name_of(app.func).removesuffix('()')}()"
     if issubclass(type(app), (FunctionType, MethodType, BuiltinFunctionType)):

@@ -209,5 +209,5 @@ class _Probe:
 
 
 def _tasks() -> set[asyncio.Task[Any]]:
-    """The tasks that are there; trio lets none outlive its nursery."""
+    """Return the tasks of the event loop; none on trio, where no task outlives its nursery."""
     return set() if current_asyncio_task() is None else asyncio.all_tasks()

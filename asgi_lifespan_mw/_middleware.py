@@ -201,7 +201,7 @@ class LifespanMiddleware(HookDecorators):
 
     @property
     def report(self) -> Report | None:
-        """What was started and stopped in the run that began last, and how long it took; None before the first."""
+        """The report of the run that began last: what started and stopped, and how long that took; None before one."""
         return self._last_report if self._run is None else build_report(self._run)
 
     @contextmanager

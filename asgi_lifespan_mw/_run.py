@@ -230,7 +230,7 @@ class Run:
         return self._units.in_progress()
 
     def seconds(self, first: str, then: str) -> float | None:
-        """The time between two events; None if one of them was not."""
+        """Return the seconds between two events; None if one of them did not happen."""
         return self.times[then] - self.times[first] if first in self.times and then in self.times else None
 
     def serve(self) -> None:

@@ -258,12 +258,12 @@ def register_container(
 
 
 def full_name(cls: type) -> str:
-    """A class's name as the table has it."""
+    """Return the name of a class, as the table has it."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def spec_of(thing: object) -> ContainerSpec:
-    """What the table knows of an object's class, or of the nearest class that it inherits from; else `UNKNOWN`."""
+    """Return the row of an object's class, or of the nearest class that it inherits from; else `UNKNOWN`."""
     return _row_of_class(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
 
 

@@ -139,24 +139,24 @@ class HookCollection:
         yield from flattened(self.plan())
 
     def excluded(self) -> Iterator[ASGIApp]:
-        """The apps that this collection, or one in it, excludes."""
+        """Yield the apps that this collection, or one in it, excludes."""
         for one in self.inside():
             yield from one.exclude
 
     def would_repeat(self, other: "HookCollection") -> bool:
-        """Whether something in `other` would run twice if it were added."""
+        """Return whether something in `other` would run twice if it were added."""
         known = {id(one) for outermost in self._around() for one in outermost.inside()}
         return any(id(one) in known for one in other.inside())
 
     def inside(self) -> "Iterator[HookCollection]":
-        """This collection, and all that are in it, however deep."""
+        """Yield this collection, and those in it, at any depth."""
         yield self
         for slot in self._slots:
             if isinstance(slot.entry, HookCollection):
                 yield from slot.entry.inside()
 
     def _around(self) -> "Iterator[HookCollection]":
-        """This collection, and all that it is included in."""
+        """Yield this collection, and those that include it, at any depth."""
         yield self
         for outer in self.included_in:
             yield from outer._around()  # noqa: SLF001 - another of this class
@@ -175,7 +175,7 @@ class HookCollection:
             yield
 
     def _placed(self) -> Iterator[tuple[_Slot, Hook]]:
-        """All hooks that were registered, however deep, with their places."""
+        """Yield all hooks that were registered, at any depth, with their places."""
         for slot in self._slots:
             if isinstance(slot.registered, HookCollection):
                 yield from slot.registered._placed()  # noqa: SLF001 - another of this class
@@ -515,7 +515,7 @@ def without(plan: Plan, hooks: Container[Hook]) -> Plan:
 
 
 def hooks_of(registry: HookDecorators) -> HookCollection:
-    """What is registered on a `Lifespan` or a `LifespanMiddleware`."""
+    """Return the collection of a `Lifespan` or a `LifespanMiddleware`."""
     return registry._hooks  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - not part of the public class
 
 

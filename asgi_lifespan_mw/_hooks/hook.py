@@ -63,7 +63,7 @@ class Hook:
 
     @property
     def label(self) -> str:
-        """Who it is in messages: ``hook 'open_pool' (shop/db.py:12)``."""
+        """The name in messages: ``hook 'open_pool' (shop/db.py:12)``."""
         return f"hook {self.name!r} ({_place(self.function)})"
 
     async def call(self, app: object) -> None:
@@ -171,7 +171,7 @@ def _named(thing: object) -> str:
 
 
 def _is_unentered(thing: object) -> bool:
-    """Whether it is what a generator function makes, plain or decorated; a file or a connection is open already."""
+    """Return whether an object was made by a generator function, plain or decorated; a file or a connection was not."""
     return isinstance(thing, (AsyncGenerator, Generator, AsyncContextDecorator, ContextDecorator))
 
 
@@ -189,7 +189,7 @@ def _check_kind(kind: HookKind, function: HookFunction, given: str) -> None:
 
 
 def _takes_app(kind: HookKind, function: HookFunction, given: str) -> bool:
-    """Whether to call a hook with the app: a context that can take it, a function that needs it."""
+    """Return whether to call a hook with the app: a context that can take it, a function that needs it."""
     try:
         signature = signature_of(function)
     except ValueError as error:
@@ -205,7 +205,7 @@ def _takes_app(kind: HookKind, function: HookFunction, given: str) -> bool:
 
 
 def _has_signature(function: HookFunction) -> bool:
-    """Whether it can be read how a function is called; of some builtins it can't."""
+    """Return whether the signature of a function can be read; that of some builtins cannot."""
     try:
         signature_of(function)
     except ValueError:
@@ -222,7 +222,7 @@ def _binds(signature: inspect.Signature, *args: object) -> bool:
 
 
 def bare(function: Any) -> Any:
-    """The function behind partials, decorators and bound methods."""
+    """Return the function behind partials, decorators and bound methods."""
     seen: set[int] = set()
     while id(function) not in seen:
         seen.add(id(function))
@@ -251,5 +251,5 @@ def _place(function: HookFunction) -> str:
 
 
 def described(thing: object) -> str:
-    """A hook's function in a message: its name, and its place in the files."""
+    """Return how a message names a hook's function: its name, with file and line."""
     return f"{_name(thing)!r} ({_place(thing)})" if callable(thing) else repr(thing)

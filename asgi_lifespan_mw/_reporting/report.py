@@ -218,7 +218,7 @@ class _Rows(list[UnitReport]):
             self.of_run(inner, path, depth + 1)
 
     def _span(self, history: Mapping[UnitState, float], stage: UnitState) -> tuple[float | None, float | None]:
-        """When a stage was entered, and how long it lasted; None for what did not happen or is not over."""
+        """Return when a stage was entered, and how long it lasted; None for what did not happen or is not over."""
         at = history.get(stage)
         if at is None:
             return None, None
