@@ -27,6 +27,7 @@ from enum import Enum
 from inspect import CO_ASYNC_GENERATOR, CO_VARARGS
 from types import FunctionType
 from typing import Any, Final, Protocol, cast, final
+from weakref import ReferenceType, ref
 
 from .introspection import (
     attributes_of,
@@ -48,12 +49,19 @@ class Begun:
     Attributes:
         function: The function that made it.
         arguments: What the function was called with.
+        generator: The generator, weakly.
         has_owner: Whether the app whose lifespan it is was found.
     """
 
     function: FunctionType
     arguments: Sequence[object]
+    generator: "ReferenceType[Any]"
     has_owner: bool = False
+
+    def is_over(self) -> bool:
+        """Return whether the generator has ended: it failed, or was left, so that its app does not run."""
+        generator = self.generator()
+        return generator is None or generator.ag_frame is None
 
 
 @final
@@ -74,7 +82,7 @@ class Observation:
         """Record a generator that is about to take its first step."""
         function = _function_of(generator)
         if function is not None:
-            begun = Begun(function, _arguments_of(generator))
+            begun = Begun(function, _arguments_of(generator), ref(generator))
             self._without_owner.setdefault(id(function), []).append(begun)
             for argument in begun.arguments:
                 self._by_argument.setdefault((id(function), id(argument)), begun)
@@ -246,6 +254,7 @@ class Ownership(Enum):
 
     NOT_BEGUN = "did not begin"
     BEGUN = "began"
+    OVER = "began and has ended"
     SHARED = "began for an app around it, which has the same lifespan"
 
 
@@ -289,10 +298,13 @@ def ownership(
     Returns:
         What was observed, and the function of the generator.
     """
+    ended: FunctionType | None = None
     for signature in signatures:
         for function in signature.functions:
-            if observed.of(function, relations.members) is not None:
+            known = observed.of(function, relations.members)
+            if known is not None and not known.is_over():
                 return Ownership.BEGUN, function
+            ended = ended if known is None else function
             # FastAPI(lifespan=shared) with app.mount("/v1", FastAPI(lifespan=shared)): the parent ran it for itself.
             of_parents = [begun for outer in relations.around() if (begun := observed.of(function, outer)) is not None]
             for begun in (*observed.without_owner(function, relations.members), *of_parents):
@@ -303,7 +315,9 @@ def ownership(
                 is_others = any(relations.has_lifespan(argument, begun) for argument in begun.arguments)
                 if not begun.has_owner and (is_mine or not (signature.must_have_app or is_others)):
                     observed.give(begun, relations.members)
-                    return Ownership.BEGUN, function
-                if is_others and any(map(relations.is_around, begun.arguments)):
+                    if not begun.is_over():
+                        return Ownership.BEGUN, function
+                    ended = function
+                elif is_others and any(map(relations.is_around, begun.arguments)):
                     return Ownership.SHARED, function
-    return Ownership.NOT_BEGUN, None
+    return (Ownership.NOT_BEGUN if ended is None else Ownership.OVER), ended

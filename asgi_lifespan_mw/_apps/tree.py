@@ -215,7 +215,7 @@ class Tree:
         if known is not None and known.node.is_started:
             return "runs already"
         # app.mount("/sub", LifespanMiddleware(sub)), and the lifespan around it starts `sub`.
-        return self._observed(root)
+        return "is started by its parent" if self._ownership(root)[0] is Ownership.BEGUN else ""
 
     def begin(self, node: AppNode) -> Scope:
         """Prepare an app for its start, and return the scope of its lifespan."""
@@ -386,6 +386,10 @@ class Tree:
             logger.debug("%s is started by a lifespan around it, or a hook", node.label)
             self._note(node.members.values(), node)
             return "is started by its parent"
+        if found is Ownership.OVER:
+            self._warn(node, "its lifespan began in a lifespan around it, or a hook, and has ended")
+            self._note(node.members.values(), node)
+            return "its lifespan has ended"
         if found is Ownership.SHARED:
             self._warn_of_sharing(node, function)
             return "shares the lifespan of an app around it"

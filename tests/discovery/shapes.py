@@ -169,6 +169,11 @@ def shape(
     return add
 
 
+def has_ended(path: str) -> str:
+    """Return how the warning begins that a mount was started and has stopped, or failed to start."""
+    return f"mount {path!r} is not started: its lifespan began in a lifespan around it, or a hook, and has ended"
+
+
 def same_function(path: str) -> str:
     """Return how the warning begins that a mount shares its parent's lifespan."""
     return f"mount {path!r} is not started: it has the same lifespan function as an app around it"
@@ -678,7 +683,7 @@ def a_forwarding_middleware(p: Program) -> Any:
     return Forwards(app, sub)
 
 
-@shape("broken", "broken")
+@shape("broken", "broken", has_ended("/broken"))
 def a_failure_that_the_parent_tolerates(p: Program) -> Any:
     """A second try would end the startup."""
 
@@ -1397,6 +1402,36 @@ def _middleware_around_a_started_app(p: Program) -> Any:
     sub = p.sub("sub", Mount("/deep", p.sub("deep")))
     app = p.parent(enters(sub))
     app.mount("/sub", LifespanMiddleware(sub, lifespan=p.life("hook")))
+    return app
+
+
+@shape("sub", "sub", has_ended("/sub"), name="a_parent_whose_run_of_a_mount_is_over")
+def _over(p: Program) -> Any:
+    """It migrates a database with the pool of the mount, which is then to serve."""
+    sub = p.sub("sub")
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        async with enters(sub)(app):
+            pass
+        yield
+
+    app = p.parent(lifespan)
+    app.mount("/sub", sub)
+    return app
+
+
+@shape("main", "main main", ways=(around,), name="a_hook_whose_run_of_the_wrapped_app_is_over")
+def _root_over(p: Program) -> Any:
+    app = p.parent(p.life("main"))
+
+    @asynccontextmanager
+    async def hook(_: object) -> AsyncIterator[None]:
+        async with app.router.lifespan_context(app):
+            pass
+        yield
+
+    p.options["lifespan"] = hook
     return app
 
 
