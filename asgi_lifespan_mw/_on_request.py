@@ -91,11 +91,7 @@ class Starts:
 
 @final
 class Start:
-    """One start, from the request that triggers it to its stop.
-
-    Attributes:
-        is_serving: Whether the start has ended, well or badly, and no stop has begun.
-    """
+    """One start, from the request that triggers it to its stop."""
 
     def __init__(
         self,
@@ -117,6 +113,7 @@ class Start:
 
     @property
     def is_serving(self) -> bool:
+        """Whether the start has ended, well or badly, and no stop has begun."""
         return self._answered.is_set() and not self.is_stopping
 
     @property

@@ -388,7 +388,7 @@ class Run:
 
     def _decide(self, tree: Tree, node: AppNode) -> bool:
         """Return whether an app is ours to start; show it to the observers if it is not."""
-        is_ours = tree.decide(node) if node is not tree.root else tree.decide_root()
+        is_ours = tree.decide(node)
         if not is_ours and self._is_observed():
             self._show_row(report_left_out(self, node))
         return is_ours

@@ -289,9 +289,7 @@ def _load_entry_points() -> None:
     group = _groups_to_load.pop()
     from importlib.metadata import entry_points
 
-    of_the_user = {
-        name: row for name, row in _table.items() if row not in ROWS
-    }  # the user's rows replace those of packages
+    of_the_user = {name: row for name, row in _table.items() if row not in ROWS}  # they replace those of packages
     for entry_point in entry_points(group=group):
         try:
             entry_point.load()()

@@ -197,26 +197,6 @@ class Tree:
         """Return whether an app, or what it wraps, is never sent a lifespan."""
         return any(map(node.reaches, self._startups.excluded))
 
-    def decide_root(self) -> bool:
-        """Return whether the wrapped app is ours to start; if not, its `reason` says why.
-
-        The hooks have started before it, and a run around this one may have started more.
-        """
-        self.root.reason = self._reason_of_root(self.root)
-        return not self.root.reason
-
-    def _reason_of_root(self, root: AppNode) -> str:
-        if self.is_excluded(root):
-            return "is excluded"
-        policy = root.policy
-        if policy.sent is LifespanPolicy.NEVER:
-            return f"is sent no lifespan: {policy.why}"
-        known = self._startups.known.get(id(root.app))
-        if known is not None and known.node.is_started:
-            return "runs already"
-        # app.mount("/sub", LifespanMiddleware(sub)), and the lifespan around it starts `sub`.
-        return "is started by its parent" if self._ownership(root)[0] is Ownership.BEGUN else ""
-
     def begin(self, node: AppNode) -> Scope:
         """Prepare an app for its start, and return the scope of its lifespan."""
         # What hooks set meanwhile is the wrapped app's to see.
@@ -338,10 +318,22 @@ class Tree:
     def decide(self, node: AppNode) -> bool:
         """Return whether an app is ours to start; if not, its `reason` says why.
 
-        A WARNING is logged if there is doubt, once.
+        A WARNING is logged if there is doubt, once. The wrapped app is decided on when the hooks have started.
         """
-        node.reason = self._reason(node)
+        node.reason = self._reason_of_root(node) if node is self.root else self._reason(node)
         return not node.reason
+
+    def _reason_of_root(self, root: AppNode) -> str:
+        if self.is_excluded(root):
+            return "is excluded"
+        policy = root.policy
+        if policy.sent is LifespanPolicy.NEVER:
+            return f"is sent no lifespan: {policy.why}"
+        known = self._startups.known.get(id(root.app))
+        if known is not None and known.node.is_started:
+            return "runs already"
+        # app.mount("/sub", LifespanMiddleware(sub)), and the lifespan around it starts `sub`.
+        return "is started by its parent" if self._ownership(root)[0] is Ownership.BEGUN else ""
 
     def _reason(self, node: AppNode) -> str:
         known = self._startups.known
