@@ -199,7 +199,7 @@ def look_inside(
         node: The app.
         delivered: Whether the app supports the lifespan. If not, what it passes on got none either, and is nested.
         excluded: Objects that are not looked into, by identity, though they are found.
-        passed: Returns if an app got the lifespan of the wrapper that holds it; all do, as far as is known without a run.
+        passed: Returns if an app got the lifespan of the wrapper that holds it. Without a run, all do.
     """
     if len(node.members) == 1 and not node.wrapped and UNKNOWN.name in node.forms:
         return _NOTHING_INSIDE  # `describe` saw that this app wraps nothing
