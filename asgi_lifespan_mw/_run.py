@@ -288,8 +288,7 @@ class Run:
         todo = [tree.root]
         while todo:
             node = todo.pop()
-            if node is not tree.root or self.sends_to_app:
-                self._decide(tree, node)
+            self._decide(tree, node)
             todo += reversed(tree.scan(node))
         tree.leave()
 
