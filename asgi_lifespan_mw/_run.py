@@ -380,10 +380,12 @@ class Run:
         """Start the mounts side by side, one level of the tree after the other."""
         level = tree.scan(tree.root)
         while level or (level := tree.scan_again()):
-            # One app at two paths: the second place is decided on when the app has started at the first.
-            now, later = tree.apart(level)
-            await self._start_apps(tree, [node for node in now if self._decide(tree, node)])
-            level = later or [inner for node in level for inner in tree.scan(node)]
+            later = level
+            while later:
+                # One app at two paths: the second place is decided on when the app has started at the first.
+                now, later = tree.apart(later)
+                await self._start_apps(tree, [node for node in now if self._decide(tree, node)])
+            level = [inner for node in level for inner in tree.scan(node)]
 
     def _decide(self, tree: Tree, node: AppNode) -> bool:
         """Return whether an app is ours to start; show it to the observers if it is not."""

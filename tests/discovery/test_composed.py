@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from fastapi import FastAPI
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -57,6 +57,7 @@ class Plan:
     Attributes:
         framework: What makes it.
         wrapper: The name of what is put around it where it is mounted.
+        again: The name of what is put around it where it is mounted a second time; None if it is mounted once.
         children: The apps that are mounted in it.
         way: How its lifespan starts children.
         starts: For each child, whether its lifespan starts it.
@@ -64,6 +65,7 @@ class Plan:
 
     framework: Callable[..., Any]
     wrapper: str
+    again: str | None
     children: Sequence["Plan"]
     way: str
     starts: Sequence[bool]
@@ -74,10 +76,16 @@ def _plans(children: st.SearchStrategy[list[Plan]]) -> st.SearchStrategy[Plan]:
         Plan,
         st.sampled_from(FRAMEWORKS),
         st.sampled_from(list(WRAPPERS)),
+        st.sampled_from([None, None, *WRAPPERS]),
         children,
         st.sampled_from(list(WAYS_TO_START)),
         st.lists(st.booleans(), min_size=3, max_size=3),
     )
+
+
+def _leaf(*children: Plan, again: str | None = None) -> Plan:
+    """Return the plan of a Starlette that starts none of its children."""
+    return Plan(Starlette, "none", again, children, "by_hand", [False] * 3)
 
 
 PLANS = st.recursive(_plans(st.just([])), lambda plans: _plans(st.lists(plans, max_size=3)), max_leaves=8)
@@ -108,6 +116,11 @@ class Builder:
             Mount(f"/{at}", WRAPPERS[child.wrapper](app))
             for at, (child, app) in enumerate(zip(plan.children, children, strict=True))
         ]
+        mounts += [
+            Mount(f"/again/{at}", WRAPPERS[child.again](app))
+            for at, (child, app) in enumerate(zip(plan.children, children, strict=True))
+            if child.again is not None
+        ]
         own = self.program.life(name)
         started = [app for app, starts in zip(children, plan.starts, strict=False) if starts]
         others = WAYS_TO_START[plan.way](*started)
@@ -122,14 +135,17 @@ class Builder:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("way", USAGES, ids=["around", "in_the_stack", "as_the_lifespan"])
-@settings(max_examples=60)
-@given(plan=PLANS)
-def test_each_app_of_a_composed_program_starts_exactly_once(way: Create, backend: str, plan: Plan) -> None:
+@settings(max_examples=80)
+@example(plan=_leaf(_leaf(again="attribute"), _leaf(_leaf())), concurrent=True)
+@given(plan=PLANS, concurrent=st.booleans())
+def test_each_app_of_a_composed_program_starts_exactly_once(
+    way: Create, backend: str, plan: Plan, concurrent: bool
+) -> None:
     """Its parent starts it, or a middleware inside does, or ours."""
     program = Program(way)
     builder = Builder(program)
     lifespan, mounts = builder.parts(plan)
-    app = program.parent(lifespan)
+    app = program.parent(lifespan, concurrent=concurrent)
     app.router.routes.extend(mounts)
     anyio.run(lived, program.served(app), backend=backend)
     assert balanced(program.journal) == sorted(builder.names)
