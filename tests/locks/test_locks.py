@@ -346,7 +346,9 @@ def test_exactly_one_leads_while_leaders_are_killed(kind: str, seconds: int, add
 
 @pytest.mark.engines
 @pytest.mark.parametrize("kind", [pytest.param("postgres", marks=pytest.mark.exhaustive), "redis"])
-def test_a_network_that_is_cut_in_silence_leaves_one_leader(kind: str, tmp_path: Path) -> None:
+def test_a_network_that_is_cut_in_silence_leaves_one_leader(
+    kind: str, tmp_path: Path
+) -> None:  # pragma: no cover - as in `network`
     """The leader stops itself before the engine gives the lock to another host, and leads again when it can."""
     journal = tmp_path / "journal"
     server = postgres_server if kind == "postgres" else redis_or_valkey_server
