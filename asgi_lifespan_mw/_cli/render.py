@@ -106,7 +106,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def as_ascii(text: str) -> str:
-    """Return a text for a terminal that shows ASCII only."""
+    """Return a string for a terminal that shows ASCII only."""
     return text.translate(_ASCII).encode("ascii", "backslashreplace").decode()
 
 

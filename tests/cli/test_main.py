@@ -147,7 +147,7 @@ def test_what_is_in_an_excluded_mount_is_not_missed(
         ("only_says_so", "startup failed in app only_says_so(): no disk", ""),
     ],
 )
-def test_a_failure_is_error_text_with_its_unit_and_the_users_traceback(
+def test_a_failure_is_shown_with_its_unit_and_the_users_traceback(
     capsys: pytest.CaptureFixture[str], name: str, error: str, line: str
 ) -> None:
     """The traceback begins in the user's code, and the exit status is 1."""
@@ -159,7 +159,7 @@ def test_a_failure_is_error_text_with_its_unit_and_the_users_traceback(
         assert first.endswith("checked.py")
 
 
-def test_what_is_no_units_failure_is_error_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_the_failure_of_a_unit_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """Two units that set one key."""
     ran = Ran(capsys, "check", f"{APPS}colliding")
     assert ran.status == 1
@@ -722,7 +722,7 @@ def test_a_middleware_with_a_wrong_argument_is_bad_usage(capsys: pytest.CaptureF
         ("b failed\n\na failed", OSError("b"), "b failed\n\na failed"),
     ],
 )
-def test_the_failures_of_a_run_are_error_text_before_those_of_runs_inside(
+def test_the_failures_of_a_run_are_shown_before_those_of_runs_inside(
     failures: str, raised: BaseException, told: str
 ) -> None:
     """They stand in the order of the tree there; and what was given up is not called stopped."""
@@ -733,7 +733,7 @@ def test_the_failures_of_a_run_are_error_text_before_those_of_runs_inside(
     assert _error_text(Report(units=units), failures, raised) == told
 
 
-def test_an_error_that_is_no_failure_of_the_run_is_error_text() -> None:
+def test_an_error_that_is_not_a_failure_of_the_run_is_shown() -> None:
     """Such as one of the event loop."""
     assert _error_text(Report(), "", OSError("no loop")) == "OSError: no loop"
 
@@ -748,7 +748,7 @@ def test_a_report_without_a_start_has_no_slowest() -> None:
     assert _summary(Report(stop_seconds=0.2), options) == "did not start, cleaned up in 200 ms"
 
 
-def test_an_import_error_whose_name_is_no_text_is_error_text_as_it_is(
+def test_an_import_error_whose_name_is_not_a_string_is_shown_as_it_is(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Any exception may have a `name`."""
@@ -806,7 +806,7 @@ def test_an_empty_report_is_drawn_empty() -> None:
         (0.99949, "999 ms"), (0.99951, "1 s"), (1.2345, "1.23 s"), (75.0, "75 s"),
     ],
 )  # fmt: skip
-def test_seconds_are_error_text_for_people(value: float | None, told: str) -> None:
+def test_seconds_are_shown_for_people(value: float | None, told: str) -> None:
     """In seven letters at the most."""
     assert seconds(value) == told
 
