@@ -132,7 +132,7 @@ def build(plan: Plan, outcome: Outcome, demand: anyio.Event) -> LifespanMiddlewa
     """The middleware around the units of a plan."""
     actors = {part: Actor(part.name, outcome.journal, demand) for part in plan.parts}
     app: Container | None = None
-    for part in reversed([part for part in plan.parts if part.kind != "hook"]):
+    for part in reversed([part for part in plan.parts if part.kind in {"app", "mount"}]):
         app = Container(part, actors[part], outcome, app)
     hooks = [_hook(Lifespan(), part, actors[part]) for part in plan.parts if part.kind == "hook"]
     group = Lifespan(concurrent=True)
