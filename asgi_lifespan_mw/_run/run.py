@@ -10,27 +10,27 @@ from typing import Any, NamedTuple, final
 
 import anyio
 
-from ._apps.discovery import AppNode
-from ._apps.introspection import identity_of
-from ._apps.state import SharedState
-from ._apps.tree import Tree
-from ._asgi import name_of
-from ._config import Settings
-from ._exceptions import StateCollision
-from ._hooks.decorators import Group, HookDecorators, Plan, flattened, hooks_of, without
-from ._hooks.hook import Hook, HookKind
-from ._log import logger
-from ._protocol.session import Session
-from ._protocol.table import Phase
-from ._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
-from ._reporting.report import Observer, UnitReport, report_left_out, report_unit
-from ._reporting.tracebacks import trim
-from ._types import State, is_a
-from ._units.backend import asyncios_cancellation, is_cancellation, is_closing
-from ._units.failure import FailedPhase, Failure, text_of
-from ._units.locking import Lock, lead, under_lock
-from ._units.supervisor import Supervisor, UnitFailed
-from ._units.unit import Unit, UnitState
+from .._apps.discovery import AppNode
+from .._apps.introspection import identity_of
+from .._apps.state import SharedState
+from .._apps.tree import Tree
+from .._asgi import name_of
+from .._config import Settings
+from .._exceptions import StateCollision
+from .._hooks.decorators import Group, HookDecorators, Plan, flattened, hooks_of, without
+from .._hooks.hook import Hook, HookKind
+from .._log import logger
+from .._protocol.session import Session
+from .._protocol.table import Phase
+from .._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
+from .._reporting.report import Observer, UnitReport, report_left_out, report_unit
+from .._reporting.tracebacks import trim
+from .._types import State, is_a
+from .._units.backend import asyncios_cancellation, is_cancellation, is_closing
+from .._units.failure import FailedPhase, Failure, text_of
+from .._units.locking import Lock, lead, under_lock
+from .._units.supervisor import Supervisor, UnitFailed
+from .._units.unit import Unit, UnitState
 
 CANCELLED_LIMIT = 10.0
 """Seconds for stopping everything after a cancellation, where there is no `shutdown_timeout`."""
