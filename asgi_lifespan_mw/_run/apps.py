@@ -95,9 +95,9 @@ class Apps:
         return found
 
     def repeated(self, hooks: Iterable[Hook]) -> set[Hook]:
-        """Return those of the hooks that the wrapped app runs as its own lifespan: FastAPI(lifespan=f), and lifespan=f here.
+        """Return those of the hooks that the wrapped app runs as its own lifespan, and name each in a WARNING.
 
-        Each is named in a WARNING.
+        ``LifespanMiddleware(FastAPI(lifespan=f), lifespan=f)``
         """
         own = self.tree.lifespans_around() if self._sends_to_app else []
         own += [

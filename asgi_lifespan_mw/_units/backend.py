@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import Context
 from inspect import CORO_CREATED, getcoroutinestate
+from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -23,9 +24,6 @@ from .._types import is_a
 
 if TYPE_CHECKING:
     import asyncio
-
-CANCELLED_GRACE = 1.0
-"""Seconds that a cancelled unit has for its ``finally``. Gunicorn's ASGI worker grants no more."""
 
 
 def current_asyncio_task() -> "asyncio.Task[object] | None":
@@ -59,11 +57,29 @@ def is_loop_closed(loop: object) -> bool:
     return isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()
 
 
-async def checkpoint(task: "asyncio.Task[object] | None") -> None:
-    """Let the other tasks of the event loop run one step; `task` is the running asyncio task, or None on trio."""
+def running_clock() -> Callable[[], float]:
+    """Return a function that returns the time of the running event loop, in seconds."""
     import asyncio
 
-    await (anyio.lowlevel.checkpoint() if task is None else asyncio.sleep(0))
+    try:
+        return asyncio.get_running_loop().time
+    except RuntimeError:
+        import trio
+
+        return trio.lowlevel.current_clock().current_time
+
+
+async def checkpoint() -> None:
+    """Let the other tasks of the event loop run one step."""
+    if current_asyncio_task() is None:
+        await anyio.lowlevel.checkpoint()
+    else:
+        await _one_turn()
+
+
+@coroutine
+def _one_turn() -> Generator[None, None, None]:
+    yield  # what `asyncio.sleep(0)` does, without its checks
 
 
 async def wait_until(event: anyio.Event, when: float) -> None:

@@ -19,9 +19,9 @@ import anyio
 
 from .._exceptions import StartupFailed
 from .._log import logger
-from .backend import CANCELLED_GRACE, asyncios_cancellation, is_cancellation, is_loop_gone, spawn, uncancel_current_task
+from .backend import asyncios_cancellation, is_cancellation, is_loop_gone, spawn, uncancel_current_task
 from .failure import text_of
-from .unit import Unit
+from .unit import GRACE, Unit
 
 Lock: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 """A function without arguments that returns an asynchronous context manager, which is entered once."""
@@ -188,7 +188,7 @@ class HeldLock:
             logger.warning("%s: its lock cannot be watched any more: %s", self._unit.name, text_of(error))
         self.is_lost = True
         self._on_lost()
-        await anyio.sleep(CANCELLED_GRACE)
+        await anyio.sleep(GRACE)
         logger.error(
             "%s lost its lock and ignores its cancellation, %s; two of them may run now",
             self._unit.name,
