@@ -118,9 +118,9 @@ class LifespanManager:
             await run.__aenter__()
             if run.is_refused:
                 raise LifespanNotSupported(run.label) from run.refusal
-        except BaseException:
+        except BaseException as error:
             self._run = None
-            raise
+            raise error.with_traceback(run.trace) if error is run.error else error
         return self
 
     async def ready(self) -> None:
@@ -155,7 +155,10 @@ class LifespanManager:
         run, self._run = self._run, None
         if run is None:
             raise RuntimeError("LifespanManager was not entered")
-        await run.__aexit__(kind, error, traceback)
+        try:
+            await run.__aexit__(kind, error, traceback)
+        except BaseException as failed:
+            raise failed.with_traceback(run.trace) if failed is run.error else failed
 
     def __enter__(self) -> "LifespanManager":
         """Start the app in an event loop in a thread of its own, and wait until it has started.

@@ -121,7 +121,9 @@ class LifespanMiddleware(HookDecorators):
         self._requests = Requests(
             self.app, busy, self._starts, route=self._route, warn_of_missing_lifespan=self._warn_of_missing_lifespan
         )
-        self._run: Run | None = None  # the one that began last
+        # The run that began last, until its report was read after its end.
+        self._run: Run | None = None
+        self._last_report: Report | None = None
 
     @straight_through
     def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
@@ -180,7 +182,12 @@ class LifespanMiddleware(HookDecorators):
     @property
     def report(self) -> Report | None:
         """The report of the run that began last: what started and stopped, and how long that took; None before one."""
-        return None if self._run is None else build_report(self._run)
+        if self._run is None:
+            return self._last_report
+        report = build_report(self._run)
+        if self._run.is_over:
+            self._run, self._last_report = None, report
+        return report
 
     @contextmanager
     def override(self, hook: HookFunction | ASGIApp | str, replacement: HookFunction | None) -> Generator[None]:
@@ -245,7 +252,6 @@ class LifespanMiddleware(HookDecorators):
             if error is not run.error:
                 raise
             failed = error
-        finally:
             if self._starts is not None:
                 self._starts.release()
         # Outside of any `except`, so that nothing is chained to what the server raises by accident.
@@ -259,7 +265,7 @@ class LifespanMiddleware(HookDecorators):
             refusal.__context__, refusal.__suppress_context__ = failed, True
             _log_discarded(run.failed_phase, message)
             raise
-        raise failed
+        raise failed.with_traceback(run.trace)
 
     def _prepare(self, scope: Scope) -> Run:
         """Prepare a run for a lifespan of the server, or for a request that starts everything."""
@@ -291,7 +297,6 @@ class LifespanMiddleware(HookDecorators):
                     self._requests.end(run)
         finally:
             collection.runs -= 1
-            run.release()
 
     def _route(self, app: ASGIApp) -> None:
         self._next = app

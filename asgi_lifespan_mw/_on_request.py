@@ -112,7 +112,7 @@ class StartsOnRequest:
         return start
 
     def release(self) -> None:
-        """Let the next request start anew: the lifespan of the server failed or has ended."""
+        """Let the next request start anew, because the lifespan of the server failed."""
         loop = current_loop()
         if loop in self._in_loop and self._in_loop[loop] is None:
             del self._in_loop[loop]

@@ -90,9 +90,9 @@ class Requests:
         return self._app(self._with_state(scope, run), receive, send)
 
     def _with_state(self, scope: Scope, run: Run) -> Scope:
-        if "state" in scope:
-            return {**scope, "state": {**run.state, **scope["state"]}}
-        if self._serving[run].gives_state and not self._adds_state(run):
+        if self._adds_state(run):
+            return {**scope, "state": {**run.state, **scope.get("state", {})}}
+        if "state" in scope or self._serving[run].gives_state:
             return scope
         return {**scope, "state": {**run.state}}
 
@@ -104,8 +104,8 @@ class Requests:
     def _run_of_request(self) -> Run | None:
         """Return the run that serves a request: the last one in its event loop, else the last one in an open loop."""
         if len(self._serving) == 1:
-            [run] = self._serving
-            return run
+            [(run, only)] = self._serving.items()
+            return None if is_loop_closed(only.loop) else run
         serving = [(run, one.loop) for run, one in list(self._serving.items()) if not is_loop_closed(one.loop)]
         loop = current_loop()
         here = [run for run, other in serving if other is loop] or [run for run, _ in serving]
@@ -121,4 +121,4 @@ class Requests:
 
     def _adds_state(self, run: Run) -> bool:
         """Return whether a server that copies the state at the answer gives its requests too little."""
-        return run.has_late_state or (run.has_background and run.is_starting)
+        return self._starts is not None or run.has_late_state or (run.has_background and run.is_starting)

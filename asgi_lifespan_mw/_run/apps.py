@@ -75,6 +75,17 @@ class Apps:
         if (node := self._nodes.get(unit)) is not None:
             self._sessions[node].refuse()
 
+    def release(self) -> None:
+        """Let go of what the apps' lifespans hold, once everything has stopped. What a report shows stays."""
+        self._sessions.clear()
+        for unit in self.units.values():
+            unit.release()
+        todo = [self.tree.root]
+        while todo:
+            node = todo.pop()
+            node.given, node.state, node.shared = {}, {}, None
+            todo += node.children
+
     def survey(self) -> None:
         """Find what would be started, as far as can be seen without a start."""
         tree = self.tree

@@ -2,25 +2,25 @@
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import Any, NamedTuple, TypeAlias, final
 
 from .._units.unit import Unit, UnitState
 
-if TYPE_CHECKING:
-    from .run import Run
+Run: TypeAlias = Any
+"""The `Run` of `run`, which imports this module."""
 
 
 class Enclosing(NamedTuple):
     """The unit in whose body a run begins, and the run that the unit is of."""
 
-    run: "Run"
+    run: Run
     unit: Unit
 
 
 _enclosing: ContextVar[Enclosing | None] = ContextVar("asgi_lifespan_mw_enclosing", default=None)
 
 
-def enter(run: "Run", unit: Unit) -> None:
+def enter(run: Run, unit: Unit) -> None:
     """Let the runs that begin in the current task be inside a unit of `run`."""
     _enclosing.set(Enclosing(run, unit))
 
@@ -36,7 +36,7 @@ class InnerRuns:
     def __init__(self) -> None:
         self.of_unit: dict[Unit, list[Run]] = {}
 
-    def living(self) -> "list[Run]":
+    def living(self) -> list[Run]:
         """Return the runs that have begun and not ended, those inside of them included."""
         found: list[Run] = []
         todo = [run for runs in self.of_unit.values() for run in runs]
@@ -47,12 +47,12 @@ class InnerRuns:
                 todo += [inner for runs in run.inner.of_unit.values() for inner in runs]
         return found
 
-    def errors(self) -> "dict[int, Run]":
+    def errors(self) -> dict[int, Run]:
         """Return the runs that failed, by the identity of the exception that each raised."""
         return {id(run.error): run for runs in self.of_unit.values() for run in runs if run.error is not None}
 
 
-def join_enclosing(run: "Run") -> Enclosing | None:
+def join_enclosing(run: Run) -> Enclosing | None:
     """Add a run that begins to the unit in whose body it does, and return that; None if it is in no starting unit.
 
     Later runs are not added: a unit that runs apps for days would gather them.
@@ -66,7 +66,7 @@ def join_enclosing(run: "Run") -> Enclosing | None:
     return enclosing
 
 
-def _location_in(runs: "list[Run]") -> Callable[[], str]:
+def _location_in(runs: list[Run]) -> Callable[[], str]:
     """Return a function that returns where the innermost unit at work in some runs stands; "" if there is none."""
 
     def location() -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
+from contextvars import Context
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, final
@@ -53,6 +54,7 @@ class Run(AbstractAsyncContextManager["Run"]):
             there.
         failed_phase: "startup" or "shutdown" if that failed, else "".
         error: The exception that entering or leaving raises; None if nothing failed.
+        trace: Its traceback before it was raised here, for the caller that raises it again.
         logs_tracebacks: Whether failures are logged with tracebacks.
         on_crash: Called with the failure of a unit while serving.
         when_ready: Called when everything that was to start has started.
@@ -91,6 +93,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         self.refusal: Exception | None = None
         self.failed_phase = ""
         self.error: BaseException | None = None
+        self.trace: TracebackType | None = None
         self.logs_tracebacks = logs_tracebacks
         self.when_ready: Callable[[], object] = lambda: None
         self.state: State = scope["state"]
@@ -146,8 +149,6 @@ class Run(AbstractAsyncContextManager["Run"]):
                 self._serve()
             return self
         await self._stop_units()
-        if self.apps is not None:
-            self._shared_state.undo()
         raise self._failed("startup")
 
     async def __aexit__(
@@ -489,6 +490,9 @@ class Run(AbstractAsyncContextManager["Run"]):
         self._note("stopped")
         self._observing.close()
         self._leave()
+        if "started" not in self.times and self.apps is not None:
+            self._shared_state.undo()
+        self._release()
         if self._enclosing is not None:
             self._enclosing.run._look_if_ready()  # noqa: SLF001 - a run that has ended is not waited for
 
@@ -500,10 +504,15 @@ class Run(AbstractAsyncContextManager["Run"]):
         if self.apps is not None:
             self.apps.tree.leave()
 
-    def release(self) -> None:
-        """Let go of what the units hold, once everything has stopped; the report stays."""
-        for unit in (*self.hooks, *self.units.values()):
+    def _release(self) -> None:
+        """Let go of what the units hold: a run is kept for its report."""
+        for unit in self.hooks:
             unit.release()
+        if self.apps is not None:
+            self.apps.release()
+            self._shared_state = SharedState({})
+        self.state, self._scope, self._plan = {}, {}, ()
+        self._units.shared.context = Context()
 
     # --- what failed, and who is told ---
 
@@ -514,6 +523,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         errors += [failure.error for failure in self._units.failures]
         self.failed_phase = phase
         self.error = merge(phase, errors)
+        self.trace = BaseException.__dict__["__traceback__"].__get__(self.error)
         return self.error
 
     def _log_failures(self, *, with_tracebacks: bool) -> None:
@@ -584,6 +594,6 @@ class Run(AbstractAsyncContextManager["Run"]):
         hooks, mounts = len(self.hooks) - background, self.apps.started if self.apps is not None else 0
         later = ""
         if phase == "startup" and (background or self._starts_app_later):
-            of_later = f"{self.label} and its mounts, " if self._starts_app_later else ""
-            later = f"; starting in the background: {of_later}hooks {background}"
+            of_later = f"{self.label} with its mounts, " if self._starts_app_later else ""
+            later = f", still starting in the background {of_later}hooks {background}"
         logger.info("%s complete in %.3f s: %shooks %d, mounts %d%s", phase, took, of_app, hooks, mounts, later)

@@ -11,7 +11,6 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
 from contextvars import Context
 from inspect import CORO_CREATED, getcoroutinestate
 from types import coroutine
@@ -51,10 +50,9 @@ def current_loop() -> object:
 
 
 def is_loop_closed(loop: object) -> bool:
-    """Return whether an event loop of asyncio was closed."""
-    import asyncio
-
-    return isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()
+    """Return whether an event loop of asyncio was closed; never true for trio."""
+    is_closed: Callable[[], bool] | None = getattr(loop, "is_closed", None)
+    return is_closed is not None and is_closed()
 
 
 def running_clock() -> Callable[[], float]:
@@ -179,15 +177,9 @@ def was_uncancelled(task: object) -> bool:
     return getattr(task, "was_uncancelled", False)
 
 
-@contextmanager
-def seeing_cancellations(see: Callable[[object], None]) -> Generator[None]:
-    """Call `see` with the message of each ``Task.cancel()`` of the running task, while the block runs. Not on trio."""
-    watchers: list[Callable[[object], None]] = getattr(current_asyncio_task(), "when_cancelled", [])
-    watchers.append(see)
-    try:
-        yield
-    finally:
-        watchers.remove(see)
+def cancellation_watchers() -> list[Callable[[object], None]]:
+    """Return the list of what is called with the message of each ``Task.cancel()`` of the running task. Not on trio."""
+    return getattr(current_asyncio_task(), "when_cancelled", [])
 
 
 def is_loop_gone() -> bool:

@@ -30,7 +30,7 @@ from typing import Any, final
 import anyio
 
 from .._types import is_a
-from .backend import current_asyncio_task, seeing_cancellations
+from .backend import current_asyncio_task, cancellation_watchers
 
 
 @final
@@ -77,8 +77,13 @@ class Cancellable:
         """
         self._body = body
         self._cancelled = anyio.get_cancelled_exc_class()
-        with seeing_cancellations(self._requested), self._outer, self._inner:
-            await self._drive(body, is_on_trio=current_asyncio_task() is None)
+        watchers = cancellation_watchers()
+        watchers.append(self._requested)
+        try:
+            with self._outer, self._inner:
+                await self._drive(body, is_on_trio=current_asyncio_task() is None)
+        finally:
+            watchers.remove(self._requested)
 
     def cancel(self) -> None:
         """Cancel the body at its next wait that it does not shield; its waits after that one are not cancelled."""

@@ -261,7 +261,7 @@ class Unit:
         if self.stage is not UnitState.ENDING:
             self.time_out("startup" if self.stage is UnitState.STARTING else "shutdown")
         elif not self.is_cancelled():
-            self.cancel()
+            self.cancel(GRACE)  # it had its time: it said that it is done
         elif not self._cancellable.is_cancelled_for_good:
             if self.failure is None:
                 location = self.whereabouts()
