@@ -26,6 +26,9 @@ class _Serving(NamedTuple):
 class Requests:
     """What the requests of one middleware get.
 
+    Attributes:
+        serving: The runs that serve requests.
+
     `route` is called with the app that answers the next requests: the wrapped app if these need nothing of us and go
     straight through, else `detour`.
     """
@@ -44,7 +47,7 @@ class Requests:
         self._starts = starts
         self._route = route
         self._warn = warn_of_missing_lifespan
-        self._serving: dict[Run, _Serving] = {}
+        self.serving: dict[Run, _Serving] = {}
         self._is_warned = starts is not None
         route(self.detour)
 
@@ -55,10 +58,10 @@ class Requests:
 
     def begin(self, run: Run, *, gives_state: bool) -> None:
         """Let the requests see a run."""
-        for other, serving in list(self._serving.items()):
+        for other, serving in list(self.serving.items()):
             if is_loop_closed(serving.loop):  # without a shutdown
-                del self._serving[other]
-        self._serving[run] = _Serving(current_loop(), gives_state)
+                del self.serving[other]
+        self.serving[run] = _Serving(current_loop(), gives_state)
         if self._while_starting is not None and not run.is_starting and not run.has_background:
             logger.warning(
                 "LifespanMiddleware(while_starting=...) of %s has no effect, because nothing starts in the background; "
@@ -70,7 +73,7 @@ class Requests:
 
     def end(self, run: Run) -> None:
         """Let the requests see a run no more."""
-        self._serving.pop(run, None)
+        self.serving.pop(run, None)
         self._choose()
 
     def detour(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
@@ -92,7 +95,7 @@ class Requests:
     def _with_state(self, scope: Scope, run: Run) -> Scope:
         if self._adds_state(run):
             return {**scope, "state": {**run.state, **scope.get("state", {})}}
-        if "state" in scope or self._serving[run].gives_state:
+        if "state" in scope or self.serving[run].gives_state:
             return scope
         return {**scope, "state": {**run.state}}
 
@@ -103,10 +106,10 @@ class Requests:
 
     def _run_of_request(self) -> Run | None:
         """Return the run that serves a request: the last one in its event loop, else the last one in an open loop."""
-        if len(self._serving) == 1:
-            [(run, only)] = self._serving.items()
+        if len(self.serving) == 1:
+            [(run, only)] = self.serving.items()
             return None if is_loop_closed(only.loop) else run
-        serving = [(run, one.loop) for run, one in list(self._serving.items()) if not is_loop_closed(one.loop)]
+        serving = [(run, one.loop) for run, one in list(self.serving.items()) if not is_loop_closed(one.loop)]
         loop = current_loop()
         here = [run for run, other in serving if other is loop] or [run for run, _ in serving]
         return here[-1] if here else None
@@ -114,7 +117,7 @@ class Requests:
     def _choose(self) -> None:
         """Choose who answers the next requests."""
         needs_us = not self._is_warned or self._starts is not None
-        for run, serving in list(self._serving.items()):
+        for run, serving in list(self.serving.items()):
             waits = self._while_starting is not None and run.is_starting
             needs_us = needs_us or waits or not serving.gives_state or self._adds_state(run)
         self._route(self.detour if needs_us else self._app)

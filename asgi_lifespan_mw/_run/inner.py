@@ -47,6 +47,14 @@ class InnerRuns:
                 todo += [inner for runs in run.inner.of_unit.values() for inner in runs]
         return found
 
+    def are_starting(self) -> bool:
+        """Return whether one of the runs that live waits for something that starts in the background."""
+        return any(run.is_starting and not run.is_over for runs in self.of_unit.values() for run in runs)
+
+    def have_background(self) -> bool:
+        """Return whether something starts in the background in one of the runs."""
+        return any(run.has_background for runs in self.of_unit.values() for run in runs)
+
     def errors(self) -> dict[int, Run]:
         """Return the runs that failed, by the identity of the exception that each raised."""
         return {id(run.error): run for runs in self.of_unit.values() for run in runs if run.error is not None}

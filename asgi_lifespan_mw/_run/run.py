@@ -285,7 +285,7 @@ class Run(AbstractAsyncContextManager["Run"]):
     def _note_if_ready(self) -> None:
         if "ready" in self.times or self._pending or self._late_failure is not None:
             return
-        if any(run.is_starting for run in self.inner.living()):
+        if self.inner.are_starting():
             return
         self._note("ready")
         count = len(self._background)
@@ -341,8 +341,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         if self._starts_app_later:
             self._pending.add(None)
             self._units.start_later(self._start_apps_later)
-        self.has_background = bool(self._background) or self._starts_app_later
-        self.has_background |= any(run.has_background for run in self.inner.living())
+        self.has_background = bool(self._background) or self._starts_app_later or self.inner.have_background()
         self._look_if_ready()
 
     async def _start_apps_later(self) -> None:
