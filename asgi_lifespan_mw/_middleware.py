@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, final
 
-from ._apps.discovery import is_nested
+from ._apps.walk import is_nested
 from ._asgi import checked_app, straight_through
 from ._config import Settings, checked_apps, checked_flag, checked_mounts, checked_seconds
 from ._exceptions import ProtocolViolation

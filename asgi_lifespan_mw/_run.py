@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, final
 
 import anyio
 
-from ._apps.discovery import AppNode
-from ._apps.introspection import identity_of
+from ._apps.node import AppNode
+from ._apps.objects import identity_of
 from ._apps.state import SharedState
 from ._apps.tree import Tree
 from ._asgi import name_of

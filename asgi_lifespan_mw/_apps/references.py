@@ -3,7 +3,7 @@
 The start of some apps is not an asynchronous generator: Quart's ``startup()``, the event handlers that
 ``router.startup()`` runs, a lifespan that is a class or a plain generator. Code around such an app may start it if the
 code holds or names the app, or reaches apps by their routes, and uses a name by which apps are started. Functions are
-read and never called; see `introspection`.
+read and never called; see `objects`.
 """
 
 import functools
@@ -13,7 +13,7 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Any, cast, final
 
 from .._types import is_a
-from .introspection import (
+from .objects import (
     MAX_ITEMS,
     attributes_of,
     called_function,

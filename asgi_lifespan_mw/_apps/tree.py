@@ -16,20 +16,9 @@ from .._config import Settings
 from .._isolated import Isolated
 from .._log import logger
 from .._types import Scope, State, is_a
-from .containers import APPLICATIONS, ISOLATED, ROUTER, STARLETTE, UNKNOWN, LifespanPolicy, spec_of
-from .discovery import (
-    MAX_WRAPPERS,
-    AppNode,
-    all_nested,
-    describe,
-    expects_lifespan,
-    follow,
-    has_news,
-    is_nested,
-    look_inside,
-    names_lifespan,
-)
-from .introspection import (
+from .frameworks import APPLICATIONS, ISOLATED, ROUTER, STARLETTE, UNKNOWN, LifespanPolicy, spec_of
+from .node import AppNode
+from .objects import (
     attribute_of_class,
     attributes_of,
     called_function,
@@ -38,9 +27,19 @@ from .introspection import (
     names_in,
     undecorated,
 )
-from .observation import Begun, Observation, Ownership, Signature, observation, observing, ownership, signatures_of
 from .references import References, references_of
 from .state import SharedState
+from .walk import (
+    MAX_WRAPPERS,
+    all_nested,
+    describe,
+    follow,
+    has_news,
+    is_nested,
+    look_inside,
+)
+from .watch import Begun, Observation, Ownership, Signature, observation, observing, ownership, signatures_of
+from .wrappers import expects_lifespan, names_lifespan
 
 _SCOPE = {"asgi": {"version": "3.0", "spec_version": "2.0"}}
 

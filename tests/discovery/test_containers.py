@@ -17,9 +17,11 @@ from starlette.routing import Host, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Isolated, LifespanMiddleware, register_container
-from asgi_lifespan_mw._apps import containers as _containers
-from asgi_lifespan_mw._apps.containers import full_name, spec_of
-from asgi_lifespan_mw._apps.discovery import AppNode, describe, expects_lifespan, is_nested, look_inside
+from asgi_lifespan_mw._apps import frameworks as _containers
+from asgi_lifespan_mw._apps.frameworks import full_name, spec_of
+from asgi_lifespan_mw._apps.node import AppNode
+from asgi_lifespan_mw._apps.walk import describe, is_nested, look_inside
+from asgi_lifespan_mw._apps.wrappers import expects_lifespan
 from asgi_lifespan_mw._types import ASGIApp
 from tests.usages import Records, lived, recorded, started_and_stopped
 

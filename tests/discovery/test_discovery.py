@@ -27,8 +27,9 @@ from starlette.routing import Host, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Isolated, Lifespan, LifespanManager, LifespanMiddleware, LifespanTimeout
-from asgi_lifespan_mw._apps.containers import LifespanPolicy
-from asgi_lifespan_mw._apps.discovery import AppNode, describe, look_inside
+from asgi_lifespan_mw._apps.frameworks import LifespanPolicy
+from asgi_lifespan_mw._apps.node import AppNode
+from asgi_lifespan_mw._apps.walk import describe, look_inside
 from asgi_lifespan_mw._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import VIRTUAL
 from tests.plans import Boom, fails_to_start, hangs_at_start

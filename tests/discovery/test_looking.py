@@ -14,16 +14,11 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Isolated, LifespanMiddleware
-from asgi_lifespan_mw._apps.discovery import (
-    AppNode,
-    describe,
-    expects_lifespan,
-    look_inside,
-    names_lifespan,
-    wrapped_by,
-)
-from asgi_lifespan_mw._apps.introspection import attributes_of, called_function, closure_of, identity_of
-from asgi_lifespan_mw._apps.observation import Observation, observation, observing
+from asgi_lifespan_mw._apps.node import AppNode
+from asgi_lifespan_mw._apps.objects import attributes_of, called_function, closure_of, identity_of
+from asgi_lifespan_mw._apps.walk import describe, look_inside
+from asgi_lifespan_mw._apps.watch import Observation, observation, observing
+from asgi_lifespan_mw._apps.wrappers import expects_lifespan, names_lifespan, wrapped_by
 from asgi_lifespan_mw._types import ASGIApp
 from tests.server import RecordingServer
 from tests.usages import lived, recorded, serving, started_and_stopped, state_seen

@@ -29,7 +29,7 @@ from types import FunctionType
 from typing import Any, Final, Protocol, cast, final
 from weakref import ReferenceType, ref
 
-from .introspection import (
+from .objects import (
     attributes_of,
     called_function,
     closure_of,

@@ -1,0 +1,188 @@
+"""What a wrapper of the user's own holds, and which callables expect a lifespan.
+
+Functions and objects are read and are never called; see `objects`.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from inspect import CO_VARARGS
+from types import CodeType, FunctionType, MethodType
+from typing import Any
+
+from .._types import is_a
+from .frameworks import UNKNOWN, LifespanPolicy, spec_of
+from .objects import (
+    MAX_ITEMS,
+    attribute_of_class,
+    attributes_of,
+    called_function,
+    closure_of,
+    defaults_of,
+    globals_in,
+    is_function,
+    items_of,
+    names_in,
+)
+
+ASGI_ARGUMENTS = 3
+"""An ASGI app is called with ``scope``, ``receive`` and ``send``."""
+
+
+def wrapped_by(wrapper: Any) -> list[Any]:
+    """Return the apps that a wrapper of the user's own holds and that its code uses.
+
+    The attribute may have any name; a closure, a partial and a bound method hold apps too. An app that the code of the
+    wrapper never names is kept for another reason: ``Plugin(app)`` mounts itself in `app`.
+    """
+    found = {id(thing): thing for thing, is_certain in _held_by(wrapper) if is_certain or _is_app(thing)}
+    return list(found.values())
+
+
+def _held_by(wrapper: Any) -> list[tuple[Any, bool]]:
+    """Return what a wrapper may call for a request, and if the name of the attribute says that it is an app."""
+    if is_a(wrapper, functools.partial):
+        return [(thing, False) for thing in (*wrapper.args, *wrapper.keywords.values(), wrapper.func)]
+    if is_function(wrapper):
+        decorated = attributes_of(wrapper).get("__wrapped__")
+        is_certain = callable(decorated) and not is_a(decorated, type)
+        kept = (*closure_of(wrapper).values(), *defaults_of(wrapper))
+        return [(decorated, is_certain), *((thing, False) for thing in kept)]
+    if is_a(wrapper, type) or not callable(wrapper):
+        return []
+    # Gate(app).handle, mounted as a bound method, holds what the gate holds.
+    owner: Any = getattr(wrapper, "__self__", None) if is_a(wrapper, MethodType) else wrapper
+    if owner is not wrapper and spec_of(owner) is not UNKNOWN:
+        return [(owner, False)]
+    function, _ = called_function(wrapper)
+    own = attributes_of(owner)
+    if function is not None:
+        used = _names_used(function, owner)
+        if "getattr" not in used:
+            own = {name: own[name] for name in own if name in used}
+        own |= _class_attributes(function.__code__, _class_of(owner))
+    held: list[tuple[Any, bool]] = []
+    for name, value in own.items():
+        is_certain = name in {"app", "__wrapped__"} and callable(value) and not is_a(value, type)
+        held += [(value, is_certain), *((item, False) for item in items_of(value))]
+    return held
+
+
+def _is_app(thing: Any) -> bool:
+    """Return whether an object is an app of a class in the table, or wraps one."""
+    todo, seen = [thing], set[int]()
+    while todo and len(seen) < MAX_ITEMS:
+        thing = todo.pop()
+        if id(thing) in seen or not callable(thing) or is_a(thing, type):
+            continue
+        seen.add(id(thing))
+        spec = spec_of(thing)
+        if spec is UNKNOWN or is_a(thing, MethodType):
+            if not _takes_three(thing):  # BaseHTTPMiddleware keeps its own `dispatch(request, call_next)`
+                continue
+        else:
+            if spec.sent is not LifespanPolicy.NEVER:
+                return True
+            continue
+        todo += [held for held, _ in _held_by(thing)]
+    return False
+
+
+def _takes_three(thing: Any) -> bool:
+    """Return whether a call may have the three arguments of an ASGI app."""
+    function, bound = called_function(thing)
+    if function is None:
+        return True
+    most = function.__code__.co_argcount - len(bound)
+    least = most - len(function.__defaults__ or ())
+    return bool(function.__code__.co_flags & CO_VARARGS) or least <= ASGI_ARGUMENTS <= most
+
+
+def _class_of(thing: object) -> Any:  # mypy takes classes for unhashable
+    return type(thing)
+
+
+def _names_used(function: FunctionType, owner: object) -> frozenset[str]:
+    """Return the names that a function uses, and those that the methods of its owner use which it names."""
+    return _names_of_code(function.__code__, _class_of(owner))
+
+
+@functools.lru_cache(maxsize=1000)
+def _class_attributes(code: CodeType, cls: type) -> dict[str, Any]:
+    """Return the apps that a class keeps for all its objects, and that a method uses: ``inner = FastAPI()``."""
+    found = {name: attribute_of_class(cls, name) for name in _names_of_code(code, cls)}
+    return {name: value for name, value in found.items() if callable(value) and not is_function(value)}
+
+
+@functools.lru_cache(maxsize=1000)
+def _names_of_code(code: CodeType, cls: type) -> frozenset[str]:
+    found = set(names_in(code))
+    todo = list(found)
+    while todo:
+        name = todo.pop()
+        methods = [base.__dict__[name] for base in cls.__mro__ if name in base.__dict__]
+        for method in methods if "super" in found else methods[:1]:
+            if is_function(method):
+                new = names_in(method.__code__) - found
+                found |= new
+                todo += new
+    return frozenset(found)
+
+
+# --- who expects a lifespan ---
+
+
+def expects_lifespan(app: Any, is_around: Callable[[Any], bool] = lambda _: False) -> bool:
+    """Return whether an app may expect a lifespan: the code that a call reaches names it, or it wraps an app.
+
+    A mounted app got no lifespan before this package came. A plain function that reads the body first, or that loops
+    until the client disconnects, would break or hang at one. What is not written in Python is given the benefit of the
+    doubt.
+
+    Args:
+        app: The app.
+        is_around: Returns if an object is an app that this one is mounted in, which it may hold for its version.
+    """
+    todo, seen = [app], set[int]()
+    while todo and len(seen) < MAX_ITEMS:
+        thing = todo.pop()
+        if id(thing) in seen or is_a(thing, type):
+            continue
+        seen.add(id(thing))
+        if spec_of(thing) is not UNKNOWN and not is_a(thing, MethodType):
+            return True
+        function, _ = called_function(thing)
+        if function is None:
+            return callable(thing)
+        if names_lifespan(thing):
+            return True
+        todo += [held for held, _ in _held_by(thing) if callable(held) and not is_around(held)]
+        todo += _named_in_package(function)
+    return False
+
+
+def names_lifespan(app: Any) -> bool:
+    """Return whether the code that a call of an app runs names the lifespan, not counting what the app wraps."""
+    function, bound = called_function(app)
+    if function is None:
+        return False
+    return _names_the_lifespan(function.__code__, _class_of(bound[-1] if bound else None))
+
+
+@functools.lru_cache(maxsize=1000)
+def _names_the_lifespan(code: CodeType, cls: type) -> bool:
+    return any(map(_is_about_lifespan, _names_of_code(code, cls)))
+
+
+def _is_about_lifespan(name: str) -> bool:
+    return name == "lifespan" or name.startswith("lifespan.") or ("lifespan" in name and name.isidentifier())
+
+
+def _named_in_package(function: FunctionType) -> Iterator[Any]:
+    """Return the functions that a function names, and the methods of classes, if they are of the same package."""
+    package = str(function.__globals__.get("__name__", "")).partition(".")[0]
+    for name in globals_in(function.__code__):
+        thing = function.__globals__.get(name)
+        if is_function(thing) and str(thing.__module__).partition(".")[0] == package:
+            yield thing
+        elif is_a(thing, type) and str(thing.__module__).partition(".")[0] == package:
+            yield from (method for method in vars(thing).values() if is_function(method))
