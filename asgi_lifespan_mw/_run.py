@@ -35,6 +35,9 @@ from ._units.unit import Unit, UnitState
 CANCELLED_LIMIT = 10.0
 """Seconds for stopping everything after a cancellation, where there is no `shutdown_timeout`."""
 
+TURNS = 3
+"""Turns of the event loop after each start, so that tasks that a lifespan has just made take their first step."""
+
 _NEVER_TAKE_IT = ("django.", "channels.")
 """The packages whose apps never support the lifespan."""
 
@@ -305,7 +308,8 @@ class Run:
     async def _start_all(self) -> None:
         tree = self._tree = self._new_tree()
         self._drop_repeated_hooks(tree)
-        with tree.starting(self._units.context, [hook.function for hook in flattened(self._plan)]):
+        hooks = [hook.function for hook in flattened(self._plan)]
+        with tree.starting(self._units.context, hooks, root_runs=not self.sends_to_app):
             for batch in self._batches:
                 await self._units.start(*batch)
                 for unit in batch:
@@ -398,7 +402,7 @@ class Run:
         """Start apps side by side, and take over their state."""
         sessions: list[Session] = []
         for node in nodes:
-            session = Session(node.app, tree.begin(node), strict=self._settings.strict)
+            session = Session(tree.asked(node), tree.begin(node), strict=self._settings.strict)
             unit = self.units[node] = self._new_unit(node.label, session.live)
             self._nodes[unit], self._sessions[node] = node, session
             if self._settings.concurrent and node.parent is not None and node.parent in self.units:
@@ -406,6 +410,8 @@ class Run:
             sessions.append(session)
         if nodes:
             await self._units.start(*(self.units[node] for node in nodes))
+            for _ in range(TURNS):
+                await anyio.lowlevel.checkpoint()
         for node, session in zip(nodes, sessions, strict=True):
             node.is_supported = session.phase is not Phase.UNSUPPORTED
             node.refusal = session.refusal

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, final
 
 from .._types import State
-from .frameworks import UNKNOWN
+from .frameworks import UNKNOWN, Door
 from .state import SharedState
 
 # Shared by all nodes that have none, for a tree may have thousands; never written to.
@@ -28,6 +28,7 @@ class AppNode:
         forwarded: The objects that it starts by itself, with lifespans of their own, by identity.
         forms: The members and wrapped objects whose classes are in the table, by the names of the rows.
         lifespans: The functions that are run for its lifespan, as far as they are known.
+        doors: Where it is started: the objects, and the doors that the table has for them.
         policy: The row of the table that says if it is sent a lifespan.
         children: The apps nested in it, in the order in which they were found.
         reason: Why it is not started by us; empty if it is.
@@ -41,8 +42,8 @@ class AppNode:
     """
 
     __slots__ = (
-        "added", "app", "children", "forms", "forwarded", "given", "is_mount", "is_started", "is_supported", "label",
-        "lifespans", "members", "parent", "path", "policy", "reason", "refusal", "shared", "state", "wrapped",
+        "added", "app", "children", "doors", "forms", "forwarded", "given", "is_mount", "is_started", "is_supported",
+        "label", "lifespans", "members", "parent", "path", "policy", "reason", "refusal", "shared", "state", "wrapped",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +58,7 @@ class AppNode:
         self.members = self.wrapped = self.forwarded = _NOTHING
         self.forms = _NO_FORMS
         self.lifespans: Sequence[Any] = ()
+        self.doors: Sequence[tuple[Any, Door]] = ()
         self.policy = UNKNOWN
         self.children: list[AppNode] = []
         self.reason = ""

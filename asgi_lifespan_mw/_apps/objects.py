@@ -23,11 +23,18 @@ def is_function(thing: object) -> TypeGuard[FunctionType]:
     return issubclass(type(thing), FunctionType)
 
 
+def dictionary_of(thing: object) -> dict[str, Any] | None:
+    """Return an object's own dictionary; None if it has none."""
+    dictionary, _ = _layout(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
+    own: Any = dictionary.__get__(thing) if dictionary else None
+    return own if issubclass(type(own), dict) else None
+
+
 def attributes_of(thing: object) -> dict[str, Any]:
     """Return a copy of an object's own attributes, those in slots too."""
-    dictionary, slots = _layout(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
-    own: Any = dictionary.__get__(thing) if dictionary else None
-    found: dict[str, Any] = own.copy() if issubclass(type(own), dict) else {}
+    _, slots = _layout(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
+    own = dictionary_of(thing)
+    found: dict[str, Any] = {} if own is None else own.copy()
     for name, slot in slots:
         try:
             found[name] = slot.__get__(thing)
@@ -66,6 +73,14 @@ def items_of(thing: Any) -> list[Any]:
     if kind is None or kind.__len__(thing) > MAX_ITEMS:
         return []
     return list(kind.values(thing) if hasattr(kind, "values") else kind.__iter__(thing))
+
+
+def keys_of(thing: Any) -> list[Any]:
+    """Return the keys of a dictionary; nothing for any other object."""
+    kind: Any = dict
+    if not is_a(thing, kind) or kind.__len__(thing) > MAX_ITEMS:
+        return []
+    return list(kind.copy(thing))  # in one step, for another thread may change it
 
 
 def called_function(thing: Any) -> tuple[FunctionType | None, tuple[object, ...]]:

@@ -18,8 +18,22 @@ from typing import Any, final
 from .._asgi import name_of
 from .._log import logger
 from .._types import is_a
-from .frameworks import NO_APP, UNASKED, UNKNOWN, ContainerSpec, Edge, EdgeKind, LifespanPolicy, full_name, spec_of
+from .doors import without_recorder
+from .frameworks import (
+    NO_APP,
+    SESSION_MANAGER,
+    UNASKED,
+    UNKNOWN,
+    ContainerSpec,
+    Door,
+    Edge,
+    EdgeKind,
+    LifespanPolicy,
+    full_name,
+    spec_of,
+)
 from .node import AppNode
+from .objects import attributes_of, called_function, closure_of, undecorated
 from .wrappers import names_lifespan, wrapped_by
 
 MAX_WRAPPERS = 100
@@ -31,6 +45,7 @@ def describe(node: AppNode) -> AppNode:
     members, wrapped, forwarded = dict[int, Any](), dict[int, Any](), dict[int, Any]()
     forms: dict[str, Any] = {}
     lifespans: list[Any] = []
+    doors: list[tuple[Any, Door]] = []
     todo: list[tuple[Any, dict[int, Any], bool]] = [(node.app, members, True)]
     seen = set[int]()
     while todo and len(seen) < MAX_WRAPPERS:
@@ -42,8 +57,10 @@ def describe(node: AppNode) -> AppNode:
         spec = spec_of(thing)
         if part is not forwarded:
             forms.setdefault(spec.name, thing)
-        if spec.lifespan and part is members:
-            lifespans += follow(thing, spec.lifespan)
+        if part is members:
+            if spec.lifespan:
+                lifespans += follow(thing, spec.lifespan)
+            doors += [(thing, door) for door in spec.doors]
         if is_self and spec.sent is not LifespanPolicy.ALWAYS and node.policy is UNKNOWN:
             node.policy = spec
         for inner, kind, _ in edges_of(thing, parts=False):
@@ -51,10 +68,21 @@ def describe(node: AppNode) -> AppNode:
             todo.append((inner, goes_on.get(kind, part), is_self and kind is EdgeKind.SELF))
     node.members, node.wrapped, node.forwarded = members, wrapped or node.wrapped, forwarded or node.forwarded
     node.forms, node.lifespans = forms, lifespans
+    node.doors = doors + [found for lifespan in lifespans for found in _doors_held_by(lifespan)]
     if node.policy is UNKNOWN:
         node.policy = _policy_inside(node)
     node.label = node.label or f"app {name_of(node.app)}"
     return node
+
+
+def _doors_held_by(lifespan: Any) -> Iterator[tuple[Any, Door]]:
+    """Return the doors of what a lifespan runs: the session manager in ``lambda app: session_manager.run()``."""
+    function, bound = called_function(lifespan)
+    if function is None:
+        return
+    for thing in (*closure_of(undecorated(function)).values(), *bound):
+        for part in (thing, *attributes_of(thing).values()):
+            yield from ((part, door) for door in spec_of(part).doors if spec_of(part).name == SESSION_MANAGER)
 
 
 def _policy_inside(node: AppNode) -> ContainerSpec:
@@ -196,13 +224,13 @@ def _nested(app: Any, path: str, parent: AppNode, *, is_mount: bool) -> AppNode:
     return AppNode(app, path, label, parent, is_mount=is_mount)
 
 
-def all_nested(app: object) -> Iterator[AppNode]:
-    """Return the apps that are nested in an app, at any depth."""
-    todo, seen = [AppNode(app)], set[int]()
+def all_nested(top: AppNode, seen: dict[int, Any] | None = None) -> Iterator[AppNode]:
+    """Return the apps that are nested in an app, at any depth, but for those `seen`, by identity, which are added."""
+    todo, seen = [top], dict[int, Any]() if seen is None else seen
     while todo:
         outer = todo.pop()
         if id(outer.app) not in seen:
-            seen.add(id(outer.app))
+            seen[id(outer.app)] = outer.app
             inside = look_inside(outer)
             todo += inside.nested
             yield from inside.nested
@@ -211,7 +239,7 @@ def all_nested(app: object) -> Iterator[AppNode]:
 
 def is_nested(wanted: object, app: object) -> bool:
     """Return whether an app is found, at any depth, in another one."""
-    for node in all_nested(app):
+    for node in all_nested(AppNode(app)):
         describe(node)
         if node.reaches({id(wanted)}):
             return True
@@ -277,7 +305,7 @@ def follow(thing: Any, path: str, *, keys: bool = False) -> list[Any]:
             if step[0] == "[":
                 found = [inner for one in found for inner in _items(one, step[1:-1], keys=keys)]
             else:
-                found = [getattr(one, step) for one in found]
+                found = [without_recorder(getattr(one, step)) for one in found]
     except Exception as error:
         logger.debug("%s has no %r to look into", type(thing).__qualname__, path, exc_info=error)
         return []

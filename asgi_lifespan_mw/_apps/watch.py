@@ -1,24 +1,27 @@
-"""Which lifespans begin while a startup runs, seen from outside.
+"""Which lifespans began during a run: seen at the door of each app, and as generators that begin.
 
-A parent may start what it mounts in many ways: a loop over its routes, a helper in another module, a message sent in a
-task. Code does not show that. But nearly every lifespan is an asynchronous generator behind
-``@asynccontextmanager``, and Python announces the first step of each asynchronous generator to
-``sys.set_asyncgen_hooks(firstiter=...)``. So the lifespans that began are known, from whichever line they were entered.
+A parent may start what it mounts in many ways: a loop over its routes, a helper in another package, a task, a thread.
+Code does not show that. Two observers do.
 
-Rule 1: the hook is in force only while a startup of ours runs in the thread. The event loop has a hook of its own, and
-that one is called after ours.
+Rule 1: a *recorder* stands at the *doors* of each app that was found while a run lives: in the place of
+``router.lifespan_context``, ``Quart.startup`` and others that the table of frameworks names. The first who enters
+starts the app. Who enters second *joins*: it waits until the app has started, gets the same state, begins nothing, and
+ends nothing on leaving.
 
-Rule 2: only generators that begin in our startup count. A context variable marks it.
+Rule 2: what enters past the door, such as ``session_manager.run()`` or a lifespan function that is called by its name,
+is nearly always an asynchronous generator, and Python announces the first step of each to
+``sys.set_asyncgen_hooks(firstiter=...)``. The hook is in force only while a startup of ours runs in the thread. The
+event loop has a hook of its own, and that one is called after ours. A recorder compares what is to begin with what runs
+already: the same function with the same arguments joins too.
 
-Rule 3: a generator belongs to an app if its function is the app's lifespan function, that very object, and no argument
-is another app with the same lifespan. Each generator belongs to one app at the most.
+Rule 3: only what belongs to a run joins: its units, the tasks and threads that they made, and runs inside them. A
+context variable marks it. An entry without the variable counts as a start while the startup runs, and never joins.
 
 See "Asynchronous generator hooks" in PEP 525.
 """
 
 import gc
 import sys
-import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,19 +29,12 @@ from dataclasses import dataclass
 from enum import Enum
 from inspect import CO_ASYNC_GENERATOR, CO_VARARGS
 from types import FunctionType
-from typing import Any, Final, Protocol, cast, final
+from typing import Any, Final, Protocol, final
 from weakref import ReferenceType, ref
 
-from .objects import (
-    attributes_of,
-    called_function,
-    closure_of,
-    defaults_of,
-    globals_in,
-    is_function,
-    names_in,
-    undecorated,
-)
+from .._types import is_a
+from .node import AppNode
+from .objects import called_function, is_function, undecorated
 
 
 @final
@@ -58,107 +54,184 @@ class Begun:
     generator: "ReferenceType[Any]"
     has_owner: bool = False
 
+    @property
+    def key(self) -> tuple[int, ...]:
+        """What is equal for two calls of one function with the same arguments, while those are kept."""
+        return (id(self.function), *map(id, self.arguments))
+
     def is_over(self) -> bool:
         """Return whether the generator has ended: it failed, or was left, so that its app does not run."""
         generator = self.generator()
         return generator is None or generator.ag_frame is None
 
+    def is_starting(self) -> bool:
+        """Return whether the generator runs towards its first ``yield``, or is on its way from there to its end."""
+        generator = self.generator()
+        return generator is not None and generator.ag_running
+
 
 @final
 class Observation:
-    """The lifespans that began during one startup.
+    """The generators that began during one startup.
 
     Each is in one of two places: with its owner, once that was found, or without.
     """
 
-    __slots__ = ("_by_argument", "_of_owner", "_without_owner")
+    __slots__ = ("_by_argument", "_of_owner", "_unassigned")
 
     def __init__(self) -> None:
-        self._without_owner: dict[int, list[Begun]] = {}
-        self._by_argument: dict[tuple[int, int], Begun] = {}
+        self._unassigned: dict[int, list[Begun]] = {}
+        self._by_argument: dict[tuple[int, int], list[Begun]] = {}
         self._of_owner: dict[tuple[int, int], Begun] = {}
 
-    def see(self, generator: Any) -> None:
+    def record(self, generator: Any) -> None:
         """Record a generator that is about to take its first step."""
-        function = _function_of(generator)
-        if function is not None:
-            begun = Begun(function, _arguments_of(generator), ref(generator))
-            self._without_owner.setdefault(id(function), []).append(begun)
+        begun = begun_of(generator)
+        if begun is not None:
+            self._unassigned.setdefault(id(begun.function), []).append(begun)
             for argument in begun.arguments:
-                self._by_argument.setdefault((id(function), id(argument)), begun)
+                self._by_argument.setdefault((id(begun.function), id(argument)), []).append(begun)
 
-    def without_owner(self, function: FunctionType, members: Iterable[int]) -> list[Begun]:
+    def running(self, like: Begun) -> Begun | None:
+        """Return a generator that runs, of the same function with the same arguments; None if there is none.
+
+        A function without arguments makes another resource at each call.
+        """
+        for argument in like.arguments[:1]:
+            for begun in self._by_argument.get((id(like.function), id(argument)), ()):
+                if not begun.is_over() and begun.key == like.key:
+                    return begun
+        return None
+
+    def unassigned(self, function: FunctionType, members: Iterable[int]) -> list[Begun]:
         """Return the generators of a function that belong to nobody yet.
 
         Only one that has an app among its arguments, if there is such a one; `members` is what that app consists of, by
         identity. Many apps may have one lifespan function, and most are found by this.
         """
         for key in members:
-            begun = self._by_argument.get((id(function), key))
-            if begun is not None and not begun.has_owner:
-                return [begun]
-        return self._without_owner.get(id(function), [])
+            for begun in self._by_argument.get((id(function), key), ()):
+                if not begun.has_owner:
+                    return [begun]
+        return self._unassigned.get(id(function), [])
 
-    def of(self, function: FunctionType, members: Iterable[int]) -> Begun | None:
+    def of_function(self, function: FunctionType) -> list[Begun]:
+        """Return the generators of a function that run."""
+        found = [begun for (key, _), many in self._by_argument.items() if key == id(function) for begun in many]
+        return [begun for begun in found if not begun.is_over()]
+
+    def of_app(self, function: FunctionType, members: Iterable[int]) -> Begun | None:
         """Return the generator of a function that belongs to an app, which consists of `members`, by identity."""
         found = (self._of_owner.get((id(function), key)) for key in members)
         return next((begun for begun in found if begun is not None), None)
 
-    def give(self, begun: Begun, members: Iterable[int]) -> None:
+    def assign(self, begun: Begun, members: Iterable[int]) -> None:
         """Let a generator belong to an app, which consists of `members`, by identity."""
         begun.has_owner = True
-        self._without_owner[id(begun.function)].remove(begun)
+        self._unassigned[id(begun.function)].remove(begun)
         self._of_owner.update(((id(begun.function), key), begun) for key in members)
 
     def clear(self) -> None:
         """Forget all generators, and what they were called with."""
-        self._without_owner.clear()
+        self._unassigned.clear()
         self._by_argument.clear()
         self._of_owner.clear()
 
 
-observation: Final[ContextVar[Observation | None]] = ContextVar("asgi_lifespan_mw_observation", default=None)
-"""The observation that generators are recorded in; None where no startup of ours runs."""
+@final
+class Watch:
+    """What runs that are nested in each other have seen: one is shared by a run and the runs inside its units.
 
-_thread = threading.local()
+    Attributes:
+        observed: The generators that began while a startup runs.
+        entered: The generators that began at a door and have not ended, those of after the startup too.
+        startups: How many startups are under way.
+        is_serving: Whether the outermost run serves, so that what ends then was not stopped by it.
+    """
+
+    __slots__ = ("entered", "is_serving", "observed", "startups")
+
+    def __init__(self) -> None:
+        self.observed = Observation()
+        self.entered: dict[tuple[int, ...], Begun] = {}
+        self.startups = 0
+        self.is_serving = False
+
+    def running(self, like: Begun) -> Begun | None:
+        """Return a generator that runs, of the same function with the same arguments; None if there is none."""
+        found = self.entered.get(like.key)
+        return self.observed.running(like) if found is None or found.is_over() else found
+
+
+watching: Final[ContextVar[Watch | None]] = ContextVar("asgi_lifespan_mw_watching", default=None)
+"""The watch that starts are recorded in; None for code that belongs to no run of ours."""
+
+starter: Final[ContextVar[AppNode | None]] = ContextVar("asgi_lifespan_mw_starter", default=None)
+"""The app that was sent a lifespan by us, in whose code this context runs; None in a hook."""
 
 
 @contextmanager
-def observing() -> Generator[None]:
-    """Have the first step of each asynchronous generator in this thread recorded, for the time of a ``with``.
+def observing(watch: Watch) -> Generator[None]:
+    """Have the first step of each asynchronous generator in this thread recorded, while the block runs.
 
     Blocks may overlap in any order, as runs in one thread do. The hook that was there before comes back when the last
     block is left, unless another one was set meanwhile.
     """
-    if getattr(_thread, "blocks", 0) == 0:
-        _thread.hook = _chained(sys.get_asyncgen_hooks().firstiter)
-        sys.set_asyncgen_hooks(firstiter=_thread.hook[0])
-    _thread.blocks = getattr(_thread, "blocks", 0) + 1
+    watch.startups += 1
+    set_hook()
+    _hook_in_force().blocks += 1  # type: ignore[union-attr]  # it was just set
     try:
         yield
     finally:
-        _thread.blocks -= 1
-        if _thread.blocks == 0:
-            hook, before = _thread.hook
-            if sys.get_asyncgen_hooks().firstiter is hook:
-                sys.set_asyncgen_hooks(firstiter=before)
-            del _thread.hook
+        watch.startups -= 1
+        if watch.startups == 0:
+            watch.observed.clear()
+        hook = _hook_in_force()
+        if hook is not None:
+            hook.blocks -= 1
+            if hook.blocks <= 0:
+                sys.set_asyncgen_hooks(firstiter=hook.before)
 
 
-_Hook = Callable[[AsyncGenerator[Any, Any]], None]
+def set_hook() -> bool:
+    """Put our hook in force, and return whether it was missing.
+
+    An event loop sets hooks of its own whenever it begins to run, so that a startup that spans two
+    ``run_until_complete()`` loses ours.
+    """
+    if _hook_in_force() is not None:
+        return False
+    sys.set_asyncgen_hooks(firstiter=_Hook(sys.get_asyncgen_hooks().firstiter))
+    return True
 
 
-def _chained(before: _Hook | None) -> tuple[_Hook, _Hook | None]:
-    """Return a hook that records a generator and calls the one `before`, and that one."""
+def _hook_in_force() -> "_Hook | None":
+    hook: Any = sys.get_asyncgen_hooks().firstiter
+    return hook if is_a(hook, _Hook) else None
 
-    def first_step(generator: AsyncGenerator[Any, Any]) -> None:
-        observed = observation.get()
-        if observed is not None:
-            observed.see(generator)
-        if before is not None:
-            before(generator)
 
-    return first_step, before
+@final
+class _Hook:
+    """Records a generator that takes its first step, and calls the hook `before`."""
+
+    __slots__ = ("before", "blocks")
+
+    def __init__(self, before: Callable[[AsyncGenerator[Any, Any]], None] | None) -> None:
+        self.before = before
+        self.blocks = 0
+
+    def __call__(self, generator: AsyncGenerator[Any, Any]) -> None:
+        watch = watching.get()
+        if watch is not None and watch.startups:
+            watch.observed.record(generator)
+        if self.before is not None:
+            self.before(generator)
+
+
+def begun_of(generator: Any) -> Begun | None:
+    """Return the record of a generator that has not begun; None for one that was compiled to C."""
+    function = _function_of(generator)
+    return None if function is None else Begun(function, _arguments_of(generator), ref(generator))
 
 
 def _function_of(generator: Any) -> FunctionType | None:
@@ -187,66 +260,25 @@ class Signature:
     """How the generator of one lifespan can be recognised.
 
     Attributes:
-        functions: The functions that may make it.
+        function: The function that makes it.
         bound: Objects that must be among its arguments: the owner of a bound method, what a partial binds.
-        must_have_app: Whether the app must be among its arguments, for the function is only called by the lifespan.
-        parts: Objects of which one must be its first argument; None if any will do.
     """
 
-    functions: tuple[FunctionType, ...]
+    function: Any  # a type checker takes a FunctionType here for a method
     bound: tuple[object, ...] = ()
-    must_have_app: bool = False
-    parts: tuple[object, ...] | None = None
 
     def matches(self, begun: Begun) -> bool:
         """Return whether a generator may be of this lifespan, for whichever app."""
-        if id(begun.function) not in map(id, self.functions):
-            return False
-        if self.bound and not {*map(id, self.bound)} <= {*map(id, begun.arguments)}:
-            return False
-        return self.parts is None or id(next(iter(begun.arguments), None)) in map(id, self.parts)
+        return begun.function is self.function and {*map(id, self.bound)} <= {*map(id, begun.arguments)}
 
 
-def signatures_of(lifespan: Any) -> list[Signature]:
-    """Return how the generators of a lifespan can be recognised; nothing for a lifespan that cannot be observed.
-
-    Most lifespans make a generator themselves. One such as ``lambda app: session_manager.run()`` calls another
-    function for it: a method that it names, of an object that it holds, or a function that is given the app.
-    """
+def signature_of(lifespan: Any) -> Signature | None:
+    """Return how the generator of a lifespan can be recognised; None for a lifespan that is not a generator."""
     function, bound = called_function(lifespan)
     if function is None:
-        return []
+        return None
     inner = undecorated(function)
-    if inner.__code__.co_flags & CO_ASYNC_GENERATOR:
-        return [Signature((inner,), bound)]
-    names = names_in(inner.__code__)
-    held = [*closure_of(inner).values(), *defaults_of(inner), *bound]
-    held += [inner.__globals__[name] for name in globals_in(inner.__code__) if name in inner.__globals__]
-    found: list[Signature] = []
-    methods: list[FunctionType] = []
-    parts: list[object] = []
-    for thing in held:
-        given, given_bound = called_function(thing)
-        if given is not None and undecorated(given).__code__.co_flags & CO_ASYNC_GENERATOR:
-            found.append(Signature((undecorated(given),), given_bound, must_have_app=True))
-        for part in (thing, *attributes_of(thing).values()):
-            cls = cast("type[object]", type(part))
-            if own := [method for name in names if (method := _generator_method(cls, name)) is not None]:
-                methods += own
-                parts.append(part)
-    if methods:
-        found.append(Signature(tuple(methods), parts=tuple(parts)))
-    return found
-
-
-def _generator_method(cls: type, name: str) -> FunctionType | None:
-    """Return the asynchronous generator function behind a method, or None."""
-    for base in cls.__mro__:
-        method = base.__dict__.get(name)
-        if is_function(method):
-            function = undecorated(method)
-            return function if function.__code__.co_flags & CO_ASYNC_GENERATOR else None
-    return None
+    return Signature(inner, bound) if inner.__code__.co_flags & CO_ASYNC_GENERATOR else None
 
 
 class Ownership(Enum):
@@ -285,10 +317,10 @@ class Relations(Protocol):
         ...
 
 
-def ownership(
+def find_begun(
     observed: Observation, signatures: Sequence[Signature], relations: Relations
 ) -> tuple[Ownership, FunctionType | None]:
-    """Find the generator that is the lifespan of an app, and give it to that app.
+    """Find the generator that is the lifespan of an app, and assign it to that app.
 
     Args:
         observed: The generators that began.
@@ -298,26 +330,28 @@ def ownership(
     Returns:
         What was observed, and the function of the generator.
     """
-    ended: FunctionType | None = None
+    found, of_function = Ownership.NOT_BEGUN, None
     for signature in signatures:
-        for function in signature.functions:
-            known = observed.of(function, relations.members)
-            if known is not None and not known.is_over():
-                return Ownership.BEGUN, function
-            ended = ended if known is None else function
-            # FastAPI(lifespan=shared) with app.mount("/v1", FastAPI(lifespan=shared)): the parent ran it for itself.
-            of_parents = [begun for outer in relations.around() if (begun := observed.of(function, outer)) is not None]
-            for begun in (*observed.without_owner(function, relations.members), *of_parents):
-                if not signature.matches(begun):
-                    continue
-                is_mine = any(map(relations.is_part, begun.arguments))
-                # A loop over siblings with one lifespan function: each argument is one of the siblings.
-                is_others = any(relations.has_lifespan(argument, begun) for argument in begun.arguments)
-                if not begun.has_owner and (is_mine or not (signature.must_have_app or is_others)):
-                    observed.give(begun, relations.members)
-                    if not begun.is_over():
-                        return Ownership.BEGUN, function
-                    ended = function
-                elif is_others and any(map(relations.is_around, begun.arguments)):
-                    return Ownership.SHARED, function
-    return (Ownership.NOT_BEGUN if ended is None else Ownership.OVER), ended
+        function = signature.function
+        known = observed.of_app(function, relations.members)
+        if known is not None and not known.is_over():
+            return Ownership.BEGUN, function
+        if known is not None:
+            found, of_function = Ownership.OVER, function
+        # FastAPI(lifespan=shared) with app.mount("/v1", FastAPI(lifespan=shared)): the parent ran it for itself.
+        of_parents = [begun for outer in relations.around() if (begun := observed.of_app(function, outer)) is not None]
+        for begun in (*observed.unassigned(function, relations.members), *of_parents):
+            if not signature.matches(begun):
+                continue
+            is_mine = any(map(relations.is_part, begun.arguments))
+            if not is_mine and any(map(relations.is_around, begun.arguments)):
+                # `async with database(app), cache(app)` in the parent, and FastAPI(lifespan=database) mounted in it.
+                return Ownership.SHARED, function
+            # A loop over siblings with one lifespan function: each argument is one of the siblings.
+            is_others = any(relations.has_lifespan(argument, begun) for argument in begun.arguments)
+            if not begun.has_owner and (is_mine or not is_others):
+                observed.assign(begun, relations.members)
+                if not begun.is_over():
+                    return Ownership.BEGUN, function
+                found, of_function = Ownership.OVER, function
+    return found, of_function

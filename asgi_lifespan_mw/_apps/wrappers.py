@@ -10,7 +10,7 @@ from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from .._types import is_a
-from .frameworks import UNKNOWN, LifespanPolicy, spec_of
+from .frameworks import UNKNOWN, LifespanPolicy, spec_of, spec_of_class
 from .objects import (
     MAX_ITEMS,
     attribute_of_class,
@@ -21,6 +21,7 @@ from .objects import (
     globals_in,
     is_function,
     items_of,
+    keys_of,
     names_in,
 )
 
@@ -131,33 +132,90 @@ def _names_of_code(code: CodeType, cls: type) -> frozenset[str]:
 # --- who expects a lifespan ---
 
 
-def expects_lifespan(app: Any, is_around: Callable[[Any], bool] = lambda _: False) -> bool:
-    """Return whether an app may expect a lifespan: the code that a call reaches names it, or it wraps an app.
+def mentions_lifespan(app: Any, is_around: Callable[[Any], bool] = lambda _: False) -> bool:
+    """Return whether an app is to be asked: its code, or code near by, mentions the lifespan, or it wraps an app.
 
     A mounted app got no lifespan before this package came. A plain function that reads the body first, or that loops
-    until the client disconnects, would break or hang at one. What is not written in Python is given the benefit of the
-    doubt.
+    until the client disconnects, would break or hang at one. This reading only ever keeps such apps from being asked.
+    What is not written in Python, and what computes the names that it uses, is asked.
 
     Args:
         app: The app.
         is_around: Returns if an object is an app that this one is mounted in, which it may hold for its version.
     """
-    todo, seen = [app], set[int]()
+    todo, seen = [(app, 0)], set[int]()
     while todo and len(seen) < MAX_ITEMS:
-        thing = todo.pop()
+        thing, steps = todo.pop()
         if id(thing) in seen or is_a(thing, type):
             continue
         seen.add(id(thing))
-        if spec_of(thing) is not UNKNOWN and not is_a(thing, MethodType):
-            return True
-        function, _ = called_function(thing)
+        spec = spec_of(thing)
+        if spec is not UNKNOWN and not is_a(thing, MethodType):
+            if spec.sent is not LifespanPolicy.NEVER and not is_around(thing):
+                return True
+            continue
+        function, bound = called_function(thing)
         if function is None:
-            return callable(thing)
-        if names_lifespan(thing):
+            if is_a(thing, str) and _is_about_lifespan(thing):
+                return True
+            if steps == 0:
+                return callable(thing)
+            continue
+        names = _names_of_code(function.__code__, _class_of(bound[-1] if bound else None))
+        if _mentions(names):
             return True
-        todo += [held for held, _ in _held_by(thing) if callable(held) and not is_around(held)]
-        todo += _named_in_package(function)
+        if steps < NEAR_BY:
+            todo += [(near, steps + 1) for near in _near_by(thing, function, bound, names)]
     return False
+
+
+@functools.lru_cache(maxsize=1000)
+def _mentions(names: frozenset[str]) -> bool:
+    return bool(names & _COMPUTES) or any(map(_is_about_lifespan, names))
+
+
+NEAR_BY = 3
+"""How many steps from a function what it uses counts as its code."""
+
+_COMPUTES = frozenset({"getattr", "__getattribute__", "attrgetter", "methodcaller", "globals", "vars", "eval", "exec"})
+"""Names of what reaches things by names that are computed: ``getattr(self, "on_" + scope["type"])``."""
+
+
+def _near_by(thing: Any, function: FunctionType, bound: tuple[object, ...], names: frozenset[str]) -> Iterator[Any]:
+    """Return the functions, callable objects and strings that a function may use."""
+    held = [*closure_of(function).values(), *defaults_of(function), *bound]
+    held += [function.__globals__.get(name) for name in globals_in(function.__code__)]
+    decorated = attributes_of(function).get("__wrapped__")
+    if decorated is not None:
+        held.append(decorated)
+    for owner in bound:
+        own = attributes_of(owner)
+        held += [own[name] for name in names if name in own]
+    if not is_function(thing):
+        held += [inner for inner, _ in _held_by(thing)]
+    for one in held:
+        if one is thing:
+            continue
+        yield from (key for key in keys_of(one) if is_a(key, str))
+        yield from (item for item in items_of(one) if is_a(item, str) or _is_callable(item))
+        if is_a(one, str) or _is_callable(one):
+            yield one
+        yield from _methods_named(one, names)
+
+
+def _is_callable(thing: Any) -> bool:
+    return callable(thing) and not is_a(thing, type)
+
+
+def _methods_named(thing: Any, names: frozenset[str]) -> Iterator[Any]:
+    """Return the methods of an object or a class that a function names, and what a call of a class runs."""
+    cls: Any = thing if is_a(thing, type) else type(thing)
+    if cls.__module__ == "builtins" or spec_of_class(cls) is not UNKNOWN:
+        return
+    wanted = {*names, "__call__", "__await__"} if is_a(thing, type) else names
+    for name in wanted:
+        if is_function(method := attribute_of_class(cls, name)):
+            yield method
 
 
 def names_lifespan(app: Any) -> bool:
@@ -174,15 +232,4 @@ def _names_the_lifespan(code: CodeType, cls: type) -> bool:
 
 
 def _is_about_lifespan(name: str) -> bool:
-    return name == "lifespan" or name.startswith("lifespan.") or ("lifespan" in name and name.isidentifier())
-
-
-def _named_in_package(function: FunctionType) -> Iterator[Any]:
-    """Return the functions that a function names, and the methods of classes, if they are of the same package."""
-    package = str(function.__globals__.get("__name__", "")).partition(".")[0]
-    for name in globals_in(function.__code__):
-        thing = function.__globals__.get(name)
-        if is_function(thing) and str(thing.__module__).partition(".")[0] == package:
-            yield thing
-        elif is_a(thing, type) and str(thing.__module__).partition(".")[0] == package:
-            yield from (method for method in vars(thing).values() if is_function(method))
+    return "lifespan" in str.lower(name)

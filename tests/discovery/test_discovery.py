@@ -730,7 +730,7 @@ async def test_functions_and_methods_that_turn_the_lifespan_away_are_no_errors(
         f"mount '/{path}' does not support the lifespan protocol" for path in ("function", "method")
     ]
     assert [record.exc_info and record.exc_info[0] for record in refusals] == [AssertionError, KeyError]
-    assert "mount '/silent' does not handle the lifespan and is sent none" in caplog.messages
+    assert "mount '/silent' is sent no lifespan: its code does not mention it" in caplog.messages
     assert not told(caplog, logging.WARNING)
 
 
