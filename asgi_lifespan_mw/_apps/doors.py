@@ -4,7 +4,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from types import MemberDescriptorType, MethodType
-from typing import Any, Final, cast, final
+from typing import Any, Final, final
 
 import anyio
 
@@ -240,7 +240,7 @@ class Recorder:
             outside = []
         if self._door.leave is None:
             made: Any = self.original(*args, **kwargs)
-            if attribute_of_class(cast("type", type(made)), "__aenter__") is None:
+            if attribute_of_class(type(made), "__aenter__") is None:
                 return made
             return _Entry(made, None if watch is None else doorways[watch], outside)
         if self._name == self._door.enter:
@@ -346,7 +346,7 @@ _ABSENT: Final = object()
 
 def _attribute(owner: Any, name: str) -> tuple[Any, bool]:
     """Return an attribute that can be replaced, and whether it is the object's own; `_ABSENT` for any other."""
-    of_class: Any = attribute_of_class(cast("type", type(owner)), name)
+    of_class: Any = attribute_of_class(type(owner), name)
     if is_a(of_class, MemberDescriptorType):
         return attributes_of(owner).get(name, _ABSENT), True
     own = dictionary_of(owner)
@@ -358,7 +358,7 @@ def _attribute(owner: Any, name: str) -> tuple[Any, bool]:
 
 
 def _set(owner: Any, name: str, value: Any) -> None:
-    of_class: Any = attribute_of_class(cast("type", type(owner)), name)
+    of_class: Any = attribute_of_class(type(owner), name)
     if is_a(of_class, MemberDescriptorType):
         of_class.__set__(owner, value)
         return

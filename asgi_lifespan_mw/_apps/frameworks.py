@@ -282,7 +282,7 @@ def register_container(
         raise ValueError("register_container() got an empty attribute, expected one such as 'app' or 'apps[]'")
     sent = LifespanPolicy.NEVER if kind == "taken_over" else LifespanPolicy.ALWAYS
     _table[name] = ContainerSpec(name, why, (Edge(kinds[kind], inside),), segment, sent=sent)
-    spec_of_class.cache_clear()
+    _rows_of_classes.clear()
 
 
 def full_name(cls: type) -> str:
@@ -292,13 +292,28 @@ def full_name(cls: type) -> str:
 
 def spec_of(thing: object) -> ContainerSpec:
     """Return the row of an object's class, or of the nearest class that it inherits from; else `UNKNOWN`."""
-    return spec_of_class(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
+    return spec_of_class(type(thing))
 
 
-@functools.lru_cache(maxsize=1000)  # bounded: it keeps the classes, and some programs make them by the thousand
 def spec_of_class(cls: type) -> ContainerSpec:
     """Return the row of a class, or of the nearest class that it inherits from; else `UNKNOWN`."""
-    _load_entry_points()
+    found = _rows_of_classes.get(id(cls))
+    if found is None:
+        _load_entry_points()
+        if len(_rows_of_classes) >= _MAX_CLASSES:
+            _rows_of_classes.clear()
+        found = _rows_of_classes[id(cls)] = cls, _row_of(cls)
+    return found[1]
+
+
+_rows_of_classes: dict[int, tuple[type, ContainerSpec]] = {}
+"""The rows that were looked up, by the identity of the class: a metaclass may make classes that have no hash."""
+
+_MAX_CLASSES = 1000
+"""How many are kept; some programs make classes by the thousand."""
+
+
+def _row_of(cls: type) -> ContainerSpec:
     for at, base in enumerate(cls.__mro__):
         if row := _table.get(full_name(base)):
             # class Site(StaticFiles) with a __call__ of its own may well answer a lifespan.
@@ -325,4 +340,4 @@ def _load_entry_points() -> None:
         except (Exception, SystemExit):
             logger.warning("the containers of %s cannot be registered", entry_point.value, exc_info=True)
     _table.update(of_the_user)
-    spec_of_class.cache_clear()
+    _rows_of_classes.clear()

@@ -4,7 +4,7 @@ Functions and objects are read and are never called; see `objects`.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from inspect import CO_VARARGS
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -15,12 +15,13 @@ from .objects import (
     MAX_ITEMS,
     attribute_of_class,
     attributes_of,
+    cached_by_identity,
     called_function,
     closure_of,
     defaults_of,
     globals_in,
     is_function,
-    items_of,
+    items_within,
     keys_of,
     names_in,
 )
@@ -47,7 +48,8 @@ def _held_by(wrapper: Any) -> list[tuple[Any, bool]]:
         decorated = attributes_of(wrapper).get("__wrapped__")
         is_certain = callable(decorated) and not is_a(decorated, type)
         kept = (*closure_of(wrapper).values(), *defaults_of(wrapper))
-        return [(decorated, is_certain), *((thing, False) for thing in kept)]
+        inside = [item for thing in kept for item in items_within(thing)]
+        return [(decorated, is_certain), *((thing, False) for thing in (*kept, *inside))]
     if is_a(wrapper, type) or not callable(wrapper):
         return []
     # Gate(app).handle, mounted as a bound method, holds what the gate holds.
@@ -57,15 +59,34 @@ def _held_by(wrapper: Any) -> list[tuple[Any, bool]]:
     function, _ = called_function(wrapper)
     own = attributes_of(owner)
     if function is not None:
-        used = _names_used(function, owner)
-        if "getattr" not in used:
+        codes = [behind.__code__ for behind in _functions_behind(function)]
+        used = _names_used(codes, owner)
+        if not used & _COMPUTES:
             own = {name: own[name] for name in own if name in used}
-        own |= _class_attributes(function.__code__, _class_of(owner))
+        for code in codes:
+            own |= _class_attributes(code, _class_of(owner))
     held: list[tuple[Any, bool]] = []
     for name, value in own.items():
         is_certain = name in {"app", "__wrapped__"} and callable(value) and not is_a(value, type)
-        held += [(value, is_certain), *((item, False) for item in items_of(value))]
+        held += [(value, is_certain), *((item, False) for item in items_within(value))]
     return held
+
+
+def _functions_behind(function: FunctionType) -> list[FunctionType]:
+    """Return a function, and those that its decorators keep: what ``functools.wraps`` names, and in their closures.
+
+    Sentry's SDK puts a function of its own in the place of ``__call__`` of a class, which keeps the original.
+    """
+    found, new = [function], [function]
+    for _ in range(NEAR_BY):
+        new = [
+            inner
+            for one in new
+            for inner in (*closure_of(one).values(), attributes_of(one).get("__wrapped__"))
+            if is_function(inner) and not any(inner is known for known in found)
+        ]
+        found += new
+    return found
 
 
 def _is_app(thing: Any) -> bool:
@@ -102,19 +123,20 @@ def _class_of(thing: object) -> Any:  # mypy takes classes for unhashable
     return type(thing)
 
 
-def _names_used(function: FunctionType, owner: object) -> frozenset[str]:
-    """Return the names that a function uses, and those that the methods of its owner use which it names."""
-    return _names_of_code(function.__code__, _class_of(owner))
+def _names_used(codes: Sequence[CodeType], owner: object) -> frozenset[str]:
+    """Return the names that functions use, and those that the methods of their owner use which they name."""
+    cls = _class_of(owner)
+    return frozenset[str]().union(*(_names_of_code(code, cls) for code in codes))
 
 
-@functools.lru_cache(maxsize=1000)
+@cached_by_identity
 def _class_attributes(code: CodeType, cls: type) -> dict[str, Any]:
     """Return the apps that a class keeps for all its objects, and that a method uses: ``inner = FastAPI()``."""
     found = {name: attribute_of_class(cls, name) for name in _names_of_code(code, cls)}
     return {name: value for name, value in found.items() if callable(value) and not is_function(value)}
 
 
-@functools.lru_cache(maxsize=1000)
+@cached_by_identity
 def _names_of_code(code: CodeType, cls: type) -> frozenset[str]:
     found = set(names_in(code))
     todo = list(found)
@@ -177,7 +199,9 @@ def _mentions(names: frozenset[str]) -> bool:
 NEAR_BY = 3
 """How many steps from a function what it uses counts as its code."""
 
-_COMPUTES = frozenset({"getattr", "__getattribute__", "attrgetter", "methodcaller", "globals", "vars", "eval", "exec"})
+_COMPUTES = frozenset(
+    {"getattr", "__getattribute__", "attrgetter", "methodcaller", "globals", "vars", "eval", "exec", "__dict__"}
+)
 """Names of what reaches things by names that are computed: ``getattr(self, "on_" + scope["type"])``."""
 
 
@@ -197,7 +221,7 @@ def _near_by(thing: Any, function: FunctionType, bound: tuple[object, ...], name
         if one is thing:
             continue
         yield from (key for key in keys_of(one) if is_a(key, str))
-        yield from (item for item in items_of(one) if is_a(item, str) or _is_callable(item))
+        yield from (item for item in items_within(one) if is_a(item, str) or _is_callable(item))
         if is_a(one, str) or _is_callable(one):
             yield one
         yield from _methods_named(one, names)
@@ -226,7 +250,7 @@ def names_lifespan(app: Any) -> bool:
     return _names_the_lifespan(function.__code__, _class_of(bound[-1] if bound else None))
 
 
-@functools.lru_cache(maxsize=1000)
+@cached_by_identity
 def _names_the_lifespan(code: CodeType, cls: type) -> bool:
     return any(map(_is_about_lifespan, _names_of_code(code, cls)))
 

@@ -419,9 +419,9 @@ def _plugins(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
     points = [EntryPoint(name, f"{__name__}:{name}", _containers.ENTRY_POINTS) for name in request.param]
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
     monkeypatch.setattr(_containers, "_groups_to_load", [_containers.ENTRY_POINTS])
-    _containers.spec_of_class.cache_clear()
+    _containers._rows_of_classes.clear()
     yield
-    _containers.spec_of_class.cache_clear()
+    _containers._rows_of_classes.clear()
 
 
 loaded: list[str] = []
