@@ -22,7 +22,7 @@ from .frameworks import APPLICATIONS, ISOLATED, ROUTER, SESSION_MANAGER, STARLET
 from .node import AppNode
 from .objects import attributes_of, called_function, closure_of, items_of, names_in, undecorated
 from .state import SharedState
-from .walk import MAX_WRAPPERS, all_nested, describe, follow, has_news, is_nested, look_inside
+from .walk import MAX_WRAPPERS, Inside, all_nested, describe, follow, is_nested, look_inside
 from .watch import Begun, Ownership, Signature, Watch, find_begun, observing, set_hook, signature_of, starter, watching
 from .wrappers import mentions_lifespan
 
@@ -80,7 +80,7 @@ class Tree:
         self._startups = _startups.get() or _Startups()
         self._keys: list[int] = []
         self._found: dict[int, Any] = {}
-        self._scanned: dict[int, tuple[AppNode, list[tuple[Any, str, int]]]] = {}
+        self._scanned: dict[int, AppNode] = {}
         self._hooks: Sequence[Any] = ()
         self._signatures: dict[AppNode, list[Signature]] = {}
         self._recorders: list[Recorder] = []
@@ -247,10 +247,8 @@ class Tree:
         """Find the apps that are nested in one that has started, or that is not ours to start, in route order."""
         if self._settings.mounts == "off" or id(node.app) in self._scanned or self.is_excluded(node):
             return []
-        inside = look_inside(
-            node, delivered=node.is_supported, excluded=self._excluded, passed=lambda app: self._passed(app, node)
-        )
-        self._scanned[id(node.app)] = node, inside.lists
+        inside = self._look_inside(node)
+        self._scanned[id(node.app)] = node
         if node.is_supported:
             node.is_started = True
             self._note(node.members.values(), node)
@@ -263,16 +261,19 @@ class Tree:
             nested = self._named(self._settings.mounts)
         return self._placed(node, nested)
 
+    def _look_inside(self, node: AppNode) -> Inside:
+        return look_inside(
+            node, delivered=node.is_supported, excluded=self._excluded, passed=lambda app: self._passed(app, node)
+        )
+
     def scan_again(self) -> list[AppNode]:
-        """Find the apps that lifespans mounted in apps that had been looked into before."""
+        """Find the apps that lifespans mounted in apps that had been looked into before, or put in place of others."""
         if not isinstance(self._settings.mounts, str):
             return []
         found: list[AppNode] = []
-        for key, (node, lists) in list(self._scanned.items()):
-            if has_news(lists):
-                inside = look_inside(node, delivered=node.is_supported, excluded=self._excluded)
-                self._scanned[key] = node, inside.lists
-                found += self._placed(node, [inner for inner in inside.nested if id(inner.app) not in self._found])
+        for node in list(self._scanned.values()):
+            inside = self._look_inside(node)
+            found += self._placed(node, [inner for inner in inside.nested if id(inner.app) not in self._found])
         return found
 
     def _placed(self, parent: AppNode, nested: Iterable[AppNode]) -> list[AppNode]:
@@ -411,12 +412,11 @@ class Tree:
         inner = _described(app, wrapper)
         if any(key in self._startups.known for key in inner.members):
             return True
-        doorways = self.doorways(inner)
-        if any(doorway.runs() for doorway in doorways):
+        if any(doorway.runs() for doorway in self.doorways(inner)):
             return True
         if self._signatures_of(inner):
             return self.begun(inner)[0] is not Ownership.NOT_BEGUN
-        return not doorways
+        return not any(id(owner) in inner.members for owner, _ in inner.doors)
 
     def _signatures_of(self, node: AppNode) -> list[Signature]:
         if not node.lifespans:

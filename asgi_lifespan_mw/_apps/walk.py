@@ -106,23 +106,16 @@ class Inside:
 
     Attributes:
         nested: The apps that do not get its lifespan, in the order of the routes.
-        lists: The objects and paths that led to several objects, with their number; more of them is news.
         reached: The objects that do get it, apart from the app.
         forwarded: Those of them that the app starts with a lifespan of their own.
     """
 
     nested: list[AppNode] = field(default_factory=list[AppNode])
-    lists: list[tuple[Any, str, int]] = field(default_factory=list[tuple[Any, str, int]])
     reached: list[Any] = field(default_factory=list[Any])
     forwarded: list[AppNode] = field(default_factory=list[AppNode])
 
 
 _NOTHING_INSIDE = Inside()
-
-
-def has_news(lists: Sequence[tuple[Any, str, int]]) -> bool:
-    """Return whether something was mounted since a look; `lists` is what the look found."""
-    return any(len(follow(thing, path)) != count for thing, path, count in lists)
 
 
 def look_inside(
@@ -181,7 +174,7 @@ class _Look:
 
     def sort(self, place: "_Place") -> "Iterator[_Place]":
         """Sort what one object holds; return what is to be looked into."""
-        for inner, kind, segment in edges_of(place.thing, lists=self.inside.lists):
+        for inner, kind, segment in edges_of(place.thing):
             if id(inner) in self._seen:
                 if kind is EdgeKind.MERGED:  # app.mount("/a", router); app.include_router(router)
                     self.inside.reached.append(inner)
@@ -249,22 +242,17 @@ def is_nested(wanted: object, app: object) -> bool:
 # --- the objects inside an object ---
 
 
-def edges_of(
-    app: object, *, parts: bool = True, lists: list[tuple[Any, str, int]] | None = None
-) -> list[tuple[Any, EdgeKind, str | None]]:
+def edges_of(app: object, *, parts: bool = True) -> list[tuple[Any, EdgeKind, str | None]]:
     """Return what is inside an object, each with the part of the URL that leads there; the first way counts.
 
     Args:
         app: The object.
         parts: Whether its routes and mounts count too, and not only what gets or may get a lifespan of the object.
-        lists: Takes the paths that lead to several objects; see `Inside`.
     """
     spec = spec_of(app)
     found: dict[int, tuple[Any, EdgeKind, str | None]] = {}
     for path, edges in _by_path(spec, parts):
         inside = follow(app, path)
-        if lists is not None and "[" in path:
-            lists.append((app, path, len(inside)))
         segments = None if spec.segment is None else _segments(app, spec.segment, len(inside))
         for at, inner in enumerate(inside):
             for edge in edges:
