@@ -308,8 +308,10 @@ class Run:
     async def _start_all(self) -> None:
         tree = self._tree = self._new_tree()
         self._drop_repeated_hooks(tree)
-        hooks = [hook.function for hook in flattened(self._plan)]
-        with tree.starting(self._units.context, hooks, root_runs=not self.sends_to_app):
+        hooks = list(flattened(self._plan))
+        background = [hook.function for hook in hooks if hook.background or hook.kind is HookKind.WORKER]
+        functions = [hook.function for hook in hooks]
+        with tree.starting(self._units.context, functions, background, root_runs=not self.sends_to_app):
             for batch in self._batches:
                 await self._units.start(*batch)
                 for unit in batch:

@@ -75,6 +75,10 @@ class Case(Protocol):
         """Return whether the app holds what can be run only once, and has been run."""
         ...
 
+    def is_held_in_background(self) -> bool:
+        """Return whether a background hook or a worker holds the app's lifespan function."""
+        ...
+
     def may_expect_lifespan(self) -> bool:
         """Return whether code of the app mentions the lifespan, or the app wraps another one."""
         ...
@@ -185,6 +189,14 @@ def shared(case: Case) -> Decision | None:
     return Decision("shares the lifespan of an app around it", doubt=why)
 
 
+def held_in_background(case: Case) -> Decision | None:
+    """A background hook or a worker holds the app's lifespan function, and may call it when nobody watches."""
+    if not case.is_held_in_background():
+        return None
+    why = "a background hook or a worker holds its lifespan function, and may start it later"
+    return Decision("may be started by a background hook or a worker", doubt=why)
+
+
 def not_asked(case: Case) -> Decision | None:
     """The app is of a kind that is not in the table, wraps no app, and its code does not mention the lifespan."""
     app = case.node.app
@@ -206,6 +218,7 @@ RULES: Final[tuple[Rule, ...]] = (
     begun_by_name,
     ended,
     shared,
+    held_in_background,
     not_asked,
 )
 """The rules for a mount."""

@@ -19,6 +19,7 @@ from .._types import ASGIApp, Receive, Scope, Send, State, is_a
 from .decision import ROOT_RULES, RULES, decide
 from .doors import Doorway, Progress, Recorder, Start, doorways_at, doorways_of, observe_doors, without_recorder
 from .frameworks import APPLICATIONS, ISOLATED, ROUTER, SESSION_MANAGER, STARLETTE, UNKNOWN, spec_of
+from .holding import holders_of, holds_lifespan_of, in_start_order
 from .node import AppNode
 from .objects import attributes_of, called_function, closure_of, items_of, names_in, undecorated
 from .state import SharedState
@@ -82,6 +83,7 @@ class Tree:
         self._found: dict[int, Any] = {}
         self._scanned: dict[int, AppNode] = {}
         self._hooks: Sequence[Any] = ()
+        self._background: Sequence[Any] = ()
         self._signatures: dict[AppNode, list[Signature]] = {}
         self._recorders: list[Recorder] = []
         self._observed: dict[int, Any] = {}
@@ -114,15 +116,18 @@ class Tree:
         return found
 
     @contextmanager
-    def starting(self, context: Context, hooks: Sequence[Any], *, root_runs: bool = False) -> Generator[None]:
+    def starting(
+        self, context: Context, hooks: Sequence[Any], background: Sequence[Any] = (), *, root_runs: bool = False
+    ) -> Generator[None]:
         """Observe, while the block runs, which lifespans begin in `context`.
 
         Args:
             context: The context variables that units begin with. Runs that begin there know of the apps of this one.
             hooks: The functions that may start an app.
+            background: Those of them that may do so after the startup.
             root_runs: Whether the root runs already, because we are its lifespan.
         """
-        self._hooks = hooks
+        self._hooks, self._background = hooks, background
         context.run(_startups.set, self._startups)
         self._startups.hooks.append((self.root, hooks))
         try:
@@ -139,7 +144,7 @@ class Tree:
         finally:
             self._startups.hooks[:] = [one for one in self._startups.hooks if one[0] is not self.root]
             self._signatures.clear()
-            self._hooks = ()
+            self._hooks = self._background = ()
 
     def _observe(self, top: AppNode) -> None:
         """Put recorders at the doors of an app, and of all that is found inside it now."""
@@ -294,7 +299,7 @@ class Tree:
             placed.append(node)
             if id(node.app) not in self._observed:
                 self._observe(node)
-        return placed
+        return in_start_order(placed)
 
     def _shares_isolated(self, isolated: Isolated) -> bool:
         """Give a second `Isolated` around one app, which runs already, the state that the first one has."""
@@ -321,8 +326,10 @@ class Tree:
         now: list[AppNode] = []
         later: list[AppNode] = []
         taken: set[int] = set()
+        held = holders_of(level)
         for node in level:
-            (later if node.reaches(taken) else now).append(node)
+            waits = any(any(holder is other for other in now) for holder in held.get(id(node), ()))
+            (later if waits or node.reaches(taken) else now).append(node)
             taken.update(node.members, node.wrapped, node.forwarded)
         return now, later
 
@@ -426,6 +433,10 @@ class Tree:
             found = self._signatures[node] = [*filter(None, map(signature_of, node.lifespans))]
         return found
 
+    def is_held_in_background(self, node: AppNode) -> bool:
+        """Return whether a background hook or a worker holds the lifespan function of an app."""
+        return holds_lifespan_of(node, self._background)
+
     def is_around(self, thing: Any, node: AppNode) -> bool:
         """Return whether an object is an app that another one is nested in, or consists of the same parts."""
         known = self._startups.known
@@ -478,6 +489,9 @@ class _Case:
 
     def ran_once(self) -> bool:
         return self.tree.ran_once(self.node)
+
+    def is_held_in_background(self) -> bool:
+        return self.tree.is_held_in_background(self.node)
 
     def may_expect_lifespan(self) -> bool:
         return mentions_lifespan(self.node.app, lambda thing: self.tree.is_around(thing, self.node))
