@@ -19,7 +19,7 @@ import anyio
 
 from .._exceptions import StartupFailed
 from .._log import logger
-from .backend import CANCELLED_GRACE, asyncios_cancellation, is_cancellation, is_loop_gone, spare_current_task, spawn
+from .backend import CANCELLED_GRACE, asyncios_cancellation, is_cancellation, is_loop_gone, spawn, uncancel_current_task
 from .failure import text_of
 from .unit import Unit
 
@@ -177,7 +177,7 @@ class HeldLock:
             try:
                 await self._released.wait()
             except asyncios_cancellation():
-                spare_current_task()
+                uncancel_current_task()
 
     async def _watch(self, handle: Any) -> None:
         try:

@@ -331,7 +331,7 @@ async def test_an_app_that_breaks_the_look_is_answered_for(monkeypatch: pytest.M
     def breaks(*_: object) -> None:
         raise RuntimeError("a look that fails")
 
-    monkeypatch.setattr("asgi_lifespan_mw._run.Tree", breaks)
+    monkeypatch.setattr("asgi_lifespan_mw._run.run.Tree", breaks)
     app = LifespanMiddleware(Starlette(), on_startup=[lambda: None])
     server = RecordingServer()
     with pytest.raises(RuntimeError, match="a look that fails"):
