@@ -53,6 +53,7 @@ class LifespanMiddleware(HookDecorators):
         strict: bool = False,
         startup_timeout: float | None = None,
         shutdown_timeout: float | None = None,
+        mount_timeout: float | None = None,
         on_crash: Literal["log", "stop"] | Callable[[BaseException], object] = "log",
         while_starting: ASGIApp | None = None,
         start_on_request: bool = False,
@@ -75,6 +76,7 @@ class LifespanMiddleware(HookDecorators):
             strict: Departures from the lifespan protocol are errors, not warnings.
             startup_timeout: Seconds for the whole startup; None for no limit.
             shutdown_timeout: Seconds for the whole shutdown; None for no limit.
+            mount_timeout: Seconds for the start of each mount, and as many for its stop; None for no limit.
             on_crash: What is done when something that had started breaks: ``"log"`` it, also ``"stop"`` the process,
                 or a function that is called with the error.
             while_starting: An app that answers the requests until all background hooks have started, and for good if
@@ -106,6 +108,7 @@ class LifespanMiddleware(HookDecorators):
             strict=strict,
             startup_timeout=checked_seconds(startup_timeout, "LifespanMiddleware(startup_timeout=...)"),
             shutdown_timeout=checked_seconds(shutdown_timeout, "LifespanMiddleware(shutdown_timeout=...)"),
+            mount_timeout=checked_seconds(mount_timeout, "LifespanMiddleware(mount_timeout=...)"),
         )
         self._on_crash: OnCrash = checked_on_crash(on_crash)
         self._observe = checked_observer(observe)

@@ -7,13 +7,13 @@ Rules read and do not log: `decide` logs what the deciding rule says.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FunctionType, MethodType
+from types import FunctionType
 from typing import Final, Protocol, final
 
 from .._log import logger
 from .._types import is_a
 from .doors import Doorway, Progress
-from .frameworks import UNKNOWN, LifespanPolicy, spec_of
+from .frameworks import LifespanPolicy
 from .node import AppNode
 from .objects import attribute_of_class
 from .watch import Ownership
@@ -53,6 +53,10 @@ class Case(Protocol):
 
     def is_named(self) -> bool:
         """Return whether ``mounts=[...]`` names the app."""
+        ...
+
+    def is_unknown(self) -> bool:
+        """Return whether the app is of a kind that is not in the table."""
         ...
 
     def is_known_to_run(self) -> bool:
@@ -199,8 +203,7 @@ def held_in_background(case: Case) -> Decision | None:
 
 def not_asked(case: Case) -> Decision | None:
     """The app is of a kind that is not in the table, wraps no app, and its code does not mention the lifespan."""
-    app = case.node.app
-    if not (spec_of(app) is UNKNOWN or is_a(app, MethodType)) or case.may_expect_lifespan():
+    if not case.is_unknown() or case.may_expect_lifespan():
         return None
     return Decision(NOT_ASKED, note=f"{case.node.label} is sent no lifespan: its code does not mention it")
 

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, Final, NamedTuple, final
 
 from .._asgi import name_of
@@ -371,6 +371,25 @@ class Tree:
         """Return whether ``mounts=[...]`` names an app."""
         return id(node) in self._insisted
 
+    @staticmethod
+    def is_unknown(node: AppNode) -> bool:
+        """Return whether an app is of a kind that is not in the table, so that it is asked."""
+        return spec_of(node.app) is UNKNOWN or is_a(node.app, MethodType)
+
+    def nothing_began_inside(self, node: AppNode) -> bool:
+        """Return whether an app wraps apps whose starts are seen, and none of those has begun."""
+        if not node.wrapped or not self.is_unknown(node):
+            return False
+        for thing in node.wrapped.values():
+            inner = _described(thing, node)
+            doorways = self.doorways(inner)
+            if any(doorway.runs() or doorway.last is not None for doorway in doorways):
+                return False
+            signatures = self._signatures_of(inner)
+            if not (doorways or signatures) or (signatures and self.begun(inner)[0] is not Ownership.NOT_BEGUN):
+                return False
+        return True
+
     def doorways(self, node: AppNode) -> list[Doorway]:
         """Return the doors of an app."""
         return doorways_of(node, self._startups.watch)
@@ -474,6 +493,9 @@ class _Case:
 
     def is_named(self) -> bool:
         return self.tree.is_named(self.node)
+
+    def is_unknown(self) -> bool:
+        return self.tree.is_unknown(self.node)
 
     def is_known_to_run(self) -> bool:
         return self.tree.is_known_to_run(self.node)

@@ -265,6 +265,8 @@ class _SlowLog:
         for unit in units:
             began, patience = self._seen.get(unit, (now, SLOW_AFTER))
             if now >= began + patience:
+                if unit.timeout is None and unit.is_let_go():
+                    return now
                 location = unit.whereabouts()
                 at = f", {location}" if location else ""
                 logger.warning("%s of %s takes more than %g s%s", self.phase, unit.name, patience, at)

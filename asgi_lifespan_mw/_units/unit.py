@@ -109,6 +109,7 @@ class Unit:
         history: The time at which each state after NEW was entered first, by `time.perf_counter`.
         note: What the unit does beyond its state, such as "waiting for the lock"; "" if there is nothing to say.
         inside: Returns what the unit at work in a run inside the body waits for; "" if there is none.
+        let_go: Called when its start takes long; returns whether it is waited for no longer.
         cancelled_at: What the unit waited for when its start was cancelled, such as "at shop/db.py:12"; "" if it was
             not cancelled.
     """
@@ -141,6 +142,7 @@ class Unit:
         self.history: dict[UnitState, float] = {}
         self.note = ""
         self.inside: Callable[[], str] = str
+        self.let_go: Callable[[], bool] = bool
         self.cancelled_at = ""
         self._began = math.inf
         self._is_reported = False
@@ -267,6 +269,8 @@ class Unit:
     def time_out(self, phase: str, seconds: float, advice: str = "") -> None:
         """Mark the unit as timed out, by its own limit or that of `seconds` for all units, and cancel it."""
         if self.timeout is not None and self._began + self.timeout <= anyio.current_time():
+            if self.is_let_go():
+                return
             seconds = self.timeout
         error = LifespanTimeout(self.name, phase, seconds)
         location = self.whereabouts()
@@ -274,6 +278,13 @@ class Unit:
             error.add_note(f"it was {location}")
         failed_phase = FailedPhase.STARTUP if phase == "startup" else FailedPhase.SHUTDOWN
         self.fail_and_cancel(error, failed_phase, location=location, advice=advice)
+
+    def is_let_go(self) -> bool:
+        """Return whether the start is waited for no longer, from now on. The unit goes on in the background."""
+        if self.stage is not UnitState.STARTING or self.is_background or not self.let_go():
+            return False
+        self.is_background = True
+        return True
 
     def is_cancelled(self) -> bool:
         """Return whether this package cancelled the unit."""
