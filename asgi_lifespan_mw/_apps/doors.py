@@ -13,7 +13,7 @@ from .._types import is_a
 from .frameworks import Door, spec_of
 from .node import AppNode
 from .objects import attribute_of_class, attributes_of, dictionary_of, is_function
-from .watch import Begun, Watch, begun_of, starter, watching
+from .watch import Begun, Starter, Watch, begun_of, starter, watching
 
 _PAUSE = 0.01
 """Seconds between two looks at what starts in another thread, or at a generator."""
@@ -37,7 +37,7 @@ class Start:
     """One start of an app at a door.
 
     Attributes:
-        by: The app in whose code the door was entered; None in a hook, and outside of the run.
+        by: The app or the hook in whose code the door was entered; None if it is not known.
         progress: How far it has come.
         state: What the lifespan yielded; None before.
         error: Why it failed; None if it did not.
@@ -45,7 +45,7 @@ class Start:
 
     __slots__ = ("_moved", "_thread", "by", "error", "progress", "state")
 
-    def __init__(self, by: AppNode | None) -> None:
+    def __init__(self, by: Starter) -> None:
         self.by = by
         self.progress = Progress.STARTING
         self.state: Any = None
@@ -92,7 +92,7 @@ class Doorway:
         self.first: Start | None = None
         self.last: Start | None = None
         self.borrowed: Begun | None = None
-        self.joined: list[AppNode | None] = []
+        self.joined: list[Starter] = []
         self.outside = 0
 
     def runs(self) -> bool:
@@ -156,8 +156,8 @@ class Doorway:
         self.joined.append(by)
         first = running.by if isinstance(running, Start) else None
         # We asked a wrapper around an app that runs; everything else was code of the user's.
-        if by is None or not by.reaches(self.node.members):
-            is_ours = first is not None and first.reaches(self.node.members)
+        if not self._is_the_app(by):
+            is_ours = self._is_the_app(first)
             logger.warning(
                 "%s had been started by %s when the code of %s entered its lifespan; it runs once, and that code "
                 "joined it. To have it started only there, list the app in exclude=[...]; else remove that code",
@@ -167,7 +167,10 @@ class Doorway:
             )
         return running.state if isinstance(running, Start) else None
 
-    def leave(self, by: AppNode | None) -> None:
+    def _is_the_app(self, by: Starter) -> bool:
+        return isinstance(by, AppNode) and by.reaches(self.node.members)
+
+    def leave(self, by: Starter) -> None:
         """Let one that had joined go."""
         self.joined.remove(by)
 
@@ -200,8 +203,8 @@ async def _has_started(running: Start | Begun) -> bool:
     return running.progress is Progress.STARTED
 
 
-def _name_of(by: AppNode | None) -> str:
-    return "a hook" if by is None else by.label
+def _name_of(by: Starter) -> str:
+    return by.label if isinstance(by, AppNode) else by or "a hook"
 
 
 @final
@@ -240,7 +243,8 @@ class Recorder:
             outside = []
         if self._door.leave is None:
             made: Any = self.original(*args, **kwargs)
-            if attribute_of_class(type(made), "__aenter__") is None:
+            cls: type[object] = type(made)
+            if attribute_of_class(cls, "__aenter__") is None:
                 return made
             return _Entry(made, None if watch is None else doorways[watch], outside)
         if self._name == self._door.enter:
@@ -301,7 +305,7 @@ class _Entry:
         self._outside = outside
         self._start: Start | None = None
         self._begun: Begun | None = None
-        self._by: AppNode | None = None
+        self._by: Starter = None
 
     async def __aenter__(self) -> Any:
         if self._doorway is None:
@@ -346,7 +350,8 @@ _ABSENT: Final = object()
 
 def _attribute(owner: Any, name: str) -> tuple[Any, bool]:
     """Return an attribute that can be replaced, and whether it is the object's own; `_ABSENT` for any other."""
-    of_class: Any = attribute_of_class(type(owner), name)
+    cls: type[object] = type(owner)
+    of_class: Any = attribute_of_class(cls, name)
     if is_a(of_class, MemberDescriptorType):
         return attributes_of(owner).get(name, _ABSENT), True
     own = dictionary_of(owner)
@@ -358,7 +363,8 @@ def _attribute(owner: Any, name: str) -> tuple[Any, bool]:
 
 
 def _set(owner: Any, name: str, value: Any) -> None:
-    of_class: Any = attribute_of_class(type(owner), name)
+    cls: type[object] = type(owner)
+    of_class: Any = attribute_of_class(cls, name)
     if is_a(of_class, MemberDescriptorType):
         of_class.__set__(owner, value)
         return

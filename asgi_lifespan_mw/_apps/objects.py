@@ -58,14 +58,14 @@ def is_function(thing: object) -> TypeGuard[FunctionType]:
 
 def dictionary_of(thing: object) -> dict[str, Any] | None:
     """Return an object's own dictionary; None if it has none."""
-    dictionary, _ = _layout(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
+    dictionary, _ = _layout(type(thing))
     own: Any = dictionary.__get__(thing) if dictionary else None
     return own if issubclass(type(own), dict) else None
 
 
 def attributes_of(thing: object) -> dict[str, Any]:
     """Return a copy of an object's own attributes, those in slots too."""
-    _, slots = _layout(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
+    _, slots = _layout(type(thing))
     own = dictionary_of(thing)
     found: dict[str, Any] = {} if own is None else own.copy()
     for name, slot in slots:
@@ -126,7 +126,8 @@ _NESTED = 3
 
 
 def _fields_of(thing: Any) -> list[Any]:
-    is_record = is_a(thing, SimpleNamespace) or attribute_of_class(type(thing), "__dataclass_fields__") is not None
+    cls: type[object] = type(thing)
+    is_record = is_a(thing, SimpleNamespace) or attribute_of_class(cls, "__dataclass_fields__") is not None
     return [*attributes_of(thing).values()] if is_record else []
 
 

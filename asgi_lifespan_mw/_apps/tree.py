@@ -16,6 +16,7 @@ from .._config import Settings
 from .._isolated import Isolated
 from .._log import logger
 from .._types import ASGIApp, Receive, Scope, Send, State, is_a
+from .._units.backend import current_loop
 from .decision import ROOT_RULES, RULES, decide
 from .doors import Doorway, Progress, Recorder, Start, doorways_at, doorways_of, observe_doors, without_recorder
 from .frameworks import APPLICATIONS, ISOLATED, ROUTER, SESSION_MANAGER, STARLETTE, UNKNOWN, spec_of
@@ -78,7 +79,9 @@ class Tree:
         """Plant the tree; `scope` is the server's, and `shared` the state that its requests see."""
         self._scope = scope
         self._settings = settings
-        self._startups = _startups.get() or _Startups()
+        around = _startups.get()
+        self._is_outermost = around is None
+        self._startups = around or _Startups()
         self._keys: list[int] = []
         self._found: dict[int, Any] = {}
         self._scanned: dict[int, AppNode] = {}
@@ -198,13 +201,20 @@ class Tree:
         self._recorders.clear()
         self._startups.excluded[:] = [one for one in self._startups.excluded if one is not self._excluded]
         for isolated, _, _, own in self._isolated:
-            isolated.states[:] = [state for state in isolated.states if state is not own]
+            isolated.states[:] = [entry for entry in isolated.states if entry[1] is not own]
+
+    def stopping(self) -> None:
+        """Note that what stops from now on is stopped by the run."""
+        if self._is_outermost:
+            self._startups.watch.is_serving = False
 
     def serve(self) -> None:
         """Let the requests to isolated apps see their state."""
+        if self._is_outermost:
+            self._startups.watch.is_serving = True
         for isolated, given, state, own in self._isolated:
             own.update((key, value) for key, value in state.items() if given.get(key) is not value)
-            isolated.states.append(own)
+            isolated.states.append((current_loop(), own))
 
     # --- what becomes of one app ---
 
@@ -328,7 +338,8 @@ class Tree:
         taken: set[int] = set()
         held = holders_of(level)
         for node in level:
-            waits = any(any(holder is other for other in now) for holder in held.get(id(node), ()))
+            # Those that hold it come before it in the level; of a circle, the first one waits for nobody.
+            waits = any(any(holder is other for other in (*now, *later)) for holder in held.get(id(node), ()))
             (later if waits or node.reaches(taken) else now).append(node)
             taken.update(node.members, node.wrapped, node.forwarded)
         return now, later

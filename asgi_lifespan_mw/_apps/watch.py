@@ -166,8 +166,11 @@ class Watch:
 watching: Final[ContextVar[Watch | None]] = ContextVar("asgi_lifespan_mw_watching", default=None)
 """The watch that starts are recorded in; None for code that belongs to no run of ours."""
 
-starter: Final[ContextVar[AppNode | None]] = ContextVar("asgi_lifespan_mw_starter", default=None)
-"""The app that was sent a lifespan by us, in whose code this context runs; None in a hook."""
+Starter = AppNode | str | None
+"""Whose code starts an app: that of an app, of a hook, by its name, or of nobody who is known."""
+
+starter: Final[ContextVar[Starter]] = ContextVar("asgi_lifespan_mw_starter", default=None)
+"""The app that was sent a lifespan by us, or the hook, in whose code this context runs."""
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import anyio
 from .._apps.node import AppNode
 from .._apps.state import SharedState
 from .._apps.tree import Tree
+from .._apps.watch import starter
 from .._asgi import name_of
 from .._config import Settings
 from .._exceptions import StateCollision
@@ -424,7 +425,12 @@ class Run:
 
     def _new_unit(self, name: str, body: Callable[[Unit], Awaitable[None]], **options: Any) -> Unit:
         """Make a unit; a run that begins in its body is inside of this one."""
-        return Unit(name, body, on_enter=lambda unit: _enclosing.set(_Enclosing(self, unit)), **options)
+        return Unit(name, body, on_enter=self._entered, **options)
+
+    def _entered(self, unit: Unit) -> None:
+        _enclosing.set(_Enclosing(self, unit))
+        if unit.is_hook:
+            starter.set(unit.name)
 
     async def _stop_units(self) -> None:
         self._note("stop")
@@ -440,6 +446,8 @@ class Run:
 
     def _note(self, event: str) -> None:
         """Keep the time of the first event of its kind."""
+        if event == "stop" and self.apps is not None:
+            self.apps.tree.stopping()
         self.times.setdefault(event, time.perf_counter())
 
     def _leave(self) -> None:
