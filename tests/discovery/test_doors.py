@@ -71,7 +71,10 @@ def _by_handlers() -> FastAPI:
 
 
 def _made_by(make: Callable[..., LifespanFunction]) -> LifespanFunction:
-    return lambda app: make(log, "sub")(app)
+    def lifespan(app: object) -> AbstractAsyncContextManager[Any]:
+        return make(log, "sub")(app)
+
+    return lifespan
 
 
 KINDS: dict[str, Callable[[], FastAPI]] = {
@@ -109,7 +112,6 @@ async def tries_again(sub: Any) -> AsyncIterator[None]:
 @asynccontextmanager
 async def in_a_task(sub: Any) -> AsyncIterator[None]:
     """Make a task that is not waited for."""
-
     stop = anyio.Event()
 
     async def serve() -> None:
@@ -274,8 +276,8 @@ async def test_two_hooks_that_start_one_app_share_it(caplog: pytest.LogCaptureFi
     assert log == started_and_stopped("sub")
     assert states == [{"sub": "sub"}] * 2
     [warning] = told(caplog)
-    assert "started by the code of hook 'test_two_hooks_that_start_one_app_share_it" in warning
-    assert "second'" in warning
+    assert "started by the code of hook 'first'" in warning
+    assert "the code of hook 'second'" in warning
 
 
 async def test_who_joins_a_start_that_fails_gets_the_same_exception() -> None:
@@ -337,17 +339,22 @@ async def test_a_start_that_is_cancelled_is_begun_by_who_waits_for_it() -> None:
                     async with enters(sub):
                         raise AssertionError
 
+            async def waits() -> None:
+                async with enters(sub):
+                    pass
+
             tasks.start_soon(given_up)
             await anyio.wait_all_tasks_blocked()
-            tasks.start_soon(sub.router.lifespan_context(sub).__aenter__)
+            tasks.start_soon(waits)
             await anyio.wait_all_tasks_blocked()
             scope.cancel()
-        yield
+        async with enters(sub):
+            yield
 
     app = FastAPI(lifespan=parent)
     app.mount("/sub", sub)
     await lived(LifespanMiddleware(app))
-    assert len(attempts) == 2
+    assert len(attempts) == 3
 
 
 async def test_who_leaves_an_app_that_another_one_uses_is_named(caplog: pytest.LogCaptureFixture) -> None:
@@ -372,9 +379,7 @@ async def test_who_leaves_an_app_that_another_one_uses_is_named(caplog: pytest.L
         stop.set()
         await anyio.wait_all_tasks_blocked()
         [warning] = told(caplog)
-    assert warning.startswith(
-        "mount '/sub' is stopped by the code of hook 'test_who_leaves_an_app_that_another_one_uses"
-    )
+    assert warning.startswith("mount '/sub' is stopped by the code of hook 'first'")
     assert warning.endswith("still uses it")
     assert log == started_and_stopped("sub")
 
@@ -402,15 +407,17 @@ async def test_an_app_that_is_left_while_another_one_comes_starts_anew() -> None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(first)
             await leaving.wait()
-            tasks.start_soon(sub.router.lifespan_context(sub).__aenter__)
+            tasks.start_soon(first)
             await anyio.wait_all_tasks_blocked()
+            assert log == ["start sub"]
             go_on.set()
-        yield
+        async with enters(sub):
+            yield
 
     app = FastAPI(lifespan=parent)
     app.mount("/sub", sub)
     await lived(LifespanMiddleware(app))
-    assert log == ["start sub", "stop sub", "start sub"]
+    assert log == ["start sub", "stop sub"] * 3
 
 
 async def test_other_runs_of_an_app_do_not_join() -> None:
