@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._apps.containers import register_container
+    from ._apps.frameworks import register_container
     from ._conformance import Finding, check_lifespan
     from ._exceptions import (
         LifespanError,
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "_apps.containers": ["register_container"],
+    "_apps.frameworks": ["register_container"],
     "_conformance": ["check_lifespan", "Finding"],
     "_hooks.threaded": ["threaded"],
     "_isolated": ["Isolated"],

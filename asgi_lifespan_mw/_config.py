@@ -21,6 +21,7 @@ class Settings:
     strict: bool = False
     startup_timeout: float | None = None
     shutdown_timeout: float | None = None
+    mount_timeout: float | None = None
 
 
 def checked_mounts(mounts: object, who: str) -> Mounts:

@@ -5,6 +5,7 @@ from typing import Any, final
 
 from ._asgi import checked_app, straight_through
 from ._types import ASGIApp, Receive, Send, State
+from ._units.backend import current_loop
 
 
 @final
@@ -16,7 +17,8 @@ class Isolated:
 
     Attributes:
         app: The app.
-        states: Its state in each run that is on; the one that was answered last counts.
+        states: Its state in each run that is on, with the event loop of the run. If there are several, a request gets
+            the state of its own event loop; among those, the run that was answered last counts.
     """
 
     __slots__ = ("app", "states")
@@ -31,14 +33,21 @@ class Isolated:
             TypeError: If `app` is a class, or can't be called.
         """
         self.app: ASGIApp = checked_app(app, "Isolated()")
-        self.states: list[State] = []
+        self.states: list[tuple[object, State]] = []
 
     @straight_through
     def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
         """Call the app, as the ASGI specification has it."""
         if self.states and scope["type"] != "lifespan":
-            scope = {**scope, "state": {**scope.get("state", {}), **self.states[-1]}}
+            scope = {**scope, "state": {**scope.get("state", {}), **self._state()}}
         return self.app(scope, receive, send)
+
+    def _state(self) -> State:
+        states = self.states
+        if len(states) == 1:
+            return states[0][1]
+        loop = current_loop()
+        return next((state for of, state in reversed(states) if of is loop), states[-1][1])
 
     def __repr__(self) -> str:
         return f"Isolated({self.app!r})"

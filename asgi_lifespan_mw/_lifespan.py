@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, final
 
-from ._config import Settings, checked_apps, checked_flag, checked_mounts
+from ._config import Settings, checked_apps, checked_flag, checked_mounts, checked_seconds
 from ._hooks.decorators import ContextFunction, HookDecorators
 from ._hooks.hook import HookFunction, HookKind
 from ._log import logger
@@ -28,6 +28,7 @@ class Lifespan(HookDecorators):
         on_shutdown: Iterable[HookFunction] = (),
         mounts: Literal["auto", "off"] | Iterable[ASGIApp] = "off",
         exclude: Iterable[ASGIApp] = (),
+        mount_timeout: float | None = None,
         concurrent: bool = False,
     ) -> None:
         """Make a collection; the decorators add to it.
@@ -38,6 +39,7 @@ class Lifespan(HookDecorators):
             on_shutdown: Functions, as `on_shutdown` takes them.
             mounts: As in `LifespanMiddleware`. Only for a Lifespan that is a framework's own.
             exclude: As in `LifespanMiddleware`.
+            mount_timeout: As in `LifespanMiddleware`.
             concurrent: Whether the hooks that are registered here start and stop side by side. An included `Lifespan`
                 is one of them and keeps its own order inside. They see the context variables from before the group,
                 and so do the hooks after it.
@@ -51,6 +53,7 @@ class Lifespan(HookDecorators):
             checked_apps(exclude, "Lifespan(exclude=...)"),
             concurrent=checked_flag(concurrent, "Lifespan(concurrent=...)"),
         )
+        self._mount_timeout = checked_seconds(mount_timeout, "Lifespan(mount_timeout=...)")
         self._register_all(HookKind.CONTEXT, "contexts", contexts)
         self._register_all(HookKind.STARTUP, "on_startup", on_startup)
         self._register_all(HookKind.SHUTDOWN, "on_shutdown", on_shutdown)
@@ -77,7 +80,7 @@ class Lifespan(HookDecorators):
         __tracebackhide__ = True
         state: State = {}
         hooks = self._hooks
-        settings = Settings(mounts=hooks.mounts, exclude=tuple(hooks.excluded()))
+        settings = Settings(mounts=hooks.mounts, exclude=tuple(hooks.excluded()), mount_timeout=self._mount_timeout)
         for hook in hooks.in_start_order():
             if hook.background:
                 logger.warning(

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, final
 
-from ._apps.discovery import is_nested
+from ._apps.walk import is_nested
 from ._asgi import checked_app, straight_through
 from ._config import Settings, checked_apps, checked_flag, checked_mounts, checked_seconds
 from ._exceptions import ProtocolViolation
@@ -55,6 +55,7 @@ class LifespanMiddleware(HookDecorators):
         strict: bool = False,
         startup_timeout: float | None = None,
         shutdown_timeout: float | None = None,
+        mount_timeout: float | None = None,
         on_crash: Literal["log", "stop"] | Callable[[BaseException], object] = "log",
         while_starting: ASGIApp | None = None,
         start_on_request: bool = False,
@@ -79,6 +80,7 @@ class LifespanMiddleware(HookDecorators):
             strict: Departures from the lifespan protocol are errors, not warnings.
             startup_timeout: Seconds for the whole startup; None for no limit.
             shutdown_timeout: Seconds for the whole shutdown; None for no limit.
+            mount_timeout: Seconds for the start of each mount, and as many for its stop; None for no limit.
             on_crash: What is done when something that had started breaks: ``"log"`` it, also ``"stop"`` the process,
                 or a function that is called with the error.
             while_starting: An app that answers the requests until all that starts in the background has started, and for
@@ -110,6 +112,7 @@ class LifespanMiddleware(HookDecorators):
             strict=strict,
             startup_timeout=checked_seconds(startup_timeout, "LifespanMiddleware(startup_timeout=...)"),
             shutdown_timeout=checked_seconds(shutdown_timeout, "LifespanMiddleware(shutdown_timeout=...)"),
+            mount_timeout=checked_seconds(mount_timeout, "LifespanMiddleware(mount_timeout=...)"),
         )
         self._on_crash: OnCrash = checked_on_crash(on_crash)
         self._observe = checked_observer(observe)

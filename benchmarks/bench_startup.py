@@ -27,7 +27,8 @@ def seconds(make: Callable[[int], Any], mounts: int) -> float:
 
 def discovery(routes: int) -> float:
     """How long it takes to find the mounts among so many routes, with nothing started."""
-    from asgi_lifespan_mw._apps.discovery import AppNode, describe, look_inside
+    from asgi_lifespan_mw._apps.node import AppNode
+    from asgi_lifespan_mw._apps.walk import describe, look_inside
 
     app = subjects.with_mounts(routes).app
     began = time.perf_counter()

@@ -33,7 +33,7 @@ class SharedState:
         Raises:
             StateCollision: If another unit set one of the keys to another object.
         """
-        added = [key for key, value in after.items() if key not in before or before[key] is not value]
+        added = [key for key, value in after.items() if key not in before or not _is_same(before[key], value)]
         for key in added:
             value = after[key]
             if key in self._setters and (key in before or not _is_same(self.state.get(key, value), value)):

@@ -9,38 +9,24 @@ from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from types import FunctionType, MethodType
-from typing import Any, Final, NamedTuple, cast, final
+from typing import Any, Final, NamedTuple, final
 
 from .._asgi import name_of
 from .._config import Settings
 from .._isolated import Isolated
 from .._log import logger
-from .._types import Scope, State, is_a
-from .containers import APPLICATIONS, ISOLATED, ROUTER, STARLETTE, UNKNOWN, LifespanPolicy, spec_of
-from .discovery import (
-    MAX_WRAPPERS,
-    AppNode,
-    all_nested,
-    describe,
-    expects_lifespan,
-    follow,
-    has_news,
-    is_nested,
-    look_inside,
-    names_lifespan,
-)
-from .introspection import (
-    attribute_of_class,
-    attributes_of,
-    called_function,
-    closure_of,
-    items_of,
-    names_in,
-    undecorated,
-)
-from .observation import Begun, Observation, Ownership, Signature, observation, observing, ownership, signatures_of
-from .references import References, references_of
+from .._types import ASGIApp, Receive, Scope, Send, State, is_a
+from .._units.backend import current_loop
+from .decision import ROOT_RULES, RULES, decide
+from .doors import Doorway, Progress, Recorder, Start, doorways_at, doorways_of, observe_doors, without_recorder
+from .frameworks import APPLICATIONS, ISOLATED, ROUTER, SESSION_MANAGER, STARLETTE, UNKNOWN, spec_of
+from .holding import holders_of, holds_lifespan_of, in_start_order
+from .node import AppNode
+from .objects import attributes_of, called_function, closure_of, items_of, names_in, undecorated
 from .state import SharedState
+from .walk import MAX_WRAPPERS, Inside, all_nested, describe, follow, is_nested, look_inside
+from .watch import Begun, Ownership, Signature, Watch, find_begun, observing, set_hook, signature_of, starter, watching
+from .wrappers import mentions_lifespan
 
 _SCOPE = {"asgi": {"version": "3.0", "spec_version": "2.0"}}
 
@@ -68,15 +54,13 @@ class _Startups:
         known: The objects of the apps that run, by identity.
         excluded: What the runs never send a lifespan.
         hooks: The hooks' functions of the runs whose startup is under way, with their wrapped apps.
-        observed: The lifespans that began.
-        runs: How many startups are under way.
+        watch: Which apps were started, by whomever.
     """
 
     known: dict[int, _Known] = field(default_factory=dict[int, _Known])
     excluded: list[dict[int, Any]] = field(default_factory=list[dict[int, Any]])
     hooks: list[tuple[AppNode, Sequence[Any]]] = field(default_factory=list[tuple[AppNode, Sequence[Any]]])
-    observed: Observation = field(default_factory=Observation)
-    runs: int = 0
+    watch: Watch = field(default_factory=Watch)
 
 
 _startups: Final[ContextVar[_Startups | None]] = ContextVar("asgi_lifespan_mw_startups", default=None)
@@ -95,13 +79,18 @@ class Tree:
         """Plant the tree; `scope` is the server's, and `shared` the state that its requests see."""
         self._scope = scope
         self._settings = settings
-        self._startups = _startups.get() or _Startups()
+        around = _startups.get()
+        self._is_outermost = around is None
+        self._startups = around or _Startups()
         self._keys: list[int] = []
         self._found: dict[int, Any] = {}
-        self._scanned: dict[int, tuple[AppNode, list[tuple[Any, str, int]]]] = {}
+        self._scanned: dict[int, AppNode] = {}
         self._hooks: Sequence[Any] = ()
-        self._references: dict[AppNode, References] = {}
+        self._background: Sequence[Any] = ()
         self._signatures: dict[AppNode, list[Signature]] = {}
+        self._recorders: list[Recorder] = []
+        self._observed: dict[int, Any] = {}
+        self._is_blind = False
         self._isolated: list[tuple[Isolated, State, State, State]] = []
         self.root = _described(app)
         self.application = self._application()
@@ -130,32 +119,58 @@ class Tree:
         return found
 
     @contextmanager
-    def starting(self, context: Context, hooks: Sequence[Any]) -> Generator[None]:
-        """Observe, for the time of a ``with``, which lifespans begin in `context`.
+    def starting(
+        self, context: Context, hooks: Sequence[Any], background: Sequence[Any] = (), *, root_runs: bool = False
+    ) -> Generator[None]:
+        """Observe, while the block runs, which lifespans begin in `context`.
 
         Args:
             context: The context variables that units begin with. Runs that begin there know of the apps of this one.
             hooks: The functions that may start an app.
+            background: Those of them that may do so after the startup.
+            root_runs: Whether the root runs already, because we are its lifespan.
         """
-        self._hooks = hooks
+        self._hooks, self._background = hooks, background
         context.run(_startups.set, self._startups)
         self._startups.hooks.append((self.root, hooks))
-        self._startups.runs += 1
         try:
             if self._settings.mounts == "off":
                 yield
             else:
-                context.run(observation.set, self._startups.observed)
-                with observing():
+                watch = self._startups.watch
+                context.run(watching.set, watch)
+                self._observe(self.root)
+                if root_runs:
+                    _note_that_it_runs(self.root, watch)
+                with observing(watch):
                     yield
         finally:
             self._startups.hooks[:] = [one for one in self._startups.hooks if one[0] is not self.root]
-            self._startups.runs -= 1
-            if self._startups.runs == 0:
-                self._startups.observed.clear()
-            self._references.clear()
             self._signatures.clear()
-            self._hooks = ()
+            self._hooks = self._background = ()
+
+    def _observe(self, top: AppNode) -> None:
+        """Put recorders at the doors of an app, and of all that is found inside it now."""
+        watch = self._startups.watch
+        for node in (top, *all_nested(top, self._observed)):
+            if not node.members:
+                describe(node)
+            self._recorders += observe_doors(node, watch)
+            for thing in (*node.wrapped.values(), *node.forwarded.values()):
+                inner = AppNode(thing, label=node.label, parent=node.parent)
+                self._recorders += observe_doors(describe(inner), watch)
+
+    def asked(self, node: AppNode) -> ASGIApp:
+        """Return the app, as it is sent a lifespan: what its code enters is known to be entered by it."""
+        if self._settings.mounts == "off":
+            app: ASGIApp = node.app
+            return app
+
+        async def ask(scope: Scope, receive: Receive, send: Send) -> None:
+            starter.set(node)
+            await node.app(scope, receive, send)
+
+        return ask
 
     def lifespans_around(self) -> list[Any]:
         """Return the lifespan functions that the wrapped app runs by itself, and the hooks of runs around this one.
@@ -181,16 +196,26 @@ class Tree:
         for key in self._keys:
             self._startups.known.pop(key, None)
         self._keys.clear()
+        for recorder in self._recorders:
+            recorder.forget(self._startups.watch)
+        self._recorders.clear()
         self._startups.excluded[:] = [one for one in self._startups.excluded if one is not self._excluded]
         self._scope = {}
         for isolated, _, _, own in self._isolated:
-            isolated.states[:] = [state for state in isolated.states if state is not own]
+            isolated.states[:] = [entry for entry in isolated.states if entry[1] is not own]
+
+    def stopping(self) -> None:
+        """Note that what stops from now on is stopped by the run."""
+        if self._is_outermost:
+            self._startups.watch.is_serving = False
 
     def serve(self) -> None:
         """Let the requests to isolated apps see their state."""
+        if self._is_outermost:
+            self._startups.watch.is_serving = True
         for isolated, given, state, own in self._isolated:
             own.update((key, value) for key, value in state.items() if given.get(key) is not value)
-            isolated.states.append(own)
+            isolated.states.append((current_loop(), own))
 
     # --- what becomes of one app ---
 
@@ -213,7 +238,7 @@ class Tree:
         """
         if node.is_supported:
             node.is_started = True
-            self._ownership(node)
+            self.begun(node)
             _warn_of_ignored_handlers(node)
             assert node.shared is not None, "set before it started"
             node.added = node.shared.add(node.label, node.given, node.state, is_mount=node is not self.root)
@@ -238,10 +263,8 @@ class Tree:
         """Find the apps that are nested in one that has started, or that is not ours to start, in route order."""
         if self._settings.mounts == "off" or id(node.app) in self._scanned or self.is_excluded(node):
             return []
-        inside = look_inside(
-            node, delivered=node.is_supported, excluded=self._excluded, passed=lambda app: self._passed(app, node)
-        )
-        self._scanned[id(node.app)] = node, inside.lists
+        inside = self._look_inside(node)
+        self._scanned[id(node.app)] = node
         if node.is_supported:
             node.is_started = True
             self._note(node.members.values(), node)
@@ -254,16 +277,19 @@ class Tree:
             nested = self._named(self._settings.mounts)
         return self._placed(node, nested)
 
+    def _look_inside(self, node: AppNode) -> Inside:
+        return look_inside(
+            node, delivered=node.is_supported, excluded=self._excluded, passed=lambda app: self._passed(app, node)
+        )
+
     def scan_again(self) -> list[AppNode]:
-        """Find the apps that lifespans mounted in apps that had been looked into before."""
+        """Find the apps that lifespans mounted in apps that had been looked into before, or put in place of others."""
         if not isinstance(self._settings.mounts, str):
             return []
         found: list[AppNode] = []
-        for key, (node, lists) in list(self._scanned.items()):
-            if has_news(lists):
-                inside = look_inside(node, delivered=node.is_supported, excluded=self._excluded)
-                self._scanned[key] = node, inside.lists
-                found += self._placed(node, [inner for inner in inside.nested if id(inner.app) not in self._found])
+        for node in list(self._scanned.values()):
+            inside = self._look_inside(node)
+            found += self._placed(node, [inner for inner in inside.nested if id(inner.app) not in self._found])
         return found
 
     def _placed(self, parent: AppNode, nested: Iterable[AppNode]) -> list[AppNode]:
@@ -282,7 +308,9 @@ class Tree:
                 self._isolated.append((isolated, given, node.state, {}))
             parent.children.append(node)
             placed.append(node)
-        return placed
+            if id(node.app) not in self._observed:
+                self._observe(node)
+        return in_start_order(placed)
 
     def _shares_isolated(self, isolated: Isolated) -> bool:
         """Give a second `Isolated` around one app, which runs already, the state that the first one has."""
@@ -296,7 +324,7 @@ class Tree:
     def _named(self, apps: Iterable[Any]) -> list[AppNode]:
         """Return the apps that the user named, at the place where they are mounted, each once."""
         found: dict[int, AppNode] = {}
-        for node in all_nested(self.root.app):
+        for node in all_nested(AppNode(self.root.app)):
             describe(node)
             for key in (*node.members, *node.wrapped):
                 found.setdefault(key, node)
@@ -309,8 +337,11 @@ class Tree:
         now: list[AppNode] = []
         later: list[AppNode] = []
         taken: set[int] = set()
+        held = holders_of(level)
         for node in level:
-            (later if node.reaches(taken) else now).append(node)
+            # Those that hold it come before it in the level; of a circle, the first one waits for nobody.
+            waits = any(any(holder is other for other in (*now, *later)) for holder in held.get(id(node), ()))
+            (later if waits or node.reaches(taken) else now).append(node)
             taken.update(node.members, node.wrapped, node.forwarded)
         return now, later
 
@@ -321,148 +352,127 @@ class Tree:
 
         A WARNING is logged if there is doubt, once. The wrapped app is decided on when the hooks have started.
         """
-        node.reason = self._reason_of_root(node) if node is self.root else self._reason(node)
-        return not node.reason
+        if self._startups.watch.startups and set_hook() and not self._is_blind:
+            self._is_blind = True
+            logger.warning(
+                "the interpreter's hook for asynchronous generators was replaced while %s was starting, for example "
+                "because its event loop stopped and ran again; a mount whose lifespan function was called by its name "
+                "meanwhile may be started twice. List such an app in exclude=[...]",
+                self.root.label,
+            )
+        is_ours = decide(_Case(self, node), ROOT_RULES if node is self.root else RULES)
+        if node.reason and node.reason not in _NOT_SEEN:
+            self._note(node.members.values(), node)
+        elif is_ours:
+            self._close_inner_doors(node)
+        return is_ours
 
-    def _reason_of_root(self, root: AppNode) -> str:
-        if self.is_excluded(root):
-            return "is excluded"
-        policy = root.policy
-        if policy.sent is LifespanPolicy.NEVER:
-            return f"is sent no lifespan: {policy.why}"
-        known = self._startups.known.get(id(root.app))
-        if known is not None and known.node.is_started:
-            return "runs already"
-        # app.mount("/sub", LifespanMiddleware(sub)), and the lifespan around it starts `sub`.
-        return "is started by its parent" if self._ownership(root)[0] is Ownership.BEGUN else ""
-
-    def _reason(self, node: AppNode) -> str:
+    def is_known_to_run(self, node: AppNode) -> bool:
+        """Return whether an app starts or runs, as far as we started it or saw it."""
         known = self._startups.known
-        if self.is_excluded(node):
-            return "is excluded"
-        if id(node) in self._insisted:
-            ours = (known[key] for key in node.members if key in known)
-            is_ours = any(entry.is_member and not entry.node.reason for entry in ours)
-            return "runs already" if is_ours or any(key in self.root.wrapped for key in node.members) else ""
-        if any(key in known for key in node.members):
-            logger.debug("%s runs already and is not started again", node.label)
-            return "runs already"
-        policy = node.policy
-        if policy.sent is not LifespanPolicy.ALWAYS:
-            return self._withheld(node, policy)
-        if reason := self._observed(node):
-            return reason
-        if self._wraps_a_running_app(node):
-            return "wraps an app that runs already"
-        if not self._signatures_of(node) and not _starts_nothing(node) and self._may_be_started(node):
-            self._warn(node, "a lifespan around it, or a hook, may start it, which cannot be observed")
-            return "may be started by a lifespan around it"
-        is_unknown = spec_of(node.app) is UNKNOWN or is_a(node.app, MethodType)
-        if is_unknown and not expects_lifespan(node.app, lambda thing: self._is_around(thing, node)):
-            logger.debug("%s does not handle the lifespan and is sent none", node.label)
-            return "does not handle the lifespan"
-        return ""
+        if node is self.root:
+            found = known.get(id(node.app))
+            return found is not None and found.node.is_started
+        if id(node) not in self._insisted:
+            return any(key in known for key in node.members)
+        ours = (known[key] for key in node.members if key in known)
+        is_ours = any(entry.is_member and not entry.node.reason for entry in ours)
+        return is_ours or any(key in self.root.wrapped for key in node.members)
 
-    def _withheld(self, node: AppNode, policy: Any) -> str:
-        if policy.sent is LifespanPolicy.IF_NAMED:
-            self._warn(node, policy.why)
-            return cast("str", policy.why)
-        if is_a(node.app, type) and attribute_of_class(node.app, "__await__") is None:
-            name = type.__dict__["__name__"].__get__(node.app)
-            logger.warning("%s is the class %s, expected an instance; mount %s(...)", node.label, name, name)
-        logger.debug("%s is sent no lifespan: %s", node.label, policy.why)
-        return f"is sent no lifespan: {policy.why}"
+    def is_named(self, node: AppNode) -> bool:
+        """Return whether ``mounts=[...]`` names an app."""
+        return id(node) in self._insisted
 
-    def _observed(self, node: AppNode) -> str:
-        found, function = self._ownership(node)
-        if found is Ownership.BEGUN:
-            logger.debug("%s is started by a lifespan around it, or a hook", node.label)
-            self._note(node.members.values(), node)
-            return "is started by its parent"
-        if found is Ownership.OVER:
-            self._warn(node, "its lifespan began in a lifespan around it, or a hook, and has ended")
-            self._note(node.members.values(), node)
-            return "its lifespan has ended"
-        if found is Ownership.SHARED:
-            self._warn_of_sharing(node, function)
-            return "shares the lifespan of an app around it"
-        return ""
+    @staticmethod
+    def is_unknown(node: AppNode) -> bool:
+        """Return whether an app is of a kind that is not in the table, so that it is asked."""
+        return spec_of(node.app) is UNKNOWN or is_a(node.app, MethodType)
 
-    def _warn_of_sharing(self, node: AppNode, function: FunctionType | None) -> None:
-        assert function is not None, "it was observed"
-        if not _holds_a_part_of(function, node):
-            self._warn(node, "it has the same lifespan function as an app around it, which ran it for itself")
+    def nothing_began_inside(self, node: AppNode) -> bool:
+        """Return whether an app wraps apps whose starts are seen, and none of those has begun."""
+        if not node.wrapped or not self.is_unknown(node):
+            return False
+        for thing in node.wrapped.values():
+            inner = _described(thing, node)
+            doorways = self.doorways(inner)
+            if any(doorway.runs() or doorway.last is not None for doorway in doorways):
+                return False
+            signatures = self._signatures_of(inner)
+            if not (doorways or signatures) or (signatures and self.begun(inner)[0] is not Ownership.NOT_BEGUN):
+                return False
+        return True
 
-    def _warn(self, node: AppNode, why: str) -> None:
-        logger.warning(
-            "%s is not started: %s. To start it anyway, list the app in mounts=[...]; to silence this warning, list it "
-            "in exclude=[...]",
-            node.label,
-            why,
-        )
+    def doorways(self, node: AppNode) -> list[Doorway]:
+        """Return the doors of an app."""
+        return doorways_of(node, self._startups.watch)
 
-    def _ownership(self, node: AppNode) -> tuple[Ownership, FunctionType | None]:
+    def begun(self, node: AppNode) -> tuple[Ownership, FunctionType | None]:
+        """Return what was seen of the generator that is the lifespan of an app, and its function."""
         signatures = self._signatures_of(node)
         if not signatures:
             return Ownership.NOT_BEGUN, None
-        return ownership(self._startups.observed, signatures, _Relations(self, node))
+        return find_begun(self._startups.watch.observed, signatures, _Relations(self, node))
+
+    def ran_once(self, node: AppNode) -> bool:
+        """Return whether an app holds what can be run only once, and has been run and left."""
+        watch = self._startups.watch
+        managers = (owner for owner, _ in node.doors if spec_of(owner).name == SESSION_MANAGER)
+        doorways = (doorway for owner in managers for doorway in doorways_at(owner, watch))
+        return any(doorway.last is not None and not doorway.runs() for doorway in doorways)
+
+    def _close_inner_doors(self, wrapper: AppNode) -> None:
+        """Let an app that a wrapper holds not begin again if its lifespan function runs for an app around it."""
+        for thing in wrapper.wrapped.values():
+            inner = _described(thing, wrapper)
+            doorways = self.doorways(inner)
+            if not doorways or any(doorway.runs() for doorway in doorways):
+                continue
+            found, function = self.begun(inner)
+            if found is Ownership.SHARED and function is not None:
+                [borrowed] = self._startups.watch.observed.of_function(function)[:1]
+                doorways[0].borrowed = borrowed
+                if not _holds_a_part_of(function, inner):
+                    logger.warning(
+                        "the app inside %s is not started: it has the same lifespan function as an app around it, "
+                        "which ran it for itself. To start it anyway, list the app in mounts=[...]; to silence this "
+                        "warning, list it in exclude=[...]",
+                        wrapper.label,
+                    )
 
     def has_lifespan(self, node: AppNode, begun: Begun) -> bool:
         """Return whether a generator may be the lifespan of an app, or a hook of ours that was given to it."""
         lifespans = [*node.lifespans, *(self._hooks if any(key in self.root.members for key in node.members) else ())]
-        return any(signature.matches(begun) for lifespan in lifespans for signature in signatures_of(lifespan))
+        signatures = filter(None, map(signature_of, lifespans))
+        return any(signature.matches(begun) for signature in signatures)
 
     def _passed(self, app: Any, wrapper: AppNode) -> bool:
         """Return whether an app got the lifespan of the wrapper that holds it, as far as can be observed."""
         inner = _described(app, wrapper)
-        if any(key in self._startups.known for key in inner.members) or not self._signatures_of(inner):
+        if any(key in self._startups.known for key in inner.members):
             return True
-        return self._ownership(inner)[0] is not Ownership.NOT_BEGUN
+        if any(doorway.runs() for doorway in self.doorways(inner)):
+            return True
+        if self._signatures_of(inner):
+            return self.begun(inner)[0] is not Ownership.NOT_BEGUN
+        return not any(id(owner) in inner.members for owner, _ in inner.doors)
 
     def _signatures_of(self, node: AppNode) -> list[Signature]:
         if not node.lifespans:
             return []
         found = self._signatures.get(node)
         if found is None:
-            found = [signature for lifespan in node.lifespans for signature in signatures_of(lifespan)]
-            self._signatures[node] = found
+            found = self._signatures[node] = [*filter(None, map(signature_of, node.lifespans))]
         return found
 
-    def _wraps_a_running_app(self, node: AppNode) -> bool:
-        """Return whether an unknown wrapper holds an app that runs: sent a lifespan, it may start that app again."""
-        for thing in node.wrapped.values():
-            # An app that keeps the one that it is mounted in, as admin sites do, is not a wrapper of it.
-            if self._is_around(thing, node):
-                continue
-            if id(thing) not in self._startups.known:
-                found, function = self._ownership(_described(thing, node))
-                if found is Ownership.NOT_BEGUN:
-                    continue
-                if found is Ownership.SHARED:
-                    self._warn_of_sharing(node, function)
-            if names_lifespan(node.app):
-                self._warn(node, "it wraps an app that runs already, and may start that app again")
-            return True
-        return False
+    def is_held_in_background(self, node: AppNode) -> bool:
+        """Return whether a background hook or a worker holds the lifespan function of an app."""
+        return holds_lifespan_of(node, self._background)
 
-    def _is_around(self, thing: Any, node: AppNode) -> bool:
+    def is_around(self, thing: Any, node: AppNode) -> bool:
         """Return whether an object is an app that another one is nested in, or consists of the same parts."""
         known = self._startups.known
         nodes = [known[key].node for key in _described(thing).members if key in known]
         return any(outer in nodes for outer in node.around())
-
-    def _may_be_started(self, node: AppNode) -> bool:
-        for outer in node.around():
-            if outer not in self._references:
-                lifespans = [
-                    *_lifespans_inside(outer),
-                    *_event_handlers(outer),
-                    *(self._hooks if outer is self.root else ()),
-                ]
-                self._references[outer] = references_of(lifespans)
-            if self._references[outer].may_start(node.members.values()):
-                return True
-        return False
 
     def _scope_of(self, node: AppNode) -> Scope:
         scope: Scope = {**_SCOPE, **self._scope, "state": node.state}
@@ -476,6 +486,57 @@ class Tree:
             applications = (application for application in around if application is not None)
             scope["app"] = next(applications, self._scope.get("app", self.root.app))
         return scope
+
+
+_NOT_SEEN = {"is excluded", "runs already"}
+"""Reasons by which nothing is known of an app that was not known before."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What the rules may ask of one app."""
+
+    tree: Tree
+    node: AppNode
+
+    def is_excluded(self) -> bool:
+        return self.tree.is_excluded(self.node)
+
+    def is_named(self) -> bool:
+        return self.tree.is_named(self.node)
+
+    def is_unknown(self) -> bool:
+        return self.tree.is_unknown(self.node)
+
+    def is_known_to_run(self) -> bool:
+        return self.tree.is_known_to_run(self.node)
+
+    def doorways(self) -> list[Doorway]:
+        return self.tree.doorways(self.node)
+
+    def begun(self) -> tuple[Ownership, FunctionType | None]:
+        return self.tree.begun(self.node)
+
+    def is_part_of(self, function: FunctionType) -> bool:
+        return _holds_a_part_of(function, self.node)
+
+    def ran_once(self) -> bool:
+        return self.tree.ran_once(self.node)
+
+    def is_held_in_background(self) -> bool:
+        return self.tree.is_held_in_background(self.node)
+
+    def may_expect_lifespan(self) -> bool:
+        return mentions_lifespan(self.node.app, lambda thing: self.tree.is_around(thing, self.node))
+
+
+def _note_that_it_runs(node: AppNode, watch: Watch) -> None:
+    """Note that an app has been entered at its door, before a recorder stood there."""
+    for doorway in doorways_of(node, watch):
+        if doorway.first is None:
+            doorway.first = Start(node)
+            doorway.first.move(Progress.STARTED)
 
 
 @final
@@ -540,7 +601,7 @@ def _warn_of_ignored_handlers(node: AppNode) -> None:
     # The default lifespan runs them; include_router() keeps it in the closure of a merged one.
     todo, seen, run = _lifespans_inside(node), list[Any](), set[int]()
     while todo and len(seen) < MAX_WRAPPERS:
-        seen.append(lifespan := todo.pop())
+        seen.append(lifespan := without_recorder(todo.pop()))
         function, bound = called_function(lifespan)
         if type(lifespan).__name__ == "_DefaultLifespan":
             router = attributes_of(lifespan).get("_router")

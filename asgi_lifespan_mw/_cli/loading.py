@@ -12,8 +12,9 @@ from typing import Any
 
 import anyio
 
-from .._apps.discovery import AppNode, describe
-from .._apps.introspection import attributes_of
+from .._apps.node import AppNode
+from .._apps.objects import attributes_of
+from .._apps.walk import describe
 from .._asgi import checked_app
 from .._hooks.decorators import hooks_of
 from .._lifespan import Lifespan

@@ -14,7 +14,7 @@ from .._exceptions import ProtocolViolation, ShutdownFailed, StartupFailed
 from .._log import logger
 from .._types import SHUTDOWN, STARTUP, ASGIApp, Scope
 from .._units.unit import GRACE, Unit
-from .table import EXPECTED, Action, Event, Phase, Severity, Transition, advance, entry_of, event_of
+from .table import EXPECTED, TABLE, Action, Event, Phase, Severity, Transition, advance, entry_of, event_of
 
 _LEVELS = {Severity.NOTE: logging.DEBUG, Severity.WARNING: logging.WARNING}
 
@@ -40,9 +40,36 @@ class Session:
         refusal: The exception that an app without lifespan support raised; None for other apps, and if it returned.
     """
 
-    __slots__ = ("_app", "_moved", "_on_deviation", "_scope", "_strict", "_unit", "phase", "refusal")
+    __slots__ = (
+        "_app", "_is_asked", "_moved", "_nothing_began", "_on_deviation", "_on_start", "_scope", "_strict", "_unit",
+        "phase", "refusal",
+    )  # fmt: skip
 
-    def __init__(self, app: ASGIApp, scope: Scope, *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        scope: Scope,
+        *,
+        strict: bool = False,
+        is_asked: bool = False,
+        nothing_began: Callable[[], bool] = bool,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepare a conversation.
+
+        Args:
+            app: The app.
+            scope: The scope of its lifespan.
+            strict: Whether deviations from the protocol are violations.
+            is_asked: Whether nothing is known of the app, which is asked if it supports the lifespan: what makes it
+                unsupported is no deviation.
+            nothing_began: Called when such an app raised after it had received; returns whether it is a wrapper in
+                which nothing had begun, so that the exception says nothing of a startup.
+            on_start: Called when the app has started.
+        """
+        self._is_asked = is_asked
+        self._nothing_began = nothing_began
+        self._on_start = on_start
         self.phase = Phase.IDLE
         self.refusal: Exception | None = None
         self._app = app
@@ -62,7 +89,16 @@ class Session:
         try:
             await self._app(self._scope, self._receive, self._send)
         except Exception as error:
-            self._transition(Event.RAISES)
+            if self.phase is Phase.STARTING and self._is_asked and self._nothing_began():
+                self.phase = Phase.UNSUPPORTED
+                logger.warning(
+                    "%s raised when it was sent a lifespan, before anything inside it had begun; it is treated as an "
+                    "app that does not support the lifespan protocol",
+                    unit.name,
+                    exc_info=error,
+                )
+            else:
+                self._transition(Event.RAISES)
             if self.phase is not Phase.UNSUPPORTED:
                 raise
             self.refusal = error
@@ -103,6 +139,7 @@ class Session:
             return
         elif self.phase is Phase.STARTED:
             self._unit.started()
+            self._on_start()
         elif self.phase is Phase.STOPPED:
             self._unit.stopped()
         else:
@@ -116,7 +153,8 @@ class Session:
     def _transition(self, event: Event, message: object = None) -> Transition:
         """Go on to the next phase. Report a deviation; raise a violation."""
         before = self.phase
-        transition = advance(before, event, strict=self._strict)
+        is_harmless = self._is_asked and TABLE[before][event].next_phase is Phase.UNSUPPORTED
+        transition = advance(before, event, strict=self._strict and not is_harmless)
         if transition.next_phase is not before:
             self.phase = transition.next_phase
             if self._moved is not None:
@@ -127,7 +165,7 @@ class Session:
             if transition.severity is Severity.VIOLATION:
                 self._unit.fail(deviation)
                 raise deviation
-            self._on_deviation(transition.severity, deviation)
+            self._on_deviation(Severity.NOTE if is_harmless else transition.severity, deviation)
         return transition
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias, cast, final
 
-from .._apps.discovery import AppNode
+from .._apps.node import AppNode
 from .._units.failure import FailedPhase
 from .._units.unit import Unit, UnitState
 from .failures import summarize

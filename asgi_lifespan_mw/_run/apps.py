@@ -1,12 +1,16 @@
 """The apps of one run: which of them start, in which order, and what their answers mean."""
 
+import functools
 from collections.abc import Awaitable, Callable, Iterable
 from typing import final
 
-from .._apps.discovery import AppNode
-from .._apps.introspection import identity_of
+import anyio
+
+from .._apps.node import AppNode
+from .._apps.objects import identity_of
 from .._apps.tree import Tree
 from .._config import Settings
+from .._exceptions import StateCollision
 from .._hooks.decorators import HookDecorators, hooks_of
 from .._hooks.hook import Hook
 from .._log import logger
@@ -16,6 +20,9 @@ from .._reporting.tracebacks import trim
 from .._types import is_a
 from .._units.failure import text_of
 from .._units.unit import Unit
+
+_TURNS = 3
+"""Turns of the event loop after each start, so that tasks that a lifespan has just made take their first step."""
 
 _NEVER_TAKE_IT = ("django.", "channels.")
 """The packages whose apps never support the lifespan."""
@@ -165,23 +172,63 @@ class Apps:
 
     async def _start(self, nodes: list[AppNode]) -> None:
         """Start apps side by side, and take over their state."""
-        sessions: list[Session] = []
         for node in nodes:
-            session = Session(node.app, self.tree.begin(node), strict=self._settings.strict)
-            unit = self.units[node] = self._new_unit(node.label, session.live)
-            self._nodes[unit], self._sessions[node] = node, session
+            session = self._sessions[node] = self._session_of(node)
+            is_mount = node is not self.tree.root
+            timeout = self._settings.mount_timeout if is_mount else None
+            unit = self.units[node] = self._new_unit(node.label, session.live, timeout=timeout)
+            if is_mount and self.tree.is_unknown(node) and not self.tree.is_named(node):
+                unit.let_go = functools.partial(self._let_go, node)
+            self._nodes[unit] = node
             if self._settings.concurrent and node.parent is not None and node.parent in self.units:
                 unit.inherits = self.units[node.parent]
-            sessions.append(session)
         if nodes:
             await self._start_units(*(self.units[node] for node in nodes))
-        for node, session in zip(nodes, sessions, strict=True):
-            node.is_supported = session.phase is not Phase.UNSUPPORTED
-            node.refusal = session.refusal
-            if node is not self.tree.root and _is_mistake(node.refusal):
-                self._tell_mistake(node)
-            self.tree.settle(node)
-            self.started += node is not self.tree.root and node.is_supported
+            for _ in range(_TURNS):
+                await anyio.lowlevel.checkpoint()
+        for node in nodes:
+            if self._sessions[node].phase is not Phase.IDLE:  # else it is waited for no longer
+                self._settle(node)
+
+    def _session_of(self, node: AppNode) -> Session:
+        return Session(
+            self.tree.asked(node),
+            self.tree.begin(node),
+            strict=self._settings.strict,
+            is_asked=node is not self.tree.root and self.tree.is_unknown(node),
+            nothing_began=functools.partial(self.tree.nothing_began_inside, node),
+            on_start=functools.partial(self._started_late, node),
+        )
+
+    def _let_go(self, node: AppNode) -> bool:
+        """Return whether the start of an app is waited for no longer, because it has not received anything yet."""
+        if self._sessions[node].phase is not Phase.IDLE:
+            return False
+        logger.warning(
+            "%s was sent a lifespan and has not received it; the startup goes on without it. To wait for it, list the "
+            "app in mounts=[...]; if it has no lifespan, list it in exclude=[...]",
+            node.label,
+        )
+        return True
+
+    def _started_late(self, node: AppNode) -> None:
+        """Take over the state of an app that was waited for no longer."""
+        unit = self.units[node]
+        if unit.is_background:
+            try:
+                self._settle(node)
+            except StateCollision as error:  # raised in the app, it would look like an error of the app's
+                unit.fail(error)
+
+    def _settle(self, node: AppNode) -> None:
+        """Take over what an app that has started, or does not support the lifespan, has left."""
+        session = self._sessions[node]
+        node.is_supported = session.phase is not Phase.UNSUPPORTED
+        node.refusal = session.refusal
+        if node is not self.tree.root and _is_mistake(node.refusal):
+            self._tell_mistake(node)
+        self.tree.settle(node)
+        self.started += node is not self.tree.root and node.is_supported
 
     def warn_of_refusal(self) -> None:
         """Log that the wrapped app does not support the lifespan, while something else was started."""

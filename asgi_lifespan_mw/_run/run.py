@@ -10,9 +10,10 @@ from typing import Any, final
 
 import anyio
 
-from .._apps.discovery import AppNode
+from .._apps.node import AppNode
 from .._apps.state import SharedState
 from .._apps.tree import Tree
+from .._apps.watch import starter
 from .._asgi import name_of
 from .._config import Settings
 from .._exceptions import StateCollision
@@ -310,8 +311,12 @@ class Run(AbstractAsyncContextManager["Run"]):
     async def _start_all(self) -> None:
         apps = self._look()
         self._drop(apps.repeated(flattened(self._plan)))
+        hooks = list(flattened(self._plan))
+        background = [hook.function for hook in hooks if hook.background or hook.kind is HookKind.WORKER]
+        functions = [hook.function for hook in hooks]
+        context = self._units.shared.context
         self._observing.enter_context(
-            apps.tree.starting(self._units.shared.context, [hook.function for hook in flattened(self._plan)])
+            apps.tree.starting(context, functions, background, root_runs=not self.sends_to_app)
         )
         try:
             for batch in self._batches:
@@ -465,6 +470,8 @@ class Run(AbstractAsyncContextManager["Run"]):
 
     def _enter(self, unit: Unit) -> None:
         enter(self, unit)
+        if self.node_of(unit) is None:  # a hook
+            starter.set(unit.name)
 
     def _started(self, unit: Unit) -> None:
         if unit in self._pending:
@@ -497,6 +504,8 @@ class Run(AbstractAsyncContextManager["Run"]):
 
     def _note(self, event: str) -> None:
         """Keep the time of the first event of its kind."""
+        if event == "stop" and self.apps is not None:
+            self.apps.tree.stopping()
         self.times.setdefault(event, time.perf_counter())
 
     def _leave(self) -> None:
@@ -510,7 +519,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         if self.apps is not None:
             self.apps.release()
             self._shared_state = SharedState({})
-        self.state, self._scope, self._plan = {}, {}, ()
+        self.state, self._scope, self._plan = {}, {}, []
         self._units.shared.context = Context()
 
     # --- what failed, and who is told ---

@@ -242,6 +242,7 @@ class _AtWork:
         self._phase = "startup" if busy is UnitState.STARTING else "shutdown"
         self._whole = whole
         self._changes: list[Any] = []
+        self._let_go: list[Unit] = []  # what is waited for no longer
         self._due = -math.inf
         self._is_new = True
 
@@ -263,9 +264,9 @@ class _AtWork:
             now = shared.now()
             if now >= self._due:
                 self._end_overdue(whole, now)
-            if not self._changes:
+            if not self._changes and not self._let_go:
                 await shared.next_change(self._due)
-        done: list[Unit] = []
+        done, self._let_go = self._let_go, []
         changes, self._changes[:] = self._changes[:], []
         for unit in changes:
             self._log_blocking(unit, whole)
@@ -282,7 +283,12 @@ class _AtWork:
         """End what is overdue, name what takes long, and find when something is due next."""
         self._due = math.inf
         for unit, (named_at, patience) in list(self.units.items()):
-            if unit.due(whole) <= now:
+            is_overdue = unit.due(whole) <= now
+            if (is_overdue or (now >= named_at and unit.timeout is None)) and unit.is_let_go():
+                del self.units[unit]
+                self._let_go.append(unit)
+                continue
+            if is_overdue:
                 unit.end_overdue()
             if now >= named_at:
                 self._name(unit, patience)

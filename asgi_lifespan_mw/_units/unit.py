@@ -83,6 +83,7 @@ class Unit:
         history: The time at which each state after NEW was entered first, by `time.perf_counter`.
         note: What the unit does beyond its state, such as "waiting for the lock"; "" if there is nothing to say.
         inside: Returns what the unit at work in a run inside the body waits for; "" if there is none.
+        let_go: Called when its start takes long; returns whether it is waited for no longer.
         cancelled_at: What the unit waited for when its start was cancelled, such as "at shop/db.py:12"; "" if it was
             not cancelled.
     """
@@ -117,6 +118,7 @@ class Unit:
         self.history: dict[UnitState, float] = {}
         self.note = ""
         self.inside: Callable[[], str] = str
+        self.let_go: Callable[[], bool] = bool
         self.cancelled_at = ""
         self.waits_for = 0
         self.changes: list[Unit] | None = None
@@ -255,6 +257,13 @@ class Unit:
     def due_for_its_part(self, whole: float) -> float:
         """Return the time at which the current start or stop times out; `whole` is the deadline of all units."""
         return whole if self.timeout is None else min(whole, self._began + self.timeout)
+
+    def is_let_go(self) -> bool:
+        """Return whether the start is waited for no longer, from now on. The unit goes on in the background."""
+        if self.stage is not UnitState.STARTING or self.is_background or not self.let_go():
+            return False
+        self.is_background = True
+        return True
 
     def end_overdue(self) -> None:
         """Time out a unit whose start or stop is overdue; cancel, then abandon one that is overdue in its end."""

@@ -169,19 +169,14 @@ def shape(
     return add
 
 
-def has_ended(path: str) -> str:
-    """Return how the warning begins that a mount was started and has stopped, or failed to start."""
-    return f"mount {path!r} is not started: its lifespan began in a lifespan around it, or a hook, and has ended"
+def has_failed(path: str) -> str:
+    """Return how the warning begins that somebody tried to start a mount, which failed."""
+    return f"mount {path!r} is not started: its start failed in a lifespan around it, or a hook"
 
 
 def same_function(path: str) -> str:
     """Return how the warning begins that a mount shares its parent's lifespan."""
     return f"mount {path!r} is not started: it has the same lifespan function as an app around it"
-
-
-def unobservable(path: str) -> str:
-    """Return how the warning begins that a mount may be started already."""
-    return f"mount {path!r} is not started: a lifespan around it, or a hook, may start it, which cannot be observed"
 
 
 # --- The parent starts what it mounts ---
@@ -268,7 +263,7 @@ def mounts_start_side_by_side(p: Program) -> Any:
     return app
 
 
-def by_hand(name: str, sees: str = "") -> Callable[[Callable[[Any], LifespanFunction]], Any]:
+def by_hand(name: str, *warns: str, sees: str = "") -> Callable[[Callable[[Any], LifespanFunction]], Any]:
     """Add the program whose parent has a lifespan that starts its one mount."""
 
     def add(make: Callable[[Any], LifespanFunction]) -> Any:
@@ -278,7 +273,7 @@ def by_hand(name: str, sees: str = "") -> Callable[[Callable[[Any], LifespanFunc
             app.mount("/sub", sub)
             return app
 
-        return shape("sub", "sub", sees=sees, name=name)(write)
+        return shape("sub", "sub", *warns, sees=sees, name=name)(write)
 
     return add
 
@@ -300,7 +295,7 @@ def _router(sub: Any) -> LifespanFunction:
     return lifespan
 
 
-@by_hand("its_lifespan_is_an_argument_of_a_partial", sees="/sub/state=sub")
+@by_hand("its_lifespan_is_an_argument_of_a_partial", same_function("/sub"), sees="/sub/state=sub")
 def _partial(sub: Any) -> LifespanFunction:
     @asynccontextmanager
     async def lifespan(runs: Any, app: object) -> AsyncIterator[Any]:
@@ -320,7 +315,7 @@ def _argument(sub: Any) -> LifespanFunction:
     return functools.partial(lifespan, runs=sub)
 
 
-@by_hand("in_a_default")
+@by_hand("in_a_default", same_function("/sub"))
 def _default(sub: Any) -> LifespanFunction:
     @asynccontextmanager
     async def lifespan(app: object, *, runs: Any = sub.router.lifespan_context) -> AsyncIterator[Any]:
@@ -443,7 +438,7 @@ def _callable(sub: Any) -> LifespanFunction:
     return Runs()
 
 
-@by_hand("by_a_chain_of_parts")
+@by_hand("by_a_chain_of_parts", same_function("/sub"))
 def _chain(sub: Any) -> LifespanFunction:
     class Parts:
         def __init__(self, *parts: Any) -> None:
@@ -479,7 +474,7 @@ def _manager(sub: Any) -> LifespanFunction:
     return lifespan
 
 
-@by_hand("by_combined_lifespans")
+@by_hand("by_combined_lifespans", same_function("/sub"))
 def _combined(sub: Any) -> LifespanFunction:
     @asynccontextmanager
     async def own(_: object) -> AsyncIterator[None]:
@@ -530,7 +525,8 @@ def by_global(name: str) -> None:
         app.include_router(APIRouter())  # which puts the parent's lifespan into a merged one
         return app
 
-    shape("sub", "sub", name=f"global_{name}")(write)
+    warns = [same_function("/sub")] if name == "by_lifespan_function" else []
+    shape("sub", "sub", *warns, name=f"global_{name}")(write)
 
 
 for _name in ("by_name", "in_a_list", "by_helper", "by_lifespan_function"):
@@ -565,7 +561,7 @@ def entered_in_event_handlers(p: Program) -> Any:
     return app
 
 
-@shape("a", "a", unobservable("/a"))
+@shape("a", "a")
 def event_handlers_entered_in_event_handlers(p: Program) -> Any:
     """So it is of an app that has nothing but event handlers, which cannot be observed."""
     sub, stack = p.handled("a"), AsyncExitStack()
@@ -586,7 +582,7 @@ def event_handlers_alone(p: Program) -> Any:
     return app
 
 
-@shape("a", "a", unobservable("/a"))
+@shape("a", "a")
 def a_class_entered_by_a_wrapped_parent(p: Program) -> Any:
     """The parent is behind a wrapper that nobody knows."""
     sub = p.by_class("a")
@@ -595,7 +591,7 @@ def a_class_entered_by_a_wrapped_parent(p: Program) -> Any:
     return Attribute(app)
 
 
-@shape("a", "a", unobservable("/a"))
+@shape("a", "a")
 def a_class_entered_by_the_parent(p: Program) -> Any:
     """A lifespan that is a class cannot be observed; the parent's code enters it."""
     sub = p.by_class("a")
@@ -612,7 +608,7 @@ def a_class_alone(p: Program) -> Any:
     return app
 
 
-@shape("a", "a a", name="a_class_insisted_on")
+@shape("a", "a", name="a_class_insisted_on")
 def _insisted(p: Program) -> Any:
     sub = p.by_class("a")
     app = p.parent(enters(sub), mounts=[sub])
@@ -683,7 +679,7 @@ def a_forwarding_middleware(p: Program) -> Any:
     return Forwards(app, sub)
 
 
-@shape("broken", "broken", has_ended("/broken"))
+@shape("broken", "broken", has_failed("/broken"))
 def a_failure_that_the_parent_tolerates(p: Program) -> Any:
     """A second try would end the startup."""
 
@@ -936,7 +932,7 @@ def _same(p: Program) -> Any:
     return app
 
 
-@shape("sub", "sub", same_function("/sub"), name="a_decorated_function_around_the_lifespan_of_a_mount")
+@shape("sub", "sub", name="a_decorated_function_around_the_lifespan_of_a_mount")
 def _decorated(p: Program) -> Any:
     sub = p.sub("sub")
 
@@ -1182,9 +1178,7 @@ def around_a_mount(kind: str, wrap: Callable[[Any], Any]) -> None:
         return app
 
     shape("main", "main a deep", sees="/a/state=a /a/deep/state=deep", name=f"around_a_mount_{kind}")(alone)
-    doubt = "mount '/a' is not started: it wraps an app that runs already, and may start that app again"
-    warns = [doubt] if kind in {"answers", "refuses"} else []
-    shape("a", "a deep", *warns, name=f"around_a_started_mount_{kind}")(started)
+    shape("a", "a deep", name=f"around_a_started_mount_{kind}")(started)
     shape("main", "main", name=f"around_an_excluded_mount_{kind}")(excluded)
 
 
@@ -1405,7 +1399,7 @@ def _middleware_around_a_started_app(p: Program) -> Any:
     return app
 
 
-@shape("sub", "sub", has_ended("/sub"), name="a_parent_whose_run_of_a_mount_is_over")
+@shape("sub", "sub sub", name="a_parent_whose_run_of_a_mount_is_over")
 def _over(p: Program) -> Any:
     """It migrates a database with the pool of the mount, which is then to serve."""
     sub = p.sub("sub")

@@ -17,9 +17,11 @@ from starlette.routing import Host, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Isolated, LifespanMiddleware, register_container
-from asgi_lifespan_mw._apps import containers as _containers
-from asgi_lifespan_mw._apps.containers import full_name, spec_of
-from asgi_lifespan_mw._apps.discovery import AppNode, describe, expects_lifespan, is_nested, look_inside
+from asgi_lifespan_mw._apps import frameworks as _containers
+from asgi_lifespan_mw._apps.frameworks import full_name, spec_of
+from asgi_lifespan_mw._apps.node import AppNode
+from asgi_lifespan_mw._apps.walk import describe, is_nested, look_inside
+from asgi_lifespan_mw._apps.wrappers import mentions_lifespan
 from asgi_lifespan_mw._types import ASGIApp
 from tests.usages import Records, lived, recorded, started_and_stopped
 
@@ -195,7 +197,7 @@ async def test_a_decorated_app_is_the_app_that_it_wraps() -> None:
 
 def test_a_function_that_wraps_a_class_is_no_app_to_ask() -> None:
     """``Consumer.as_asgi()`` is one, and takes any message for one to a WebSocket."""
-    assert not expects_lifespan(decorated(RefusesLifespan))
+    assert not mentions_lifespan(decorated(RefusesLifespan))
 
 
 def test_a_quart_is_its_method_and_its_middleware() -> None:
@@ -417,9 +419,9 @@ def _plugins(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
     points = [EntryPoint(name, f"{__name__}:{name}", _containers.ENTRY_POINTS) for name in request.param]
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
     monkeypatch.setattr(_containers, "_groups_to_load", [_containers.ENTRY_POINTS])
-    _containers._row_of_class.cache_clear()
+    _containers._rows_of_classes.clear()
     yield
-    _containers._row_of_class.cache_clear()
+    _containers._rows_of_classes.clear()
 
 
 loaded: list[str] = []

@@ -12,7 +12,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import BaseRoute, Mount
 
 from asgi_lifespan_mw import LifespanMiddleware
-from asgi_lifespan_mw._apps.discovery import AppNode, describe
+from asgi_lifespan_mw._apps.node import AppNode
+from asgi_lifespan_mw._apps.walk import describe
 from tests.usages import lifespan_of, lived, recorded
 
 

@@ -27,8 +27,9 @@ from starlette.routing import Host, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Isolated, Lifespan, LifespanManager, LifespanMiddleware, LifespanTimeout
-from asgi_lifespan_mw._apps.containers import LifespanPolicy
-from asgi_lifespan_mw._apps.discovery import AppNode, describe, look_inside
+from asgi_lifespan_mw._apps.frameworks import LifespanPolicy
+from asgi_lifespan_mw._apps.node import AppNode
+from asgi_lifespan_mw._apps.walk import describe, look_inside
 from asgi_lifespan_mw._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import VIRTUAL
 from tests.plans import Boom, fails_to_start, hangs_at_start
@@ -729,7 +730,7 @@ async def test_functions_and_methods_that_turn_the_lifespan_away_are_no_errors(
         f"mount '/{path}' does not support the lifespan protocol" for path in ("function", "method")
     ]
     assert [record.exc_info and record.exc_info[0] for record in refusals] == [AssertionError, KeyError]
-    assert "mount '/silent' does not handle the lifespan and is sent none" in caplog.messages
+    assert "mount '/silent' is sent no lifespan: its code does not mention it" in caplog.messages
     assert not told(caplog, logging.WARNING)
 
 

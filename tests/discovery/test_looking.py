@@ -1,6 +1,7 @@
 """The corners of the look at apps: what is empty, broken, compiled, cyclic or very deep."""
 
 import functools
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -14,16 +15,11 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Isolated, LifespanMiddleware
-from asgi_lifespan_mw._apps.discovery import (
-    AppNode,
-    describe,
-    expects_lifespan,
-    look_inside,
-    names_lifespan,
-    wrapped_by,
-)
-from asgi_lifespan_mw._apps.introspection import attributes_of, called_function, closure_of, identity_of
-from asgi_lifespan_mw._apps.observation import Observation, observation, observing
+from asgi_lifespan_mw._apps.node import AppNode
+from asgi_lifespan_mw._apps.objects import attributes_of, called_function, closure_of, identity_of
+from asgi_lifespan_mw._apps.walk import describe, look_inside
+from asgi_lifespan_mw._apps.watch import Watch, observing, watching
+from asgi_lifespan_mw._apps.wrappers import mentions_lifespan, names_lifespan, wrapped_by
 from asgi_lifespan_mw._types import ASGIApp
 from tests.server import RecordingServer
 from tests.usages import lived, recorded, serving, started_and_stopped, state_seen
@@ -120,8 +116,8 @@ async def test_a_wrapper_that_reads_names_is_looked_through() -> None:
 
 def test_what_is_not_written_in_python_may_expect_a_lifespan() -> None:
     """Its code cannot be read; what cannot be called expects nothing."""
-    assert expects_lifespan(min)
-    assert not expects_lifespan(object())
+    assert mentions_lifespan(min)
+    assert not mentions_lifespan(object())
 
 
 # --- observation ---
@@ -141,19 +137,19 @@ def step(generator: Any) -> None:
 def test_generators_are_seen_without_an_event_loop() -> None:
     """The hook that was there before comes back, and what is compiled is passed over."""
     before = sys.get_asyncgen_hooks()
-    observed = Observation()
-    token = observation.set(observed)
+    watch = Watch()
+    token = watching.set(watch)
     try:
-        with observing(), observing():
+        with observing(watch), observing(watch):
             step(begun("a", "b"))
-        observation.set(None)
-        with observing():
+            watch.observed.record(object())
+            watching.set(None)
             step(begun("unseen"))
+            [one] = watch.observed.unassigned(begun, ())  # type: ignore[arg-type]
+            assert one.arguments == ["a", "b"]
     finally:
-        observation.reset(token)
-    observed.see(object())
-    [one] = observed.without_owner(begun, ())  # type: ignore[arg-type]
-    assert one.arguments == ["a", "b"]
+        watching.reset(token)
+    assert watch.observed.unassigned(begun, ()) == []  # type: ignore[arg-type]
     assert sys.get_asyncgen_hooks() == before
 
 
@@ -164,7 +160,7 @@ def test_a_hook_that_was_set_meanwhile_stays() -> None:
     def another(generator: object) -> None:
         raise AssertionError
 
-    with observing():
+    with observing(Watch()):
         sys.set_asyncgen_hooks(firstiter=another)
     assert sys.get_asyncgen_hooks().firstiter is another
     sys.set_asyncgen_hooks(*before)
@@ -258,7 +254,7 @@ async def test_one_isolated_app_at_two_paths_has_one_state() -> None:
 
 
 def with_handlers() -> FastAPI:
-    """An app whose start cannot be observed."""
+    """An app whose start is an event handler."""
     app = FastAPI()
     app.router.on_startup.append(lambda: log.append("start sub"))
     return app
@@ -317,18 +313,16 @@ def mentioned(sub: FastAPI) -> FastAPI:
 
 
 @pytest.mark.parametrize("parent", [by_name, by_routes, by_class, mentioned])
-async def test_a_start_that_cannot_be_observed_is_in_doubt(
+async def test_event_handlers_that_a_parent_runs_run_once(
     parent: Callable[[FastAPI], FastAPI], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Code around the app that may start it is a reason not to, and a WARNING says so; a mention is none."""
+    """They are run by `router._startup()`, at which a recorder stands; a mention runs nothing."""
     sub = with_handlers()
     app = parent(sub)
     app.mount("/sub", sub)
     await lived(LifespanMiddleware(app))
     assert log.count("start sub") == 1
-    warnings = [record.getMessage() for record in caplog.records if "is not started" in record.getMessage()]
-    assert len(warnings) == (parent is not mentioned)
-    assert all("which cannot be observed" in warning for warning in warnings)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_an_app_that_breaks_the_look_is_answered_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +331,7 @@ async def test_an_app_that_breaks_the_look_is_answered_for(monkeypatch: pytest.M
     def breaks(*_: object) -> None:
         raise RuntimeError("a look that fails")
 
-    monkeypatch.setattr("asgi_lifespan_mw._run.Tree", breaks)
+    monkeypatch.setattr("asgi_lifespan_mw._run.run.Tree", breaks)
     app = LifespanMiddleware(Starlette(), on_startup=[lambda: None])
     server = RecordingServer()
     with pytest.raises(RuntimeError, match="a look that fails"):

@@ -1,6 +1,6 @@
 """Tests with the real frameworks, one file for each family.
 
-To add one: its row in `asgi_lifespan_mw/_apps/containers.py`, its line in `versions.py` and in the README's table, its
+To add one: its row in `asgi_lifespan_mw/_apps/frameworks.py`, its line in `versions.py` and in the README's table, its
 distribution in the extra ``frameworks``, and a test in the file of its family:
 
     litestar = needs("litestar", "litestar")  # untyped; skips the file where it is not installed

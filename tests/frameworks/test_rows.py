@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from asgi_lifespan_mw._apps.containers import ROWS, ContainerSpec
+from asgi_lifespan_mw._apps.frameworks import ROWS, ContainerSpec
 from tests.frameworks.versions import REQUIRED
 
 _OF_PYTHON = {"builtins.method": "types.MethodType"}

@@ -10,7 +10,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Lifespan, LifespanManager, LifespanMiddleware, Report, UnitReport
-from asgi_lifespan_mw._apps.containers import register_container
+from asgi_lifespan_mw._apps.frameworks import register_container
 from tests.plans import Boom, Journal, fails_to_start, fails_to_stop, hangs_at_start
 from tests.server import RecordingServer
 from tests.usages import Records, lifespan_of, recorded, serving

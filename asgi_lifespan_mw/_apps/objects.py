@@ -8,9 +8,17 @@ own dictionary and slots, containers are read as the built-in types that they ar
 import dis
 import functools
 from collections import deque
-from collections.abc import Iterable, Mapping
-from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, ModuleType
-from typing import Any, TypeGuard, cast
+from collections.abc import Callable, Iterable, Mapping
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
+from typing import Any, ParamSpec, TypeGuard, TypeVar, cast
 
 from .._types import is_a
 
@@ -18,16 +26,48 @@ MAX_ITEMS = 1000
 """A container with more items holds data, not apps or lifespans."""
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def cached_by_identity(function: Callable[P, T]) -> Callable[P, T]:
+    """Cache the results of a function of classes and code by the identity of its arguments, which are kept.
+
+    A metaclass may define ``__eq__`` without ``__hash__``, or a ``__hash__`` of its own. The cache is bounded, because
+    some programs make classes by the thousand.
+    """
+    results: dict[tuple[int, ...], tuple[object, T]] = {}
+
+    @functools.wraps(function)
+    def cached(*args: P.args, **kwargs: P.kwargs) -> T:
+        key = (*map(id, args),)
+        found = results.get(key)
+        if found is None:
+            if len(results) >= MAX_ITEMS:
+                results.clear()
+            found = results[key] = args, function(*args, **kwargs)
+        return found[1]
+
+    return cached
+
+
 def is_function(thing: object) -> TypeGuard[FunctionType]:
     """Return whether an object is a Python function, without asking its ``__class__``, by which a lazy one wakes up."""
     return issubclass(type(thing), FunctionType)
 
 
+def dictionary_of(thing: object) -> dict[str, Any] | None:
+    """Return an object's own dictionary; None if it has none."""
+    dictionary, _ = _layout(type(thing))
+    own: Any = dictionary.__get__(thing) if dictionary else None
+    return own if issubclass(type(own), dict) else None
+
+
 def attributes_of(thing: object) -> dict[str, Any]:
     """Return a copy of an object's own attributes, those in slots too."""
-    dictionary, slots = _layout(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
-    own: Any = dictionary.__get__(thing) if dictionary else None
-    found: dict[str, Any] = own.copy() if issubclass(type(own), dict) else {}
+    _, slots = _layout(type(thing))
+    own = dictionary_of(thing)
+    found: dict[str, Any] = {} if own is None else own.copy()
     for name, slot in slots:
         try:
             found[name] = slot.__get__(thing)
@@ -36,7 +76,7 @@ def attributes_of(thing: object) -> dict[str, Any]:
     return found
 
 
-@functools.lru_cache(maxsize=1000)  # bounded: it keeps the classes
+@cached_by_identity
 def _layout(cls: type) -> tuple[Any, list[tuple[str, Any]]]:
     """Return the descriptor of a class's ``__dict__``, None if a class replaced it, and its slots by name."""
     dictionary = next((vars(base)["__dict__"] for base in cls.__mro__ if "__dict__" in vars(base)), None)
@@ -66,6 +106,37 @@ def items_of(thing: Any) -> list[Any]:
     if kind is None or kind.__len__(thing) > MAX_ITEMS:
         return []
     return list(kind.values(thing) if hasattr(kind, "values") else kind.__iter__(thing))
+
+
+def items_within(thing: Any) -> list[Any]:
+    """Return what a container holds, and the containers in it: built-in ones, namespaces and objects of dataclasses."""
+    found: list[Any] = []
+    todo = [(thing, 0)]
+    while todo and len(found) < MAX_ITEMS:
+        one, depth = todo.pop()
+        items = items_of(one) or _fields_of(one)
+        found += items
+        if depth < _NESTED:
+            todo += [(item, depth + 1) for item in items]
+    return found
+
+
+_NESTED = 3
+"""How deep the containers in a container are looked into."""
+
+
+def _fields_of(thing: Any) -> list[Any]:
+    cls: type[object] = type(thing)
+    is_record = is_a(thing, SimpleNamespace) or attribute_of_class(cls, "__dataclass_fields__") is not None
+    return [*attributes_of(thing).values()] if is_record else []
+
+
+def keys_of(thing: Any) -> list[Any]:
+    """Return the keys of a dictionary; nothing for any other object."""
+    kind: Any = dict
+    if not is_a(thing, kind) or kind.__len__(thing) > MAX_ITEMS:
+        return []
+    return list(kind.copy(thing))  # in one step, for another thread may change it
 
 
 def called_function(thing: Any) -> tuple[FunctionType | None, tuple[object, ...]]:

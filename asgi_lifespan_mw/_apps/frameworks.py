@@ -63,6 +63,22 @@ class Edge:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where an app is started, by whoever starts it.
+
+    Attributes:
+        enter: The attribute that is called to start it.
+        leave: The attribute that is called to stop it; None if `enter` returns an async context manager.
+        may_be_method: Whether the framework takes a method for any other function.
+    """
+
+    enter: str
+    leave: str | None = None
+    may_be_method: bool = True
+
+
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class ContainerSpec:
     """What is known of one class.
@@ -75,6 +91,7 @@ class ContainerSpec:
             mapping, each key); None where there is none.
         lifespan: The attribute with the function that is run for its lifespan; None where there is none to be read.
         sent: Whether it is sent a lifespan at all.
+        doors: Where it is started.
     """
 
     name: str
@@ -83,6 +100,7 @@ class ContainerSpec:
     segment: str | None = None
     lifespan: str | None = None
     sent: LifespanPolicy = LifespanPolicy.ALWAYS
+    doors: tuple[Door, ...] = ()
 
 
 _self = functools.partial(Edge, EdgeKind.SELF)
@@ -103,6 +121,8 @@ APPLICATIONS = (
     "blacksheep.server.application.Application",
 )  # fmt: skip
 """Rows of what a user calls the app, of the frameworks that put middleware around it."""
+SESSION_MANAGER = "mcp.server.streamable_http_manager.StreamableHTTPSessionManager"
+"""The object that runs a server of the MCP SDK; it can be run only once."""
 ISOLATED = "asgi_lifespan_mw._isolated.Isolated"
 _FUNCTION = "builtins.function"
 _NOTEBOOK = "marimo._utils.lifespans.Lifespans"
@@ -112,7 +132,8 @@ ROWS = (
     # Starlette; what is built on it needs no row: FastAPI, FastHTML, piccolo-admin, sqladmin, the MCP SDK, FastMCP.
     _row(STARLETTE, "hands the lifespan to its router", _self("router")),
     _row(ROUTER, "answers for itself alone", _self("lifespan_context", only=_NOTEBOOK), _part("routes[]"),
-         _skips("default"), lifespan="lifespan_context"),
+         _skips("default"), lifespan="lifespan_context",
+         doors=(Door("lifespan_context"), Door("startup", "shutdown"), Door("_startup", "_shutdown"))),
     _row("starlette.routing.Mount", "a route to an app", _skips("app"), segment="path"),
     _row("starlette.routing.Host", "a route to an app", _skips("app"), segment="host"),
     _row("starlette.staticfiles.StaticFiles", "serves files and fails at any other scope", sent=LifespanPolicy.NEVER),
@@ -128,20 +149,23 @@ ROWS = (
     _row("shiny._app.App", "hands all to a Starlette", _passes_on("starlette_app")),
 
     # Other frameworks.
-    _row("litestar.app.Litestar", "answers for itself alone", _part("routes[]")),
+    _row("litestar.app.Litestar", "answers for itself alone", _part("routes[]"), lifespan="lifespan"),
     _row("litestar.routes.asgi.ASGIRoute", "a route to an app, or to an endpoint, which is a function",
          _skips("route_handler.fn", when="route_handler.is_mount"), _part("route_handler.fn", only=_FUNCTION),
          _skips("route_handler.fn"), segment="path"),
     _row("lilya.apps.BaseLilya", "hands the lifespan to its router; Ravyn is one", _self("router")),
     _row("lilya.routing.router.BaseRouter", "answers for itself alone; a function in `default` is not an app",
-         _part("routes[]"), _part("default", only=_FUNCTION), _skips("default"), lifespan="lifespan_context"),
+         _part("routes[]"), _part("default", only=_FUNCTION), _skips("default"), lifespan="lifespan_context",
+         doors=(Door("lifespan_context", may_be_method=False),)),
     _row("lilya.routing.include.Include", "a route to an app", _skips("app"), segment="path"),
     _row("lilya.routing.host.Host", "a route to an app", _skips("app"), segment="host"),
     _row("blacksheep.server.application.Application", "starts its own kind by its events, and nothing else",
          _forwards("mount_registry.mounted_apps[].handler", when="mount_registry.auto_events",
                    only="blacksheep.server.application.Application"),
-         _skips("mount_registry.mounted_apps[].handler"), segment="mount_registry.mounted_apps[].pattern"),
-    _row("quart.app.Quart", "its middleware stands around a method of its own", _passes_on("asgi_app")),
+         _skips("mount_registry.mounted_apps[].handler"), segment="mount_registry.mounted_apps[].pattern",
+         doors=(Door("start", "stop"),)),
+    _row("quart.app.Quart", "its middleware stands around a method of its own", _passes_on("asgi_app"),
+         doors=(Door("startup", "shutdown"),)),
     _row("builtins.method", "Quart's `asgi_app` is the Quart", _passes_on("__self__", only="quart.app.Quart")),
     _row("connexion.apps.abstract.AbstractApp", "hands all to its middleware", _passes_on("middleware")),
     _row("connexion.middleware.main.ConnexionMiddleware", "its first call puts its whole stack in the place of its app",
@@ -184,11 +208,15 @@ ROWS = (
     _row("asgi_lifespan_mw._middleware.LifespanMiddleware", "starts what is inside it", _forwards("app")),
     _row(ISOLATED, "keeps the state of its app apart", _self("app")),
 
+    _row(SESSION_MANAGER, "runs a server of the MCP SDK, once", doors=(Door("run"),), sent=LifespanPolicy.NEVER),
+
     # What is not an ASGI app.
     *(_row(name, "is a WSGI app, or adapts one", sent=LifespanPolicy.NEVER) for name in (
         "a2wsgi.wsgi.WSGIMiddleware", "anycorn.middleware.wsgi._WSGIMiddleware", "asgiref.wsgi.WsgiToAsgi",
         "django.core.handlers.wsgi.WSGIHandler", "flask.app.Flask", "hypercorn.middleware.wsgi._WSGIMiddleware",
         "starlette.middleware.wsgi.WSGIMiddleware")),
+    *(_row(f"channels.consumer.{name}", "takes any message for one to its handlers", sent=LifespanPolicy.NEVER)
+      for name in ("AsyncConsumer", "SyncConsumer")),
     _row("builtins.type", "a class is not an app; a consumer of Channels is a function that wraps one",
          sent=LifespanPolicy.NEVER),
 )
@@ -254,7 +282,7 @@ def register_container(
         raise ValueError("register_container() got an empty attribute, expected one such as 'app' or 'apps[]'")
     sent = LifespanPolicy.NEVER if kind == "taken_over" else LifespanPolicy.ALWAYS
     _table[name] = ContainerSpec(name, why, (Edge(kinds[kind], inside),), segment, sent=sent)
-    _row_of_class.cache_clear()
+    _rows_of_classes.clear()
 
 
 def full_name(cls: type) -> str:
@@ -264,12 +292,28 @@ def full_name(cls: type) -> str:
 
 def spec_of(thing: object) -> ContainerSpec:
     """Return the row of an object's class, or of the nearest class that it inherits from; else `UNKNOWN`."""
-    return _row_of_class(type(thing))  # type: ignore[arg-type]  # mypy takes classes for unhashable
+    return spec_of_class(type(thing))
 
 
-@functools.lru_cache(maxsize=1000)  # bounded: it keeps the classes, and some programs make them by the thousand
-def _row_of_class(cls: type) -> ContainerSpec:
-    _load_entry_points()
+def spec_of_class(cls: type) -> ContainerSpec:
+    """Return the row of a class, or of the nearest class that it inherits from; else `UNKNOWN`."""
+    found = _rows_of_classes.get(id(cls))
+    if found is None:
+        _load_entry_points()
+        if len(_rows_of_classes) >= _MAX_CLASSES:
+            _rows_of_classes.clear()
+        found = _rows_of_classes[id(cls)] = cls, _row_of(cls)
+    return found[1]
+
+
+_rows_of_classes: dict[int, tuple[type, ContainerSpec]] = {}
+"""The rows that were looked up, by the identity of the class: a metaclass may make classes that have no hash."""
+
+_MAX_CLASSES = 1000
+"""How many are kept; some programs make classes by the thousand."""
+
+
+def _row_of(cls: type) -> ContainerSpec:
     for at, base in enumerate(cls.__mro__):
         if row := _table.get(full_name(base)):
             # class Site(StaticFiles) with a __call__ of its own may well answer a lifespan.
@@ -296,4 +340,4 @@ def _load_entry_points() -> None:
         except (Exception, SystemExit):
             logger.warning("the containers of %s cannot be registered", entry_point.value, exc_info=True)
     _table.update(of_the_user)
-    _row_of_class.cache_clear()
+    _rows_of_classes.clear()
