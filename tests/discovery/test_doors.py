@@ -675,7 +675,7 @@ async def test_a_background_hook_that_holds_the_lifespan_function_of_a_mount_is_
     middleware.context(background=True)(warm_up)
     async with LifespanManager(middleware) as manager:
         moment.set()
-        await manager.ready()
+        await manager.wait_until_ready()
     assert log == started_and_stopped("sub")
     [warning] = told(caplog)
     assert warning.startswith("mount '/sub' is not started: a background hook or a worker holds its lifespan function")

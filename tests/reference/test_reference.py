@@ -180,7 +180,7 @@ async def waits_for_a_crash() -> None:
     failing = Lifespan()
     failing.context(fails_to_start, background=True)
     async with LifespanManager(failing) as manager:
-        await manager.ready()
+        await manager.wait_until_ready()
 
 
 async def breaks_inside() -> None:
