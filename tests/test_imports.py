@@ -16,7 +16,7 @@ RANKS = [
     {"_conformance"},
     {"_middleware", "_manager"},
     {"_lifespan", "_on_request"},
-    {"_run"},
+    {"_crash", "_run"},
     {"_reporting"},
     {"_apps", "_hooks", "_protocol"},
     {"_isolated", "locks"},

@@ -242,6 +242,6 @@ async def test_a_context_that_ends_by_itself_is_noted(caplog: pytest.LogCaptureF
         demand.set()
         await anyio.sleep(1)
         server.may_stop.set()
-    assert "hook 'swallows_its_crash' (tests/reporting/test_crash.py:" in caplog.text
+    assert "hook 'swallows_its_crash' (tests/test_crash.py:" in caplog.text
     assert "ended before the shutdown" in caplog.text
     assert server.answers == ["startup.complete", "shutdown.complete"]

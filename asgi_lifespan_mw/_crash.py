@@ -7,9 +7,9 @@ from typing import Literal, TypeAlias, cast, final
 
 import anyio
 
-from .._log import logger
-from .._units.failure import Failure, text_of
-from .failures import log_error
+from ._log import logger
+from ._reporting.failures import log_error
+from ._units.failure import Failure, text_of
 
 OnCrash: TypeAlias = Literal["log", "stop"] | Callable[[BaseException], object]
 
