@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, final
 import anyio
 
 from ._apps.discovery import AppNode
-from ._apps.introspection import identity_of
 from ._apps.state import SharedState
 from ._apps.tree import Tree
 from ._asgi import name_of
+from ._callables import identity_of
 from ._config import Settings
 from ._exceptions import StateCollision
 from ._hooks.decorators import Group, HookDecorators, Plan, flattened, hooks_of, without

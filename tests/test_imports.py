@@ -23,6 +23,7 @@ RANKS = [
     {"_config"},
     {"_asgi"},
     {"_units"},
+    {"_callables"},
     {"_exceptions", "_log", "_types"},
 ]
 """The folders and modules from top to bottom; those of one rank do not import each other."""

@@ -12,8 +12,10 @@ from typing import Any, ParamSpec, TypeVar, cast
 import anyio
 from anyio import to_thread
 
+from .._callables import unwrapped
+from .._config import check
 from .contexts import GeneratorContext
-from .hook import bare, described
+from .hook import described
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,17 +84,10 @@ async def _run(function: Callable[[], T]) -> T:
 
 
 def _is_asynchronous(function: Any) -> bool:
-    function = bare(function)
+    function = unwrapped(function)
     if not inspect.isroutine(function):
         function = getattr(cast("type[object]", type(function)), "__call__", None)  # noqa: B004 - the method is wanted
     return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
-
-
-def _check(function: object) -> None:
-    if not callable(function) or _is_asynchronous(function):
-        raise TypeError(
-            f"threaded() got {function!r}, expected a `def` function: an `async def` runs on the event loop"
-        )
 
 
 def threaded(function: Callable[P, T]) -> Callable[P, _ThreadedCall]:
@@ -115,7 +110,9 @@ def threaded(function: Callable[P, T]) -> Callable[P, _ThreadedCall]:
     it at its own end. A context whose time runs out while it is entered is left again when its thread returns. A stop
     whose turn comes when the time is up is begun all the same.
     """
-    _check(function)
+    expected = "a `def` function: an `async def` runs on the event loop"
+    given: object = function
+    check("threaded()", given, expected, fits=callable(given) and not _is_asynchronous(given))
 
     @functools.wraps(function)
     def in_thread(*args: P.args, **kwargs: P.kwargs) -> _ThreadedCall:

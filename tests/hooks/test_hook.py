@@ -192,10 +192,32 @@ def function_with_varargs(log: Log) -> Any:
 
 
 def function_with_default(log: Log) -> Any:
-    """Make a context function of an optional argument."""
+    """Make a context function of an optional argument, such as the size of a pool."""
 
-    def context(app: object = None) -> AsyncManager:
-        return AsyncManager(log, app)
+    def context(size: int = 5) -> AsyncManager:
+        assert size == 5
+        return AsyncManager(log)
+
+    return context
+
+
+def class_with_default(log: Log) -> Any:
+    """Make a class of managers with an optional argument: ``app.context(Pool)`` of ``Pool(size=5)``."""
+
+    class Pool(AsyncManager):
+        def __init__(self, size: int = 5) -> None:
+            assert size == 5
+            super().__init__(log)
+
+    return Pool
+
+
+def function_with_default_and_varargs(log: Log) -> Any:
+    """Make a context function whose first argument has a default, before any number of arguments."""
+
+    def context(size: int = 5, *args: object) -> AsyncManager:
+        assert (size, args) == (5, ())
+        return AsyncManager(log)
 
     return context
 
@@ -225,6 +247,10 @@ WITHOUT_APP: dict[str, Make] = {
     "partial": lambda log: functools.partial(lambda manager: manager, AsyncManager(log)),
     "bound method": lambda log: HasContexts(log).lives,
     "optional keyword": function_with_optional_keyword,
+    "an argument with a default": function_with_default,
+    "a class whose argument has a default": class_with_default,
+    "a default before any number of arguments": function_with_default_and_varargs,
+    "a loop's variable as the default": lambda log: lambda log=log: AsyncManager(log),
 }
 
 WITH_APP: dict[str, Make] = {
@@ -240,7 +266,6 @@ WITH_APP: dict[str, Make] = {
     "bound method": lambda log: HasContexts(log).lives_with,
     "callable object": CallableContext,
     "any number of arguments": function_with_varargs,
-    "an argument with a default": function_with_default,
 }
 
 
@@ -255,8 +280,8 @@ async def test_each_kind_of_context_is_entered_and_left(make: Make) -> None:
 
 
 @pytest.mark.parametrize("make", WITH_APP.values(), ids=WITH_APP)
-async def test_a_context_is_given_the_app_if_it_can_take_it(make: Make) -> None:
-    """A parameter, required or not, is the app: the convention is `lifespan(app)`."""
+async def test_a_context_is_passed_the_app_if_its_first_parameter_has_no_default(make: Make) -> None:
+    """The convention is `lifespan(app)`; ``*args`` takes what a lifespan takes."""
     log: Log = []
     async with Lifespan(contexts=[make(log)])(APP) as state:
         assert state == {"key": "value"}
@@ -433,7 +458,7 @@ async def test_a_type_error_in_a_hook_comes_out_as_itself() -> None:
     """The signature is read, not tried out: a hook that raises TypeError is called once."""
     log: Log = []
 
-    def breaks(app: object = None) -> AsyncManager:
+    def breaks(app: object) -> AsyncManager:
         log.append(app)
         raise TypeError("breaks() takes 0 positional arguments but 1 was given")
 
@@ -568,10 +593,10 @@ def test_a_lifespan_among_the_hooks_is_refused(register: str) -> None:
 
 
 @pytest.mark.parametrize("register", REGISTER)
-def test_a_name_that_is_no_text_is_refused(register: str) -> None:
+def test_a_name_that_is_not_a_string_is_refused(register: str) -> None:
     """The refusal shows the name."""
-    with pytest.raises(TypeError, match=rf"{register}\(\) got name=5, expected a string"):
-        getattr(Lifespan(), register)(coroutine_function, name=5)
+    with pytest.raises(TypeError, match=rf"{register}\(name=\.\.\.\) got 5, expected a string"):
+        getattr(Lifespan(), register)(lambda: None, name=5)
 
 
 @pytest.mark.parametrize("register", REGISTER)
