@@ -127,7 +127,7 @@ def test_a_timeout_that_is_not_positive_is_refused(
 @pytest.mark.parametrize("on_crash", ["Log", "restart", ""])
 def test_another_word_for_on_crash_is_refused(on_crash: Any) -> None:
     """The refusal shows it, and the words that there are."""
-    with pytest.raises(ValueError, match=rf"on_crash=\.\.\.\) got {on_crash!r}, expected 'log', 'stop' or a function"):
+    with pytest.raises(ValueError, match=rf"on_crash=\.\.\.\) got {on_crash!r}, expected 'log', 'stop' or a plain"):
         middleware(on_crash=on_crash)
 
 

@@ -5,15 +5,15 @@ its ERROR records, else by the server, as part of the message of ``lifespan.*.fa
 """
 
 import itertools
-import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from .._exceptions import LifespanError, LifespanTimeout, ProtocolViolation, ShutdownFailed, StartupFailed
-from .._log import logger
+from .._log import logger, takes_errors
 from .._types import is_a
 from .._units.failure import FailedPhase, Failure, text_of
-from .tracebacks import trim, users_traceback
+from .tracebacks import shown_of, trim, users_traceback
 
 _TRACEBACK: Final = "Traceback (most recent call last):"
 
@@ -55,27 +55,19 @@ def log_failure(failure: Failure, *, with_traceback: bool = True) -> None:
 
 def log_error(headline: str, error: BaseException, *, with_traceback: bool = True) -> None:
     """Log a headline at ERROR, and the traceback of `error` if it has one."""
-    shown = users_traceback(error) and with_traceback
+    shown = shown_of(error)
+    has_traceback = with_traceback and users_traceback(shown)
     # A tuple, because `logging` takes a falsy exception for none.
-    logger.error("%s", headline, exc_info=(type(error), error, error.__traceback__) if shown else None)
+    logger.error("%s", headline, exc_info=(type(shown), shown, shown.__traceback__) if has_traceback else None)
 
 
 def is_read(*, by_last_resort: bool = False) -> bool:
     """Return whether a handler takes the ERROR records of this package.
 
-    A `logging.NullHandler` takes nothing. `logging.lastResort`, which Python uses if there is no handler, counts only
-    if `by_last_resort` is true: a server that receives a failure prints it in a better place.
+    `logging.lastResort` counts only if `by_last_resort` is true: a server that receives a failure prints it in a better
+    place.
     """
-    if not logger.isEnabledFor(logging.ERROR):
-        return False
-    if not logger.hasHandlers():
-        return by_last_resort
-    reached: logging.Logger | None = logger.logger
-    while reached is not None:
-        if any(one.level <= logging.ERROR and not isinstance(one, logging.NullHandler) for one in reached.handlers):
-            return True
-        reached = reached.parent if reached.propagate else None
-    return False
+    return takes_errors(logger.logger, by_last_resort=by_last_resort)
 
 
 def format_failures(
@@ -95,7 +87,7 @@ def format_failures(
             parts.append(users_traceback(other))
     for failure in failures:
         headline = summarize(failure)
-        parts += [headline, _said(failure, headline)]
+        parts += [headline, _app_text(failure, headline)]
         is_logged = is_read(by_last_resort=failure.phase is FailedPhase.SERVING)
         if not is_logged if with_tracebacks is None else with_tracebacks:
             parts.append(users_traceback(failure.error))
@@ -110,12 +102,13 @@ def merge(phase: str, errors: Sequence[BaseException]) -> BaseException:
     distinct = list({id(error): error for error in errors}.values())
     for error in distinct:
         trim(error)
-    if len(distinct) == 1:
-        return distinct[0]
-    return BaseExceptionGroup(f"{phase} failed, the cause first", distinct)
+    if len(distinct) > 1:
+        with suppress(BaseException):  # a group asks the `__class__` of its members, which may raise
+            return BaseExceptionGroup(f"{phase} failed, the cause first", distinct)
+    return distinct[0]
 
 
-def _said(failure: Failure, headline: str) -> str:
+def _app_text(failure: Failure, headline: str) -> str:
     """Return the message of a failed app, without the headline and the traceback that Starlette sends."""
     message = failure.app_message.strip()
     if not is_a(failure.error, StartupFailed, ShutdownFailed):  # Starlette sends a traceback, and raises

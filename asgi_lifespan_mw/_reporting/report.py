@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias, cast, final
 
 from .._apps.discovery import AppNode
+from .._config import check
 from .._units.failure import FailedPhase
 from .._units.unit import Unit, UnitState
 from .failures import summarize
@@ -82,10 +83,9 @@ def checked_observer(observe: object) -> Observer | None:
     if observe is None:
         return None
     call = getattr(observe, "__call__", observe)  # noqa: B004 - of an object whose `__call__` is a coroutine function
-    if not callable(observe) or inspect.iscoroutinefunction(observe) or inspect.iscoroutinefunction(call):
-        raise TypeError(
-            f"LifespanMiddleware(observe=...) got {observe!r}, expected a plain function that takes a UnitReport"
-        )
+    is_plain = callable(observe) and not (inspect.iscoroutinefunction(observe) or inspect.iscoroutinefunction(call))
+    expected = "a plain function that takes a UnitReport"
+    check("LifespanMiddleware(observe=...)", observe, expected, fits=is_plain)
     return cast("Observer", observe)
 
 

@@ -1,6 +1,7 @@
 """Hooks: what can be one, what is refused, and what each is called with."""
 
 import functools
+import importlib
 import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ import pytest
 
 from asgi_lifespan_mw import Lifespan, LifespanMiddleware
 from asgi_lifespan_mw._hooks.decorators import hooks_of
+from asgi_lifespan_mw._units import location
 from tests.server import RecordingServer
 
 APP = object()
@@ -713,13 +715,18 @@ async def test_a_generator_that_a_hook_uses_is_not_taken_for_the_hook() -> None:
 
 
 def test_a_working_directory_that_was_removed_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deployments delete old releases under running processes."""
+    """Deployments delete old releases under running processes. Files then have their full names."""
     gone = tmp_path / "release"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    with pytest.raises(TypeError, match="cannot be called as"):
-        Lifespan().on_startup(lambda one, two: None)  # type: ignore[type-var]
+    try:
+        importlib.reload(location)
+        with pytest.raises(TypeError, match=rf"'<lambda>' \({re.escape(__file__)}:\d+\), which cannot be called as"):
+            Lifespan().on_startup(lambda one, two: None)  # type: ignore[type-var]
+    finally:
+        monkeypatch.undo()
+        importlib.reload(location)
 
 
 @pytest.mark.parametrize(
