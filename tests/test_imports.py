@@ -48,7 +48,11 @@ def imports_of(name: str, module: ast.Module, *, is_package: bool) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.level:
             target = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             own = target.removeprefix("asgi_lifespan_mw").removeprefix(".")
-            found |= {own} if own else {alias.name for alias in node.names}
+            found |= (
+                {own}
+                if own
+                else {alias.name if (PACKAGE / f"{alias.name}.py").exists() else "__init__" for alias in node.names}
+            )
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             found |= {name.removeprefix("asgi_lifespan_mw.") for name in names if name.startswith("asgi_lifespan_mw.")}

@@ -57,16 +57,13 @@ def load(target: str, directory: str, *, is_factory: bool, backend: str = "async
         places = [f" at {frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
         raise KeyboardInterrupt(f" while importing {target!r}{''.join(places[:1])}") from None
     except (Exception, SystemExit) as error:
-        headline = f"importing {target!r} from {Path(directory).resolve()} failed{_instead(error, directory)}"
+        headline = f"importing {target!r} from {Path(directory).resolve()} failed{_did_you_mean(error, directory)}"
         shown = users_traceback(error) or "".join(traceback.format_exception_only(error)).strip()
         raise BadUsage(f"{headline}\n\n{shown}") from None
     try:
-        inspect.signature(checked_app(app, target)).bind({}, None, None)
+        return checked_app(app, target)
     except TypeError as error:
         raise BadUsage(f"{target!r} is not an ASGI app: {error}; if it is a factory, pass --factory") from None
-    except ValueError:
-        pass  # its signature cannot be read
-    return app
 
 
 async def _result(coroutine: Coroutine[Any, Any, object]) -> object:
@@ -79,7 +76,7 @@ def run_async(function: Callable[..., Coroutine[Any, Any, Any]], *arguments: obj
     return anyio.run(function, *arguments, backend=backend.replace("uvloop", "asyncio"), backend_options=uvloop)
 
 
-def _instead(error: BaseException, directory: str) -> str:
+def _did_you_mean(error: BaseException, directory: str) -> str:
     """Return a hint at names that are close to the one that an error misses; "" if there is none."""
     named = getattr(error, "name", None)
     *parents, wrong = (named if isinstance(named, str) else "").split(".")

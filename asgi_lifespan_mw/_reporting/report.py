@@ -1,6 +1,7 @@
 """What a run did and how long it took, as frozen records: the one source of the command line's pictures."""
 
 import inspect
+import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias, cast, final
@@ -50,6 +51,27 @@ class UnitReport:
     start_seconds: float | None = None
     stop_began: float | None = None
     stop_seconds: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The unit without the place of its code: ``hook 'open_pool'``, ``app FastAPI``, ``mount '/admin/metrics'``.
+
+        It does not change with line numbers or the working directory, so metrics can use it as a label.
+        """
+        if self.kind == "mount":
+            return f"mount {self.path!r}"
+        hook = _HOOK.fullmatch(self.unit)
+        return self.unit if hook is None else hook[1]
+
+    @property
+    def location(self) -> str:
+        """The file and line of a hook, such as ``shop/db.py:12``; "" for an app."""
+        hook = _HOOK.fullmatch(self.unit)
+        return "" if hook is None else hook[2]
+
+
+_HOOK: Final = re.compile(r"""(hook (?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")) \((.*)\)""")
+"""The label of a hook: the `repr` of its name, and its place."""
 
 
 @final
@@ -213,7 +235,7 @@ class _Rows(list[UnitReport]):
         outcome = _outcome(unit, history) if is_supported else "unsupported"
         reason = summarize(unit.failure) if unit.failure is not None else unit.cancelled_at or unit.note
         times = (*self._span(history, UnitState.STARTING), *self._span(history, UnitState.STOPPING))
-        self.append(UnitReport(unit.name, kind, path, depth, outcome, reason, tuple(state), *times))
+        self.append(UnitReport(unit.name, kind, path, depth, outcome, reason, tuple(map(_key, state)), *times))
         for inner in run.nested.get(unit, ()) if nested else ():
             self.of_run(inner, path, depth + 1)
 
@@ -225,6 +247,11 @@ class _Rows(list[UnitReport]):
         stages = list(history)
         after = stages.index(stage) + 1
         return at - self._origin, history[stages[after]] - at if after < len(stages) else None
+
+
+def _key(key: object) -> str:
+    """Return a key of the state as a string; an app may have used any object as one."""
+    return str.__str__(key) if isinstance(key, str) else f"a key of type {type(key).__qualname__}"
 
 
 def _outcome(unit: Unit, history: dict[UnitState, float]) -> UnitStatus:
