@@ -262,7 +262,7 @@ async def test_an_app_that_never_answers_is_timed_out(journal: Journal) -> None:
 
 async def test_two_units_that_hang_at_the_stop_are_both_named(journal: Journal) -> None:
     """When the time of the whole shutdown is up, each unit left is cancelled in turn, and named."""
-    hooks = [journal.context("a"), hangs_at_stop, journal.context("b"), functools.partial(hangs_at_stop)]
+    hooks: list[Any] = [journal.context("a"), hangs_at_stop, journal.context("b"), functools.partial(hangs_at_stop)]
     server, error = await failing(LifespanMiddleware(journal.app(), hooks, shutdown_timeout=10), ExceptionGroup)
     assert [one.phase for one in error.exceptions] == ["shutdown"] * 4
     assert ["hangs_at_stop" in str(one) for one in error.exceptions] == [True, False, True, False]
