@@ -337,6 +337,15 @@ class Run:
         repeated = {hook for hook in flattened(self._plan) if identity_of(hook.function) in known}
         for hook in repeated:
             logger.warning("%s is run by %s too, and only there; remove it in one place", hook.label, self.label)
+        # FastAPI(lifespan=hooks) with app.mount("/sub", FastAPI(lifespan=hooks)): an outer run has the hooks.
+        enclosing = self._enclosing
+        while enclosing is not None:
+            outer = enclosing.run
+            running = {*flattened(outer._plan)}  # noqa: SLF001 - another of this class
+            for hook in [hook for hook in flattened(self._plan) if hook in running and hook not in repeated]:
+                repeated.add(hook)
+                logger.warning("%s is a hook of %s too; it runs once, there", hook.label, outer.label)
+            enclosing = outer._enclosing  # noqa: SLF001 - another of this class
         if repeated:
             self._plan = without(self._plan, repeated)
             self._make_hooks()

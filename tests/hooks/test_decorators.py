@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from asgi_lifespan_mw import Lifespan, LifespanMiddleware, LifespanTimeout
 from tests.conftest import VIRTUAL
@@ -1008,6 +1009,33 @@ async def test_two_partials_or_decorators_of_one_function_are_two_hooks(caplog: 
         await RecordingServer().run(LifespanMiddleware(Starlette(), pair))
     assert log == ["primary", "replica"] * 2
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+async def test_one_lifespan_of_an_app_and_of_its_mount_runs_once(
+    is_wrapped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its hooks run for the app, with a WARNING that names both places."""
+    log: Log = []
+    hooks = Lifespan(mounts="off" if is_wrapped else "auto")
+    hooks.context(context(log, "pool"))
+    hooks.on_startup(function(log, "migrate"))
+    own = Lifespan(on_startup=[function(log, "own")])
+    inner = Starlette(lifespan=hooks)
+    app = Starlette(lifespan=hooks, routes=[Mount("/sub", inner), Mount("/other", Starlette(lifespan=own))])
+    await RecordingServer().run(LifespanMiddleware(app) if is_wrapped else app)
+    assert log == ["up pool", "call migrate", "call own", "down pool"]
+    if is_wrapped:
+        [warning] = warnings_of(caplog)
+        assert warning.startswith("mount '/sub' is not started: it has the same lifespan function as an app around it")
+    else:
+        assert warnings_of(caplog) == [
+            "hook 'lives' is a hook of app Starlette too; it runs once, there",
+            "hook 'called' is a hook of app Starlette too; it runs once, there",
+        ]
+    log.clear()
+    await RecordingServer().run(inner)
+    assert log == ["up pool", "call migrate", "down pool"]
 
 
 class ClassLock:
