@@ -1,4 +1,4 @@
-"""`check_lifespan`: an app's lifespan, run in the ways that servers run it, and what its author should know of."""
+"""`check_lifespan`: runs an app's lifespan in the ways that servers do, and returns what its author should know."""
 
 from contextlib import suppress
 from contextvars import copy_context
@@ -28,13 +28,13 @@ SeverityName: TypeAlias = Literal["note", "warning", "violation"]
 @final
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that `check_lifespan` found in an app.
+    """A finding of `check_lifespan`.
 
     Attributes:
-        severity: ``"note"`` for what harms nobody under today's servers, ``"warning"`` for what its author should know
-            of, ``"violation"`` for what ends its lifespan as failed.
+        severity: ``"note"`` if no server of today minds, ``"warning"`` if the author should know,
+            ``"violation"`` if the lifespan ends as failed.
         run: The run in which it was seen first, such as ``"cancelled while serving"``.
-        text: Who did what.
+        text: What the app did, in words.
     """
 
     severity: SeverityName
@@ -43,16 +43,16 @@ class Finding:
 
 
 class _Scenario(NamedTuple):
-    """A way of running an app: what it is called, how serious a failure in it is, and what the server does."""
+    """A way in which a server runs an app: its name, the severity of a failure in it, and what the server does."""
 
     name: str
     failure: SeverityName = "warning"
     lacks: str = ""
-    """The entry of the scope that the server does not give."""
+    """The entry that the server's scope lacks; "" for none."""
     empties_state: bool = False
-    """Whether it empties the state before the shutdown."""
+    """Whether the server empties the state before the shutdown, as granian does."""
     cancels: Phase | None = None
-    """The phase in which it cancels."""
+    """The phase in which the server cancels the lifespan; None for no cancellation."""
 
 
 _SCENARIOS = (
@@ -60,7 +60,7 @@ _SCENARIOS = (
     _Scenario("a second time"),
     _Scenario("without state", "note", lacks="state"),
     _Scenario("without asgi", "note", lacks="asgi"),
-    _Scenario("state emptied before the shutdown", empties_state=True),  # granian does that
+    _Scenario("state emptied before the shutdown", empties_state=True),
     _Scenario("cancelled while serving", cancels=Phase.STARTED),
     _Scenario("cancelled while starting", cancels=Phase.STARTING),
 )
@@ -100,7 +100,7 @@ async def check_lifespan(app: ASGIApp, *, timeout: float = 5) -> list[Finding]:
 
 
 class _Probe:
-    """A look at one run of an app, from the server's side. It is to begin in a context of its own."""
+    """One run of an app, from the server's side. It begins in a context of its own."""
 
     def __init__(
         self, app: ASGIApp, way: _Scenario, seconds: float | None, found: dict[tuple[str, str], Finding]

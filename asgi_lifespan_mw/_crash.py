@@ -1,4 +1,4 @@
-"""What is done about a unit that crashes: it raises after it started and before it was to stop."""
+"""`on_crash`: what follows when a unit raises after it has started and before it is to stop."""
 
 import inspect
 import signal
@@ -33,7 +33,7 @@ def checked_on_crash(on_crash: object) -> OnCrash:
 
 @final
 class CrashPolicy:
-    """Carries out ``on_crash`` in one run.
+    """Acts on the crashes of one run.
 
     Attributes:
         interrupt: The scope around the wait for the shutdown. It is cancelled to stop all units at once.

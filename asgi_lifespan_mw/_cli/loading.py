@@ -1,4 +1,4 @@
-"""The app: imports it, and finds what starts its mounts."""
+"""Imports the app, and finds the middleware or lifespan that starts its mounts."""
 
 import importlib
 import inspect
@@ -86,9 +86,9 @@ def _did_you_mean(error: BaseException, directory: str) -> str:
 
 
 def ours_in(app: Any) -> LifespanMiddleware:
-    """Return what starts the mounts of an app: the middleware around it or in its stack, or one for its own lifespan.
+    """Return the middleware that starts the mounts of an app: around it, in its stack, or one for its own lifespan.
 
-    If there is none, the one that is returned starts no mounts.
+    If there is none, return a middleware that starts no mounts.
     """
     node = describe(AppNode(app))
     for thing in (*node.members.values(), *node.wrapped.values(), *node.forwarded.values()):

@@ -1,4 +1,4 @@
-"""The run: starts an app and stops it, or finds what would be started."""
+"""Starts an app and stops it, or finds what would be started."""
 
 import argparse
 import logging

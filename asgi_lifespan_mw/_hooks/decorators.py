@@ -1,4 +1,4 @@
-"""What is registered: a collection in its order, and the decorators that fill it."""
+"""The collection of hooks in its order, and the decorators that fill it."""
 
 from collections.abc import (
     AsyncIterator,
@@ -24,7 +24,7 @@ from .._units.locking import Lock
 from .hook import Hook, HookFunction, HookKind, described, make_hook
 
 Yielded: TypeAlias = Mapping[str, Any] | None
-"""What a context gives: lifespan state, or nothing."""
+"""The value that a context yields: lifespan state, or nothing."""
 
 Context: TypeAlias = (
     AbstractAsyncContextManager[Yielded] | AbstractContextManager[Yielded] | AsyncIterator[Yielded] | Iterator[Yielded]
@@ -70,11 +70,11 @@ class WorkerOptions(HookOptions, total=False):
 
 
 class _Slot:
-    """A place in the order of registration. What stands in it can be replaced for a while.
+    """A place in the order of registration, whose hook can be replaced for a test.
 
     Attributes:
-        registered: What was put there.
-        entry: What stands there; None while a hook is left out.
+        registered: The hook or collection that was registered.
+        entry: The one that runs; None while a hook is skipped.
     """
 
     __slots__ = ("entry", "registered")
@@ -87,7 +87,7 @@ class _Slot:
 @final
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What starts side by side, and stops side by side.
+    """Hooks that start side by side, and stop side by side.
 
     Attributes:
         members: The members. Each is a plan: hooks and groups that start one after the other.
@@ -107,9 +107,9 @@ class HookCollection:
     A run takes the hooks as they stand when it begins; one that is registered later counts from the next run on.
 
     Attributes:
-        mounts: Which mounts are to be started.
+        mounts: The mounts to start.
         exclude: The apps that are not started.
-        concurrent: Whether what is registered starts side by side.
+        concurrent: Whether the entries start side by side.
         included_in: The collections that include this one, weakly: a collection that a whole program shares must not
             keep every middleware alive that ever included it.
         runs: The number of runs of these hooks that have begun and not ended.
@@ -161,7 +161,7 @@ class HookCollection:
         self._slots.append(_Slot(entry))
 
     def end_series(self) -> None:
-        """Let what was registered until now start one after the other, before what starts side by side."""
+        """Let the entries until now start one after the other, before those that start side by side."""
         self._in_series = len(self._slots)
 
     def plan(self) -> Plan:
@@ -263,12 +263,13 @@ class HookDecorators:
     ) -> Any:
         """Register a context: what is before its yield runs at startup, what is after it at shutdown.
 
-        A decorator, with or without arguments. Contexts are left in reverse order. What one yields, nothing or a
-        mapping, becomes lifespan state. It lives in a task of its own, so that task groups may be open at the yield.
+        A decorator, with or without arguments. Contexts are left in reverse order. A context yields nothing, or a
+        mapping that becomes lifespan state. It lives in a task of its own, so task groups may be open at the yield.
 
         Args:
             fn: An async generator function, a generator function, a function that returns a context manager (sync or
-                async), or such a manager's class. It is given the app if it can take an argument.
+                async), or such a manager's class. It is passed the app if its first positional parameter has no
+                default, or if it takes ``*args``.
             name: The name in messages; None for the function's own.
             timeout: Seconds for its start, and as many for its stop; None for no limit of its own.
             background: Whether the startup is answered without waiting for it. It starts at its place in the order.
@@ -311,7 +312,8 @@ class HookDecorators:
 
         Args:
             fn: A function, `def` or ``async def``. A `def` runs on the event loop; `threaded` moves it to a thread.
-                It is given the app if it needs an argument. What it returns is awaited if it can be, and dropped.
+                It is passed the app if its first positional parameter has no default. Its result is awaited if it is
+                awaitable, and dropped.
             name: The name in messages; None for the function's own.
             timeout: Seconds that it may take; None for no limit of its own.
             background: Whether the startup is answered without waiting for it. It starts at its place in the order.
@@ -341,21 +343,21 @@ class HookDecorators:
         """Register a function that runs at shutdown, before the contexts beside it are left.
 
         A decorator, with or without arguments. These functions run in the order of registration, and only if all
-        that was registered here had started.
+        hooks that are registered here have started.
 
         Args:
             fn: A function, `def` or ``async def``, as for `on_startup`.
-            name: What it is called in messages; its own name if None.
+            name: The name in messages; None for the function's own.
             timeout: Seconds that it may take; None for no limit of its own.
 
         Returns:
-            `fn` as it was given.
+            `fn`, unchanged.
 
         Raises:
-            TypeError: If `fn` cannot be called so, or yields; if `name` is not a string, or `timeout` not a number.
+            TypeError: If `fn` cannot be called so, or yields, or another argument has the wrong type.
             ValueError: If `timeout` is not positive.
 
-        *Cancellation:* raised where the function waits, when its time is up.
+        *Cancellation:* If its time is up, the cancellation is raised where the function waits.
         """
         return self._decorate(HookKind.SHUTDOWN, fn, name=name, timeout=timeout)
 
@@ -392,13 +394,13 @@ class HookDecorators:
         return self._decorate(HookKind.WORKER, fn, name=name, timeout=timeout, lock=leader)
 
     def on_event(self, event_type: EventType) -> Callable[[F], F]:
-        """Register a function with the decorator that Starlette 1.0 took away: ``@hooks.on_event("startup")``.
+        """Register a function with the decorator that Starlette 1.0 removed: ``@hooks.on_event("startup")``.
 
         Args:
             event_type: ``"startup"``, as `on_startup`, or ``"shutdown"``, as `on_shutdown`.
 
         Returns:
-            The decorator, which returns the function that it is given.
+            The decorator, which returns its function unchanged.
 
         Raises:
             TypeError: If the function cannot be called so, or yields.
@@ -426,18 +428,18 @@ class HookDecorators:
         self._register(_kind_of(event_type), fn, "add_event_handler()")
 
     def include(self, other: C) -> C:
-        """Put another `Lifespan`, or any lifespan, in this place of the order.
+        """Add another `Lifespan`, or any lifespan function, at this place of the order.
 
         Args:
             other: A `Lifespan`, or a callable that takes the app and returns an async context manager: what FastAPI,
                 Starlette and Litestar call a lifespan.
 
         Returns:
-            `other` as it was given.
+            `other`, unchanged.
 
         Raises:
             TypeError: If `other` is neither.
-            ValueError: If it is in here already, so that it would run twice; or it names mounts, and this one does not.
+            ValueError: If `other` is included already and would run twice, or if it names mounts and this one does not.
         """
         self._include(other, "include()")
         return other
@@ -460,11 +462,11 @@ class HookDecorators:
 
     @contextmanager
     def override(self, hook: HookFunction | str, replacement: HookFunction | None) -> Generator[None]:
-        """Replace a hook for the time of a ``with``, for tests; also one of an included `Lifespan`.
+        """Replace a hook while the block runs, for tests; also a hook of an included `Lifespan`.
 
         Args:
             hook: The function that was registered, or the hook's name.
-            replacement: A hook of the same kind that runs in its place; None to leave it out.
+            replacement: A hook of the same kind that runs in its place; None to skip it.
 
         Raises:
             LookupError: If no such hook is registered.
@@ -520,6 +522,7 @@ def hooks_of(registry: HookDecorators) -> HookCollection:
 def _replaced(entry: Hook, replacement: HookFunction | None) -> Hook | None:
     if replacement is None:
         return None
+    # Without the lock: a test has no engine to get it from.
     hook = make_hook(entry.kind, replacement, where="override()")
     return replace(hook, name=entry.name, timeout=entry.timeout, background=entry.background)
 

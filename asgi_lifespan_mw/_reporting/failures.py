@@ -1,4 +1,4 @@
-"""What failed, in words: a headline and a traceback, for the log, for the server and as the exception that is raised.
+"""The words for a failure: a headline and a traceback, for the log, for the server and for the exception to raise.
 
 The headline of a failure is the same everywhere. The traceback is printed in one place: in the log if a handler takes
 its ERROR records, else by the server, as part of the message of ``lifespan.*.failed``.
@@ -22,12 +22,12 @@ _ADVICE: Final = {
     "you need to run again.": "{unit} seems to run already: remove session_manager.run() from the lifespan of its "
     "parent, or list the app in exclude=[...]; if it ran before, make a new app",
 }
-"""What to do about an error that is known by its full message."""
+"""Advice for an error that is known by its full message."""
 
 _ADVICE_BY_TYPE: Final = {
     "django.core.exceptions.SynchronousOnlyOperation": "run the hook in a worker thread: threaded(hook)",
 }
-"""What to do about an error that is known by its type."""
+"""Advice for an error that is known by its type."""
 
 
 def summarize(failure: Failure) -> str:
@@ -73,7 +73,7 @@ def is_read(*, by_last_resort: bool = False) -> bool:
 def format_failures(
     failures: Sequence[Failure], other: BaseException | None = None, *, with_tracebacks: bool | None = None
 ) -> str:
-    """Return what failed: each headline, the cause first, the message of its app, and tracebacks.
+    """Return the failures as a string: each headline, the cause first, the message of its app, and tracebacks.
 
     Args:
         failures: The failures of units.
@@ -122,7 +122,7 @@ def _last_line(reason: str) -> str:
 
 
 def _advice(failure: Failure) -> str:
-    """Return what to do about an error that is known; "" for others."""
+    """Return the advice for an error that is known; "" for others."""
     error = failure.error
     known = (_ADVICE_BY_TYPE.get(f"{cls.__module__}.{cls.__qualname__}", "") for cls in type(error).__mro__)
     return _ADVICE.get(text_of(error), "").format(unit=failure.unit) or next(filter(None, known), "")

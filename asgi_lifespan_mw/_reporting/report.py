@@ -1,4 +1,4 @@
-"""What a run did and how long it took, as frozen records: the one source of the command line's pictures."""
+"""Reports: the units of a run, with outcomes and times, as frozen records. The command line renders them."""
 
 import inspect
 import re
@@ -24,13 +24,13 @@ class UnitReport:
     """One unit of a run. Times are seconds; those that begin something count from the beginning of the run.
 
     Attributes:
-        unit: Who it is, as the log names it: ``hook 'open_pool' (shop/db.py:12)``.
+        unit: The name in the log: ``hook 'open_pool' (shop/db.py:12)``.
         kind: ``"hook"``, ``"app"`` or ``"mount"``.
         path: Where it is mounted, as a client would type it; empty for hooks and the wrapped app.
         depth: How deep it is nested; what is nested in a unit follows it.
         outcome: ``"waiting"`` for its start, ``"starting"``, ``"started"``, ``"stopping"``, ``"stopped"``,
             ``"failed"`` in its start or stop, ``"crashed"`` in between, ``"cancelled"`` in its start, ``"unsupported"``
-            (the app does not support the lifespan protocol), ``"left out"`` (it is not ours to start).
+            (the app does not support the lifespan protocol), ``"left out"`` (this run does not start it).
         reason: Why it failed or was left out, where in its code it was cancelled, or, of a hook with a lock,
             ``"waiting for the lock"`` or ``"leading"``; else empty.
         state: The keys of the lifespan state that it set.
@@ -154,7 +154,7 @@ def report_unit(run: ReportedRun, unit: Unit, node: AppNode | None, *, is_suppor
 
 
 def report_left_out(run: ReportedRun, node: AppNode) -> UnitReport:
-    """Return the row of an app that is not ours to start."""
+    """Return the row of an app that this run does not start."""
     path, depth = _place(run, node)
     return UnitReport(node.label, "mount" if node.is_mount else "app", path, depth, "left out", node.reason)
 
@@ -215,7 +215,7 @@ class _Rows(list[UnitReport]):
         return [(node, path, depth) for node in children if path + node.path not in reported]
 
     def left_out(self, unit: str, kind: UnitKind, path: str, depth: int, reason: str) -> None:
-        """Tell of an app that is not ours to start."""
+        """Add the row of an app that this run does not start."""
         self.append(UnitReport(unit, kind, path, depth, "left out", reason))
 
     def of_unit(

@@ -1,4 +1,4 @@
-"""How an exception is shown: with its traceback from the first frame of the user's code on.
+"""Tracebacks: an exception is shown from the first frame of the user's code on.
 
 The user's code is everything but this package, the standard library and what is installed. An exception that only
 installed code raised, such as that of a database driver's method used as a hook, is shown from the first frame of that
