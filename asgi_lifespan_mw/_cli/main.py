@@ -5,8 +5,10 @@ processes and threads, and the progress, which is a live line on a terminal with
 """
 
 import argparse
+import functools
 import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
@@ -45,7 +47,7 @@ def take_output() -> TextIO:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - it lives as long as the process
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - `>&-`
-        raise OSError("it is closed")
+        raise OSError("standard output is closed")
     output = open(os.dup(1), "w", encoding=sys.stdout.encoding)  # noqa: PTH123, SIM115 - as above
     os.dup2(2, 1)
     return output
@@ -54,65 +56,56 @@ def take_output() -> TextIO:
 def main(arguments: Sequence[str] | None = None, take_output: Callable[[], TextIO] = take_output) -> int:
     """Run the command line, and return its exit status."""
     options = _parser().parse_args(arguments)
+    columns = shutil.get_terminal_size((100, 0)).columns  # of standard output, before that is redirected
     try:
         output = take_output()
     except OSError as error:
-        _say(f"standard output cannot be written: {error}; nothing was started")
+        _say(f"the report cannot be written: {error}; nothing was started")
         return UNWRITTEN
     screen = Screen(sys.stderr)
     stream = cast("TextIO", screen)
     files: dict[Path, str] = {}
     try:
         with redirect_stdout(stream), redirect_stderr(stream), screen.shown():
-            text, status = _run_command(options, screen, files, _columns(output))
+            text, status = _run_command(options, screen, files, columns)
     except BadUsage as error:
         _say(str(error))
         status = BAD_USAGE
-        text = as_json(Report(), app=options.app, status=status, error=str(error), findings=[]) if options.json else ""
+        if not options.json:
+            return status
+        text = as_json(Report(), app=options.app, status=status, error=str(error), findings=[])
     except KeyboardInterrupt as error:
         _say(f"interrupted{error}")
         return INTERRUPTED
     finally:
         screen.live = None  # a log handler of the app may keep the stream and write to it until the process ends
-    is_written = _write(text, output, files)
-    return status if is_written else UNWRITTEN
+    return status if _write(text, output, files) else UNWRITTEN
 
 
 def _write(text: str, output: TextIO, files: dict[Path, str]) -> bool:
     """Print the report and write the files; say what cannot be written, and return whether all could."""
     is_written = True
-    try:
-        if text:
-            _print(text, output)
-        output.flush()
-    except BrokenPipeError:  # `| head` has read enough
-        _discard(output)
-    except OSError as error:
-        _say(f"standard output cannot be written: {error}")
-        _discard(output)
-        is_written = False
-    try:
-        for file, content in files.items():
-            file.write_text(content, encoding="utf-8")
-    except OSError as error:
-        _say(str(error))
-        is_written = False
-    for stream in (sys.stdout, sys.stderr):
+    writes: list[Callable[[], object]] = [functools.partial(_print, text, output)]
+    writes += [functools.partial(file.write_text, content, encoding="utf-8") for file, content in files.items()]
+    for write in writes:
+        try:
+            write()
+        except BrokenPipeError:  # `| head` has read enough
+            continue
+        except OSError as error:
+            _say(f"the report cannot be written: {error}")
+            is_written = False
+    for stream in (output, sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:  # `2>/dev/full`: the interpreter would end with a status of its own
-            _discard(stream)
+        except OSError:  # the interpreter would flush it once more at its end, and set a status of its own
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return is_written
 
 
 def _say(text: str) -> None:
     with suppress(OSError):
         print(f"asgi-lifespan-mw: {text}", file=sys.stderr)
-
-
-def _discard(stream: TextIO) -> None:
-    """Let what is left in a stream's buffer be written to nowhere: the interpreter flushes it at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -206,21 +199,11 @@ def _summary(report: Report, options: argparse.Namespace) -> str:
     return f"{summary}, slowest to start: {slowest}, {seconds(most)}"
 
 
-def _columns(output: TextIO) -> int:
-    """Return the width of the terminal; `shutil` would ask descriptor 1, which is standard error here."""
-    with suppress(ValueError):
-        return int(os.environ.get("COLUMNS", ""))
-    with suppress(OSError):
-        return os.get_terminal_size(output.fileno()).columns
-    return 100
-
-
 def _print(text: str, output: TextIO) -> None:
     try:
         text.encode(output.encoding)
     except UnicodeEncodeError:
         text = as_ascii(text)
-    if output.isatty() and importlib.util.find_spec("rich") is not None:
-        in_colors(text, file=output)
-    else:
-        print(text, file=output)
+    show = in_colors if output.isatty() and importlib.util.find_spec("rich") else print
+    show(text, file=output)
+    output.flush()

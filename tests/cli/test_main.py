@@ -835,9 +835,9 @@ def test_whatever_prints_the_report_stays_alone(source: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("redirection", "status", "told"),
     [
-        (">&-", 4, "standard output cannot be written: it is closed; nothing was started"),
-        (">/dev/full", 4, "standard output cannot be written: [Errno 28]"),
-        ("--json >/dev/full", 4, "standard output cannot be written: [Errno 28]"),
+        (">&-", 4, "the report cannot be written: standard output is closed; nothing was started"),
+        (">/dev/full", 4, "the report cannot be written: [Errno 28]"),
+        ("--json >/dev/full", 4, "the report cannot be written: [Errno 28]"),
         ("--trace /dev/full", 4, "[Errno 28]"),
         ("2>&-", 0, ""),
         ("2>/dev/full", 0, ""),

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -937,3 +938,22 @@ async def test_a_failure_names_the_hook_with_file_and_line() -> None:
     assert re.search(
         rf"hook 'opens' \(tests[/\\]hooks[/\\]test_hook\.py:{line}\): ValueError: no such table", answer["message"]
     )
+
+
+async def test_the_working_directory_is_not_read_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system may hang: neither a start nor a failure with its labels and places reads from it."""
+
+    def fails() -> None:
+        raise OSError("no such host")
+
+    def reads() -> str:
+        raise AssertionError
+
+    app = LifespanMiddleware(rejects_lifespan, mounts="off")
+    app.on_shutdown(fails)
+    monkeypatch.setattr(os, "getcwd", reads)
+    app.on_startup(named)
+    server = RecordingServer()
+    with pytest.raises(OSError, match="no such host"):
+        await server.run(app)
+    assert "shutdown failed in hook 'fails' (tests/hooks/test_hook.py:" in server.sent[1]["message"]
