@@ -24,6 +24,20 @@ class Settings:
     mount_timeout: float | None = None
 
 
+def check(where: str, given: object, expected: str, *, fits: object, refusal: type[Exception] = TypeError) -> None:
+    """Refuse an argument unless it fits.
+
+    Args:
+        where: The call and the argument, for the message.
+        given: The user's argument.
+        expected: What belongs there, in words.
+        fits: Whether the argument is right.
+        refusal: `TypeError` for the wrong kind of thing, `ValueError` for a wrong value.
+    """
+    if not fits:
+        raise refusal(f"{where} got {given!r}, expected {expected}")
+
+
 def checked_mounts(mounts: object, who: str) -> Mounts:
     """Return ``"auto"``, ``"off"`` or a tuple of apps.
 
@@ -31,55 +45,53 @@ def checked_mounts(mounts: object, who: str) -> Mounts:
         TypeError: If `mounts` is not a sequence of apps.
         ValueError: If `mounts` is another string.
     """
+    where, expected = f"{who}(mounts=...)", "'auto', 'off' or a sequence of apps"
     if isinstance(mounts, str):
-        if mounts == "auto":
-            return "auto"
-        if mounts == "off":
-            return "off"
-        raise ValueError(f"{who}(mounts=...) got {mounts!r}, expected 'auto', 'off' or a sequence of apps")
-    return checked_apps(mounts, f"{who}(mounts=...)", "'auto', 'off' or a sequence of apps, such as [admin]")
+        check(where, mounts, expected, fits=mounts in ("auto", "off"), refusal=ValueError)
+        return cast("Mounts", mounts)
+    return checked_apps(mounts, where, f"{expected}, such as [admin]")
 
 
 def checked_apps(
     apps: object, where: str, expected: str = "a sequence of apps, such as [admin]"
 ) -> tuple[ASGIApp, ...]:
-    """Return the apps that the user gave, as a tuple.
+    """Return a sequence of apps as a tuple.
 
     Raises:
         TypeError: If `apps` is not a sequence, or one of them is not an app.
     """
-    # exclude=admin, where [admin] is meant: an app may happen to be iterable.
-    if callable(apps) or isinstance(apps, (str, bytes)) or not isinstance(apps, Iterable):
-        raise TypeError(f"{where} got {apps!r}, expected {expected}")
+    check(where, apps, expected, fits=is_sequence(apps))
     return tuple(checked_app(app, where) for app in cast("Iterable[object]", apps))
+
+
+def is_sequence(given: object) -> bool:
+    """Return whether an argument holds several things: not one app or function, which may happen to be iterable."""
+    return not callable(given) and not isinstance(given, (str, bytes)) and isinstance(given, Iterable)
 
 
 def checked_flag(flag: object, where: str) -> bool:
     """Return `flag`.
 
     Raises:
-        TypeError: If it is not True or False.
+        TypeError: If `flag` is not True or False. ``concurrent=os.environ["CONCURRENT"]`` is "0" and counts as true.
     """
-    if not isinstance(flag, bool):
-        raise TypeError(f"{where} got {flag!r}, expected True or False")
-    return flag
+    check(where, flag, "True or False", fits=isinstance(flag, bool))
+    return cast("bool", flag)
 
 
 def checked_seconds(seconds: object, where: str) -> float | None:
     """Return a positive number of seconds, or None for no limit.
 
     Raises:
-        TypeError: If it is not a number.
-        ValueError: If it is not positive, or too large for a float.
+        TypeError: If `seconds` is not a number.
+        ValueError: If `seconds` is not positive.
     """
     if seconds is None:
         return None
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"{where} got {seconds!r}, expected seconds as a number, or None for no limit")
-    try:
-        limit = float(seconds)
-    except OverflowError:  # such a number may be too long to print, too
-        raise ValueError(f"{where} got a number that is too large for a float; pass None for no limit") from None
-    if not limit > 0:  # NaN is not
-        raise ValueError(f"{where} got {seconds!r}, expected more than 0 seconds, or None for no limit")
-    return limit
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    check(where, seconds, "seconds as a number, or None for no limit", fits=is_number)
+    number = cast("float", seconds)
+    check(
+        where, seconds, "more than 0 seconds, or None for no limit", fits=number > 0, refusal=ValueError
+    )  # NaN is not
+    return number

@@ -1,10 +1,9 @@
-"""`check_lifespan`: an app's lifespan, run in the ways that servers run it, and what its author should know of."""
+"""`check_lifespan`: runs an app's lifespan in the ways that servers do, and returns what its author should know."""
 
-import asyncio
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast, final
 
 import anyio
 import anyio.lowlevel
@@ -20,37 +19,40 @@ from ._units.failure import text_of
 from ._units.supervisor import Supervisor, UnitFailed
 from ._units.unit import GRACE, Unit
 
-_Word: TypeAlias = Literal["note", "warning", "violation"]
+if TYPE_CHECKING:
+    import asyncio
+
+SeverityName: TypeAlias = Literal["note", "warning", "violation"]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that `check_lifespan` found in an app.
+    """A finding of `check_lifespan`.
 
     Attributes:
-        severity: ``"note"`` for what harms nobody under today's servers, ``"warning"`` for what its author should know
-            of, ``"violation"`` for what ends its lifespan as failed.
+        severity: ``"note"`` if no server of today minds, ``"warning"`` if the author should know,
+            ``"violation"`` if the lifespan ends as failed.
         run: The run in which it was seen first, such as ``"cancelled while serving"``.
-        text: Who did what.
+        text: What the app did, in words.
     """
 
-    severity: _Word
+    severity: SeverityName
     run: str
     text: str
 
 
 class _Scenario(NamedTuple):
-    """A way of running an app: what it is called, how serious a failure in it is, and what the server does."""
+    """A way in which a server runs an app: its name, the severity of a failure in it, and what the server does."""
 
     name: str
-    failure: _Word = "warning"
+    failure: SeverityName = "warning"
     lacks: str = ""
-    """The entry of the scope that the server does not give."""
+    """The entry that the server's scope lacks; "" for none."""
     empties_state: bool = False
-    """Whether it empties the state before the shutdown."""
+    """Whether the server empties the state before the shutdown, as granian does."""
     cancels: Phase | None = None
-    """The phase in which it cancels."""
+    """The phase in which the server cancels the lifespan; None for no cancellation."""
 
 
 _SCENARIOS = (
@@ -58,7 +60,7 @@ _SCENARIOS = (
     _Scenario("a second time"),
     _Scenario("without state", "note", lacks="state"),
     _Scenario("without asgi", "note", lacks="asgi"),
-    _Scenario("state emptied before the shutdown", empties_state=True),  # granian does that
+    _Scenario("state emptied before the shutdown", empties_state=True),
     _Scenario("cancelled while serving", cancels=Phase.STARTED),
     _Scenario("cancelled while starting", cancels=Phase.STARTING),
 )
@@ -98,7 +100,7 @@ async def check_lifespan(app: ASGIApp, *, timeout: float = 5) -> list[Finding]:
 
 
 class _Probe:
-    """A look at one run of an app, from the server's side. It is to begin in a context of its own."""
+    """One run of an app, from the server's side. It begins in a context of its own."""
 
     def __init__(
         self, app: ASGIApp, way: _Scenario, seconds: float | None, found: dict[tuple[str, str], Finding]
@@ -109,10 +111,10 @@ class _Probe:
         self._scope: dict[str, Any] = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}}
         self._scope["state"] = self._state
         self._scope.pop(way.lacks, None)
-        self._is_told_to_return = False
+        self._is_reported_busy = False
         self._server = anyio.CancelScope()
         # Sessions take it when they are made: ours, and those of middlewares in the app, whose tasks have this context.
-        on_deviation.set(self._departed)
+        on_deviation.set(self._record_deviation)
         self._session = Session(self._watched, self._scope)
         self._units = Supervisor(lambda _: None)
         self._unit = Unit(f"app {name_of(app)}", self._session.live)
@@ -174,12 +176,12 @@ class _Probe:
         if self._server.cancel_called and self._session.phase in (self._way.cancels, Phase.FAILED):
             self._find(f"{self._unit.name} {how} when it was cancelled; expected the cancellation to propagate")
 
-    def _departed(self, severity: Severity, departure: ProtocolViolation) -> None:
+    def _record_deviation(self, severity: Severity, deviation: ProtocolViolation) -> None:
         if not self._server.cancel_called:
-            self._find(str(departure), cast("_Word", severity.value))
-            self._is_told_to_return |= departure.phase == Phase.STOPPED.value
+            self._find(str(deviation), cast("SeverityName", severity.value))
+            self._is_reported_busy |= deviation.phase == Phase.STOPPED.value
 
-    async def _judge(self, tasks: set[asyncio.Task[Any]]) -> None:
+    async def _judge(self, tasks: "set[asyncio.Task[Any]]") -> None:
         error, phase, severity, name = self._error(), self._session.phase, self._way.failure, self._unit.name
         if phase is Phase.UNSUPPORTED:
             refusal = f"{name} does not support the lifespan protocol"
@@ -191,11 +193,13 @@ class _Probe:
             self._find(str(error), severity)
         elif error is not None and self._unit.failure is not None:
             self._find(f"{self._unit.failure.phase.value} in {name}: {text_of(error)}", severity)
-        if self._unit.is_cancelled() and phase is Phase.STOPPED and not self._is_told_to_return:
+        if self._unit.is_cancelled() and phase is Phase.STOPPED and not self._is_reported_busy:
             self._find(f"{name} was still busy {GRACE:g} s after its last answer")
         if self._way.lacks != "state" and self._scope.get("state") is not self._state:
             self._find(f"{name} replaced scope['state'], where requests see what is put into it")
         if left := _tasks() - tasks:
+            import asyncio  # which takes long to import
+
             _, left = await asyncio.wait(left, timeout=GRACE)
         if left:
             names = sorted(getattr(task.get_coro(), "__qualname__", task.get_name()) for task in left)
@@ -204,10 +208,14 @@ class _Probe:
     def _error(self) -> BaseException | None:
         return None if self._unit.failure is None else self._unit.failure.error
 
-    def _find(self, text: str, severity: _Word = "warning") -> None:
+    def _find(self, text: str, severity: SeverityName = "warning") -> None:
         self._found.setdefault((severity, text), Finding(severity, self._way.name, text))
 
 
-def _tasks() -> set[asyncio.Task[Any]]:
+def _tasks() -> "set[asyncio.Task[Any]]":
     """Return the tasks of the event loop; none on trio, where no task outlives its nursery."""
-    return set() if current_asyncio_task() is None else asyncio.all_tasks()
+    if current_asyncio_task() is None:
+        return set()
+    import asyncio
+
+    return asyncio.all_tasks()

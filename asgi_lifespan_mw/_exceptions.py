@@ -3,6 +3,7 @@
 The arguments of an exception are its attributes. Its message is made from them, so it can be pickled and copied.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -112,8 +113,8 @@ class ProtocolViolation(LifespanError):
     """An app or a server broke the lifespan protocol.
 
     Args:
-        culprit: The name of the app in messages, or ``the server``.
-        deed: What the app or the server did, in the past tense.
+        source: The name of the app in messages, or ``the server``.
+        action: What the app or the server did, in the past tense.
         phase: The phase of the lifespan, such as ``"starting"``.
         expected: What the protocol expects in this phase.
 
@@ -121,13 +122,23 @@ class ProtocolViolation(LifespanError):
     app shop() sent 'lifespan.shutdown.complete' while starting; expected an answer to it
     """
 
-    culprit: str
-    deed: str
+    source: str
+    action: str
     phase: str
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.culprit} {self.deed} while {self.phase}; expected {self.expected}"
+        return f"{self.source} {self.action} while {self.phase}; expected {self.expected}"
+
+    @property
+    def culprit(self) -> str:
+        """The old name of `source`."""
+        return _renamed(self.source, "culprit", "source")
+
+    @property
+    def deed(self) -> str:
+        """The old name of `action`."""
+        return _renamed(self.action, "deed", "action")
 
 
 @final
@@ -154,3 +165,13 @@ class StateCollision(LifespanError):
         return (
             f"state key {self.key!r} was set by {self.first} and set to another object by {self.second}; {self.advice}"
         )
+
+
+def _renamed(value: str, old: str, new: str) -> str:
+    warnings.warn(f"ProtocolViolation.{old} is called {new} now", DeprecationWarning, stacklevel=3)
+    return value
+
+
+# In tracebacks, an error has the name by which users import it.
+for _error in (LifespanError, *LifespanError.__subclasses__(), *_Failed.__subclasses__()):
+    _error.__module__ = __name__.rpartition(".")[0]

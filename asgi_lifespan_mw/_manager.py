@@ -125,7 +125,9 @@ class LifespanManager:
                 raise LifespanNotSupported(run.label) from run.refusal
         except BaseException as error:
             self._run = None
-            raise error.with_traceback(run.trace) if error is run.error else error
+            if error is run.error:
+                error.with_traceback(run.trace)  # without the frames of this package
+            raise
         self._was_entered, self._loop = True, current_loop()
         return self
 
@@ -184,7 +186,9 @@ class LifespanManager:
         try:
             await run.__aexit__(kind, error, traceback)
         except BaseException as failed:
-            raise failed.with_traceback(run.trace) if failed is run.error else failed
+            if failed is run.error:
+                failed.with_traceback(run.trace)
+            raise
 
     def __enter__(self) -> "LifespanManager":
         """Start the app in an event loop in a thread of its own, and wait until it has started.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, final
 from ._apps.walk import is_nested
 from ._asgi import checked_app, straight_through
 from ._config import Settings, checked_apps, checked_flag, checked_mounts, checked_seconds
+from ._crash import CrashPolicy, OnCrash, checked_on_crash, terminate
 from ._exceptions import ProtocolViolation
 from ._hooks.decorators import ContextFunction, HookDecorators, hooks_of
 from ._hooks.hook import HookFunction, HookKind
@@ -15,7 +16,6 @@ from ._lifespan import Lifespan
 from ._log import logger
 from ._on_request import StartsOnRequest, Step
 from ._protocol.table import Phase
-from ._reporting.crash import CrashPolicy, OnCrash, checked_on_crash, terminate
 from ._reporting.failures import is_read
 from ._reporting.report import Observer, Report, UnitReport, build_report, checked_observer
 from ._requests import Requests

@@ -46,7 +46,7 @@ def test_a_class_is_refused(takes: Any, app: type) -> None:
     """It was not called, or is an ASGI 2 application; the refusal says what to do about either."""
     expected = rf"^{takes.__name__}\(\) got the class {app.__name__}, expected an ASGI 3 application: give an instance"
     with pytest.raises(
-        TypeError, match=rf"{expected}.*asgiref\.compatibility\.guarantee_single_callable\({app.__name__}\)"
+        TypeError, match=rf"{expected}.* ASGI 2 application there is asgiref\.compatibility\.guarantee_single_callable$"
     ):
         takes(app)
 

@@ -124,21 +124,10 @@ def test_a_timeout_that_is_not_positive_is_refused(
         make(**{argument: seconds})
 
 
-@pytest.mark.parametrize(("make", "who"), HAVE_TIMEOUTS)
-@pytest.mark.parametrize("argument", ["startup_timeout", "shutdown_timeout"])
-@pytest.mark.parametrize("seconds", [10**400, -(10**5000)], ids=["huge", "negative"])
-def test_a_timeout_that_is_too_large_is_refused(
-    make: Callable[..., Any], who: str, argument: str, seconds: Any
-) -> None:
-    """The refusal names the argument; Python refuses to print the number."""
-    with pytest.raises(ValueError, match=rf"^{who}\({argument}=\.\.\.\) got a number that is too large"):
-        make(**{argument: seconds})
-
-
 @pytest.mark.parametrize("on_crash", ["Log", "restart", ""])
 def test_another_word_for_on_crash_is_refused(on_crash: Any) -> None:
     """The refusal shows it, and the words that there are."""
-    with pytest.raises(ValueError, match=rf"on_crash=\.\.\.\) got {on_crash!r}, expected 'log', 'stop' or a function"):
+    with pytest.raises(ValueError, match=rf"on_crash=\.\.\.\) got {on_crash!r}, expected 'log', 'stop' or a plain"):
         middleware(on_crash=on_crash)
 
 

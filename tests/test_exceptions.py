@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import traceback
 from typing import Any
 
 import pytest
@@ -51,8 +52,8 @@ ERRORS: list[tuple[Any, dict[str, object], str]] = [
     (
         ProtocolViolation("app Shop", "sent 'lifespan.shutdown.complete'", "starting", "'lifespan.startup.complete'"),
         {
-            "culprit": "app Shop",
-            "deed": "sent 'lifespan.shutdown.complete'",
+            "source": "app Shop",
+            "action": "sent 'lifespan.shutdown.complete'",
             "phase": "starting",
             "expected": "'lifespan.startup.complete'",
         },
@@ -115,3 +116,19 @@ def test_a_lifespan_timeout_is_a_timeout_error() -> None:
     assert isinstance(error, TimeoutError)
     assert error.errno is None
     assert error.filename is None
+
+
+def test_the_old_names_of_a_violation_still_work() -> None:
+    """With a warning that tells the new ones."""
+    violation = ProtocolViolation("app Shop", "returned", "starting", "an answer")
+    with pytest.warns(DeprecationWarning, match=r"^ProtocolViolation\.culprit is called source now$") as warned:
+        assert violation.culprit == "app Shop"
+    assert warned[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match=r"^ProtocolViolation\.deed is called action now$"):
+        assert violation.deed == "returned"
+
+
+def test_a_traceback_has_the_public_names() -> None:
+    """Those that users import."""
+    for error, _, _ in ERRORS:
+        assert traceback.format_exception_only(error)[-1].startswith(f"asgi_lifespan_mw.{type(error).__name__}: ")

@@ -9,23 +9,16 @@ import asgi_lifespan_mw
 
 PACKAGE = Path(asgi_lifespan_mw.__path__[0])
 
-RANKS = [
-    {"__main__"},
-    {"_cli"},
-    {"__init__"},
-    {"_conformance"},
-    {"_middleware", "_manager"},
-    {"_lifespan", "_requests"},
-    {"_on_request"},
-    {"_run"},
-    {"_reporting"},
-    {"_apps", "_hooks", "_protocol"},
-    {"_isolated", "locks"},
-    {"_config"},
-    {"_asgi"},
-    {"_units"},
-    {"_exceptions", "_log", "_types"},
-]
+GUIDE = (Path(__file__).parent.parent / "asgi_lifespan_mw/README.md").read_text(encoding="utf-8")  # not in the wheel
+
+
+def table(name: str) -> list[list[str]]:
+    """The cells of a table of the guide, without its head."""
+    text = GUIDE.partition(f"<!-- table: {name} -->")[2].partition("<!-- end -->")[0]
+    return [line.strip("| ").split(" | ") for line in text.strip().splitlines()[2:]]
+
+
+RANKS = [set(re.findall(r"`(\w+)`", row[0])) for row in table("ranks")]
 """The folders and modules from top to bottom; those of one rank do not import each other."""
 
 
@@ -48,7 +41,11 @@ def imports_of(name: str, module: ast.Module, *, is_package: bool) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.level:
             target = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             own = target.removeprefix("asgi_lifespan_mw").removeprefix(".")
-            found |= {own} if own else {alias.name for alias in node.names}
+            found |= (
+                {own}
+                if own
+                else {alias.name if (PACKAGE / f"{alias.name}.py").exists() else "__init__" for alias in node.names}
+            )
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             found |= {name.removeprefix("asgi_lifespan_mw.") for name in names if name.startswith("asgi_lifespan_mw.")}
@@ -88,14 +85,37 @@ def test_no_module_imports_itself_by_others() -> None:
     assert not left
 
 
+def test_each_folder_and_module_has_one_rank() -> None:
+    """The guide lists them all."""
+    ranked = sorted(name for names in RANKS for name in names)
+    assert ranked == sorted({name.partition(".")[0] for name in modules()})
+
+
+STATE = re.compile(
+    r"^\s*(?:self\.)?(\w+)\b.*? = (?:ContextVar|threading\.local|Weak(?:Set|KeyDictionary|ValueDictionary))[\[(]",
+    re.MULTILINE,
+)
+
+
+def test_the_guide_lists_all_hidden_state() -> None:
+    """Context variables, thread-locals, weak containers, and tables that grow. Caches are in `_apps`, and one class in `_units`."""
+    found: set[tuple[str, str]] = {("_table", "_apps/frameworks.py")}
+    for file in PACKAGE.rglob("*.py"):
+        name, text = file.relative_to(PACKAGE).as_posix(), file.read_text(encoding="utf-8")
+        found |= {(variable, name) for variable in STATE.findall(text)}
+        assert name.startswith("_apps/") or name == "_units/backend.py" or not re.search(r"\b(lru_cache|functools\.cache)\b", text), name
+    listed = {(row[0].strip("`"), row[1].rpartition(" in ")[2].strip("`")) for row in table("state")}
+    assert listed == found
+
+
 def test_each_place_that_the_guide_names_is_there() -> None:
     """The folders, and where to change what."""
     root = Path(__file__).parent.parent
-    guide = (root / "asgi_lifespan_mw/README.md").read_text(encoding="utf-8")  # not in the wheel
-    names = set(re.findall(r"`((?:tests/)?[\w/]+(?:\.py)?)`", guide))
+    names = set(re.findall(r"`((?:tests/)?[\w/]+(?:\.py)?)`", GUIDE))
+    names -= {row[0].strip("`") for row in table("state")}
     assert len(names) > 25
     assert [
         name
-        for name in names
+        for name in names - {"check_lifespan", "register_container"}
         if not any(place.exists() for place in (root / name, PACKAGE / name, PACKAGE / f"{name}.py"))
     ] == []

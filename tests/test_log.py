@@ -4,7 +4,7 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 import pytest
@@ -125,6 +125,81 @@ async def test_a_record_names_the_line_that_logs(caplog: pytest.LogCaptureFixtur
     assert {record.module for record in caplog.records} == {"unit", "run"}
 
 
+SERVERS = ["uvicorn.error", "hypercorn.error", "_granian", "gunicorn.error"]
+
+
+@pytest.fixture
+def loggers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that makes the loggers of servers, of which some are disabled, and disables ours."""
+    ours, table = logging.getLogger("asgi_lifespan_mw"), logging.root.manager.loggerDict
+    monkeypatch.setattr(ours, "disabled", True)
+
+    def make(**disabled: bool) -> None:
+        for name in SERVERS:
+            monkeypatch.delitem(table, name, raising=False)
+        for name, is_disabled in disabled.items():
+            logger = logging.Logger(name)  # noqa: LOG001 - it is put into the table by hand, and taken out
+            logger.disabled = is_disabled
+            monkeypatch.setitem(table, name, logger)
+
+    return make
+
+
+def fails() -> None:
+    """Fail."""
+    raise OSError("no such host")
+
+
+async def failing() -> RecordingServer:
+    """Run an app that fails to start."""
+    server = RecordingServer()
+    with pytest.raises(OSError, match="no such host"):
+        await server.run(LifespanMiddleware(FastAPI(), on_startup=[fails]))
+    return server
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_a_failure_goes_to_standard_error_if_all_loggers_are_disabled(
+    name: str, loggers: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A migration disables them, `fileConfig("alembic.ini")`: the process would end without a word."""
+    loggers(**{name: True})
+    server = await failing()
+    headline = server.sent[0]["message"].splitlines()[0]
+    assert capsys.readouterr().err == f"{headline}\n"
+    assert re.fullmatch(r"startup failed in hook 'fails' \(.*\): OSError: no such host", headline)
+    assert "Traceback" in server.sent[0]["message"]  # a disabled logger counts as no handler
+
+
+@pytest.mark.parametrize("disabled", [{}, {"uvicorn.error": False}, {"gunicorn.error": True, "uvicorn.error": False}])
+async def test_a_failure_is_left_to_a_server_whose_logger_is_on(
+    disabled: dict[str, bool], loggers: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It prints the message; a server without a logger of its own raises what is raised."""
+    loggers(**disabled)
+    assert "no such host" in (await failing()).sent[0]["message"]
+    assert capsys.readouterr().err == ""
+
+
+async def test_a_failure_that_the_log_takes_is_not_printed_again(
+    loggers: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever became of the server's logger."""
+    loggers(_granian=True)
+    monkeypatch.setattr(logging.getLogger("asgi_lifespan_mw"), "disabled", False)
+    assert "Traceback" not in (await failing()).sent[0]["message"]
+    assert capsys.readouterr().err == ""
+
+
+async def test_a_closed_standard_error_harms_nothing(
+    loggers: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is answered as always."""
+    loggers(_granian=True)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert "no such host" in (await failing()).sent[0]["message"]
+
+
 def test_nothing_is_configured_for_the_user() -> None:
     """Levels and handlers are the application's."""
     logger = logging.getLogger("asgi_lifespan_mw")
@@ -159,16 +234,25 @@ anyio.run(main)
     assert ran.stdout == ""
 
 
-def test_an_import_brings_no_framework_no_server_and_no_trio() -> None:
-    """What is installed beside us stays asleep, and nothing is printed."""
+def test_an_import_is_cheap() -> None:
+    """No event loop, network, metadata or framework is imported, and nothing is printed."""
     code = (
-        "import sys, asgi_lifespan_mw; "
-        "print(sorted({name.partition('.')[0] for name in sys.modules} & "
-        "{'trio', 'uvloop', 'starlette', 'fastapi', 'uvicorn', 'hypercorn', 'mcp', 'fastmcp', 'pydantic', 'httpx'}))"
+        "import sys, anyio, asgiref.typing\n"
+        "before = set(sys.modules)\n"
+        "import asgi_lifespan_mw\n"
+        "print(*{name for name in sys.modules if name not in before})"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert ran.stdout == "[]\n"
     assert ran.stderr == ""
+    imported = ran.stdout.split()
+    expensive = {
+        "asyncio", "trio", "uvloop", "socket", "ssl", "subprocess", "http", "email", "importlib.metadata", "argparse",
+        "json", "rich", "starlette", "fastapi", "uvicorn", "hypercorn", "mcp", "fastmcp", "pydantic", "httpx",
+        "psycopg", "redis", "filelock", "asgi_lifespan_mw._cli", "asgi_lifespan_mw.locks",
+    }  # fmt: skip
+    assert expensive.isdisjoint(imported)
+    own = [name for name in imported if name.partition(".")[0] == "asgi_lifespan_mw"]
+    assert len(imported) - len(own) < 50
 
 
 def test_the_version_is_one() -> None:

@@ -463,7 +463,7 @@ BAD_INPUT: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"exclude": AnApp()}, TypeError, "exclude.*expected a sequence of apps"),
     ({"startup_timeout": 0}, ValueError, "startup_timeout.*more than 0 seconds"),
     ({"shutdown_timeout": "5"}, TypeError, "shutdown_timeout.*a number"),
-    ({"on_crash": "die"}, ValueError, "expected 'log', 'stop' or a function"),
+    ({"on_crash": "die"}, ValueError, "expected 'log', 'stop' or a plain function"),
     ({"on_crash": request}, TypeError, "expected 'log', 'stop' or a plain function"),
     ({"startup": []}, TypeError, "unexpected keyword argument"),
     ({"lifespan": "app.lifespan"}, TypeError, "lifespan', expected a Lifespan"),

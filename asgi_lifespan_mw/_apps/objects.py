@@ -174,15 +174,6 @@ def undecorated(function: FunctionType) -> FunctionType:
         function = inner
 
 
-def identity_of(function: Any) -> tuple[int, ...]:
-    """Return what is equal if two objects are one function: the function inside decorators, and what it is bound to.
-
-    ``lifespan`` and ``asynccontextmanager(lifespan)`` are one; two bound methods of two objects are not.
-    """
-    inner, bound = called_function(function)
-    return (id(function),) if inner is None else (id(undecorated(inner)), *map(id, bound))
-
-
 def closure_of(function: FunctionType) -> Mapping[str, Any]:
     """Return the variables that a function took from the functions around it, by name."""
     found: dict[str, Any] = {}

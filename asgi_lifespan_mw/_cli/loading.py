@@ -1,4 +1,4 @@
-"""The app: imports it, and finds what starts its mounts."""
+"""Imports the app, and finds the middleware or lifespan that starts its mounts."""
 
 import importlib
 import inspect
@@ -58,16 +58,13 @@ def load(target: str, directory: str, *, is_factory: bool, backend: str = "async
         places = [f" at {frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
         raise KeyboardInterrupt(f" while importing {target!r}{''.join(places[:1])}") from None
     except (Exception, SystemExit) as error:
-        headline = f"importing {target!r} from {Path(directory).resolve()} failed{_instead(error, directory)}"
+        headline = f"importing {target!r} from {Path(directory).resolve()} failed{_did_you_mean(error, directory)}"
         shown = users_traceback(error) or "".join(traceback.format_exception_only(error)).strip()
         raise BadUsage(f"{headline}\n\n{shown}") from None
     try:
-        inspect.signature(checked_app(app, target)).bind({}, None, None)
+        return checked_app(app, target)
     except TypeError as error:
         raise BadUsage(f"{target!r} is not an ASGI app: {error}; if it is a factory, pass --factory") from None
-    except ValueError:
-        pass  # its signature cannot be read
-    return app
 
 
 async def _result(coroutine: Coroutine[Any, Any, object]) -> object:
@@ -80,7 +77,7 @@ def run_async(function: Callable[..., Coroutine[Any, Any, Any]], *arguments: obj
     return anyio.run(function, *arguments, backend=backend.replace("uvloop", "asyncio"), backend_options=uvloop)
 
 
-def _instead(error: BaseException, directory: str) -> str:
+def _did_you_mean(error: BaseException, directory: str) -> str:
     """Return a hint at names that are close to the one that an error misses; "" if there is none."""
     named = getattr(error, "name", None)
     *parents, wrong = (named if isinstance(named, str) else "").split(".")
@@ -90,9 +87,9 @@ def _instead(error: BaseException, directory: str) -> str:
 
 
 def ours_in(app: Any) -> LifespanMiddleware:
-    """Return what starts the mounts of an app: the middleware around it or in its stack, or one for its own lifespan.
+    """Return the middleware that starts the mounts of an app: around it, in its stack, or one for its own lifespan.
 
-    If there is none, the one that is returned starts no mounts.
+    If there is none, return a middleware that starts no mounts.
     """
     node = describe(AppNode(app))
     for thing in (*node.members.values(), *node.wrapped.values(), *node.forwarded.values()):

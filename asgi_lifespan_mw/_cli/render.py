@@ -1,10 +1,11 @@
 """Render a report: a tree for people, in colours and as SVG, JSON for programs, a trace for Perfetto."""
 
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from .._reporting.report import Report, UnitReport
@@ -44,15 +45,29 @@ def seconds(value: float | None) -> str:
     return f"{round(value * 1000, 2):.3g} ms"
 
 
-def name(row: UnitReport) -> str:
-    """Return the short name of a unit: without file and line; a mount with its full path."""
-    return f"mount {row.path!r}" if row.kind == "mount" else row.unit.partition(" (")[0]
+def rows_inside(rows: Sequence[UnitReport]) -> Iterator[UnitReport]:
+    """Yield the rows of the units that are nested in the first of these rows, at any depth."""
+    return itertools.takewhile(lambda row: row.depth > rows[0].depth, rows[1:])
+
+
+def own_start(rows: Sequence[UnitReport]) -> float:
+    """Return how long the first of these rows took to start, without the starts of the units inside it."""
+    first = rows[0]
+    took, at = first.start_seconds or 0.0, first.began or 0.0
+    end = at + took
+    starts = [(row.began, row.start_seconds or 0.0) for row in rows_inside(rows) if row.began is not None]
+    for began, seconds in sorted(starts):
+        # Units inside may start side by side, and what is mounted starts after its parent has started.
+        covered = max(0.0, min(end, began + seconds) - max(at, began))
+        took -= covered
+        at = max(at, began + seconds)
+    return took
 
 
 def tree(report: Report, width: int) -> str:
     """Return the units as a tree, with their times on one time axis; longer lines are cut."""
-    names = [branch + name(row) for branch, row in zip(_branches(report.units), report.units, strict=True)]
-    keys = ["".join(f" +{key}" for key in row.state) for row in report.units]
+    names = [branch + printable(row.name) for branch, row in zip(_branches(report.units), report.units, strict=True)]
+    keys = ["".join(f" +{printable(key)}" for key in row.state) for row in report.units]
     has_chart = width >= _NARROWEST_CHART
     column = min(max(map(len, names), default=0), width // 2 if has_chart else max(0, width - 20))
     axis = min(max(width - column - max(map(len, keys), default=0) - 24, _NARROWEST_AXIS), _WIDEST_AXIS)
@@ -61,7 +76,7 @@ def tree(report: Report, width: int) -> str:
     for text, row, added in zip(names, report.units, keys, strict=True):
         line = f"{_MARKS.get(row.outcome, '·')} {_cut(text, column):{column}}  "
         if row.outcome in {"left out", "unsupported"}:
-            line += row.reason or "has no lifespan"
+            line += printable(row.reason) or "has no lifespan"
         elif total:
             line += f"{seconds(row.start_seconds):>7}  {seconds(row.stop_seconds):>7}"
             line += f"  {_bar(row, total, axis)}{added}" if has_chart else ""
@@ -101,6 +116,11 @@ def _branches(rows: Sequence[UnitReport]) -> list[str]:
     return made[::-1]
 
 
+def printable(text: str) -> str:
+    """Return a string on one line, with escapes for what a terminal or a picture cannot show."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"[:width]
 
@@ -112,7 +132,12 @@ def as_ascii(text: str) -> str:
 
 def as_json(report: Report, **more: object) -> str:
     """Return the report as JSON, for programs. The reference describes each field."""
-    return json.dumps({"version": VERSION, **more, **asdict(report)}, indent=2)
+    units = [_fields(row) for row in report.units]
+    return json.dumps({"version": VERSION, **more, **asdict(replace(report, units=())), "units": units}, indent=2)
+
+
+def _fields(row: UnitReport) -> dict[str, object]:
+    return {"unit": row.unit, "name": row.name, "location": row.location, **asdict(row)}
 
 
 def as_trace(report: Report) -> str:
@@ -120,11 +145,11 @@ def as_trace(report: Report) -> str:
     events: list[dict[str, object]] = []
     for tid, row in enumerate(report.units, 1):
         track = {"pid": 1, "tid": tid}
-        events.append({**track, "ph": "M", "name": "thread_name", "args": {"name": name(row)}})
+        events.append({**track, "ph": "M", "name": "thread_name", "args": {"name": row.name}})
         events.append({**track, "ph": "M", "name": "thread_sort_index", "args": {"sort_index": tid}})
         for what, began, took in _spans(row, _end(report)):
             when = {"ts": round(began * 1e6, 1), "dur": round(took * 1e6, 1)}
-            events.append({**track, **when, "ph": "X", "name": f"{what} {name(row)}", "cat": what, "args": asdict(row)})
+            events.append({**track, **when, "ph": "X", "name": f"{what} {row.name}", "cat": what, "args": _fields(row)})
     return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"})
 
 
@@ -144,8 +169,9 @@ def as_svg(report: Report, title: str, *below: str) -> str:
     """Return a picture of the tree as a terminal shows it, with other text below; rich is needed."""
     from rich._export_format import CONSOLE_SVG_FORMAT
 
-    text = "\n\n".join([tree(report, _SVG_WIDTH), *below])
+    # XML knows no control characters.
+    text = "\n".join(printable(line) for line in "\n\n".join([tree(report, _SVG_WIDTH), *below]).splitlines())
     console = in_colors(text, file=io.StringIO(), width=_SVG_WIDTH, record=True)
     # Rich's template loads its font from a content delivery network; "monospace" is always there.
     template = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    return console.export_svg(title=title, code_format=template.replace("Fira Code, monospace", "monospace"))
+    return console.export_svg(title=printable(title), code_format=template.replace("Fira Code, monospace", "monospace"))

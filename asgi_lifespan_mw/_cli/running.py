@@ -1,4 +1,4 @@
-"""The run: starts an app and stops it, or finds what would be started."""
+"""Starts an app and stops it, or finds what would be started."""
 
 import argparse
 import logging
@@ -12,15 +12,17 @@ from typing import Any
 
 from .._hooks.decorators import hooks_of
 from .._lifespan import Lifespan
+from .._log import logger
 from .._middleware import LifespanMiddleware, prepare_run
-from .._reporting.report import Report, build_report
+from .._reporting.report import Report, UnitReport, build_report
 from .._reporting.tracebacks import is_in_users_code, users_traceback
 from .._run.run import Run
 from .._units.failure import text_of
 from .loading import run_async
+from .render import rows_inside
 from .screen import Screen
 
-OK, FAILED, BAD_USAGE, FINDINGS, INTERRUPTED = 0, 1, 2, 3, 130
+OK, FAILED, BAD_USAGE, FINDINGS, UNWRITTEN, INTERRUPTED = 0, 1, 2, 3, 4, 130
 NEVER_STARTED = "never started: its parent keeps the lifespan to itself"
 
 
@@ -78,9 +80,9 @@ def check(app: Any, options: argparse.Namespace, screen: Screen) -> tuple[Report
 
 @contextmanager
 def _interrupting_blocking_code() -> Generator[None]:
-    """Let Ctrl-C interrupt code of the user's that blocks the event loop, for the time of a ``with``.
+    """Let Ctrl-C interrupt a hook that blocks the event loop, while the block runs.
 
-    Otherwise it would only be seen when that code returns. While the event loop waits, its own handler is called.
+    Otherwise Ctrl-C would have no effect until the hook returns. While the event loop waits, its own handler is called.
     """
     own = signal.getsignal(signal.SIGINT)
     if not callable(own):  # Ctrl-C is ignored, as in a background job of a shell
@@ -107,8 +109,15 @@ def _error_text(report: Report, failures: str, raised: BaseException) -> str:
         failures: What failed in it, with tracebacks.
         raised: The exception that the run raised.
     """
-    # The units of a run inside an app are only in the report.
-    inner = [row.reason for row in report.units if row.outcome in {"failed", "crashed"} and row.reason not in failures]
+    broken = [(at, row) for at, row in enumerate(report.units) if row.outcome in {"failed", "crashed"}]
+    inner: list[str] = []
+    for at, row in broken:
+        inside = rows_inside(report.units[at:])
+        # FastAPI(lifespan=Lifespan()): the failure of a hook is the app's too, and the hook's headline says more.
+        if same := next((one.reason for one in inside if _is_same_failure(row, one)), ""):
+            failures = failures.replace(row.reason, same, 1)
+        elif row.reason not in failures:  # the units of a run inside an app are only in the report
+            inner.append(row.reason)
     parts = [part for part in (failures, *inner) if part]
     if isinstance(raised, KeyboardInterrupt):
         where = [f" while starting {row.unit} {row.reason}" for row in report.units if row.outcome == "cancelled"]
@@ -117,18 +126,27 @@ def _error_text(report: Report, failures: str, raised: BaseException) -> str:
     return "\n\n".join(parts) or users_traceback(raised) or text_of(raised)
 
 
-def gather_warnings() -> list[str]:
-    """Return a list that gets each WARNING of the package from now on, and print each at once."""
+def _is_same_failure(outer: UnitReport, inner: UnitReport) -> bool:
+    """Return whether a unit failed by the failure of a unit inside it, as far as the headlines tell."""
+    text = inner.reason.partition(f" in {inner.unit}: ")[2] or inner.reason.partition("; it was ")[0]
+    return inner.outcome == outer.outcome and bool(text) and outer.reason.endswith(text)
+
+
+@contextmanager
+def gathered_warnings() -> Generator[list[str]]:
+    """Gather each WARNING of the package while the block runs, and print it at once. What fails is shown at the end.
+
+    The logger is bypassed: a hook that configures the log, such as a migration, may disable it.
+    """
     warnings: list[str] = []
 
-    def gather(record: logging.LogRecord) -> bool:
-        if record.levelno == logging.WARNING:
-            warnings.append(record.getMessage())
-            print(record.getMessage(), file=sys.stderr)
-        return False  # what fails is shown at the end
+    def log(level: int, message: str, *args: object, **_: object) -> None:
+        if level == logging.WARNING:
+            warnings.append(message % args)
+            print(warnings[-1], file=sys.stderr)
 
-    logger = logging.getLogger("asgi_lifespan_mw")
-    logger.disabled = False  # the app may have configured the log
-    logger.setLevel(logging.WARNING)
-    logger.filters = [gather]
-    return warnings
+    vars(logger)["log"] = log
+    try:
+        yield warnings
+    finally:
+        del vars(logger)["log"]

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO, final
 
 from .._reporting.report import UnitReport
-from .render import name, seconds
+from .render import seconds
 
 _SHOW_CURSOR = "\x1b[?25h"
 
@@ -69,8 +69,9 @@ class Screen:
         """Write above the live line."""
         if self.live:
             self.live.stop()
-        self._stream.write(text)
-        self._stream.flush()
+        with suppress(OSError):  # a full disk is not a failure of the hook that prints
+            self._stream.write(text)
+            self._stream.flush()
         if self.live and text.endswith("\n"):
             self.live.start()
         return len(text)
@@ -94,4 +95,4 @@ class Screen:
         if not at_work:
             return ""
         row, began = at_work[-1]  # what is inside another one comes after it
-        return f"{seconds(time.perf_counter() - began):>8}  {row.outcome} {name(row)}  ({len(self._done)} done)"
+        return f"{seconds(time.perf_counter() - began):>8}  {row.outcome} {row.name}  ({len(self._done)} done)"

@@ -1,1 +1,1 @@
-"""What the user registers, and how each hook is called. Nothing here runs a task."""
+"""The hooks that a user registers, and how each is called. Nothing here runs a task."""

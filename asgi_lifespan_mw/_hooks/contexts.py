@@ -1,4 +1,4 @@
-"""Contexts: what a hook made, entered and left on the event loop, as lifespan state.
+"""Contexts of hooks: entered and left on the event loop, their values taken as lifespan state.
 
 Generators are driven here and not by `contextlib`, so that the error for a wrong number of yields names the hook.
 """
@@ -15,11 +15,11 @@ _ONCE = "a context yields exactly once: it starts before the yield and stops aft
 
 
 def entered(made: object, label: str) -> AbstractAsyncContextManager[object]:
-    """Return what a hook made as an asynchronous context manager that was not entered yet.
+    """Return the result of a hook's function as an asynchronous context manager that was not entered yet.
 
     Args:
-        made: What the function of the hook returned.
-        label: The hook in messages.
+        made: The result of the function.
+        label: The hook's name in messages.
 
     Raises:
         TypeError: If it is not a context manager or a generator.
@@ -44,7 +44,7 @@ def entered(made: object, label: str) -> AbstractAsyncContextManager[object]:
 
 @final
 class StateContext(AbstractAsyncContextManager[State]):
-    """A hook's context, which gives lifespan state."""
+    """The context of a hook, whose value is lifespan state."""
 
     def __init__(self, label: str, name: str, context: AbstractAsyncContextManager[object]) -> None:
         self._label = label
@@ -55,7 +55,8 @@ class StateContext(AbstractAsyncContextManager[State]):
         value = await self._context.__aenter__()
         try:
             return self._state(value)
-        except BaseException as error:  # a lazy mapping may raise anything, and what the hook opened is to be closed
+        except BaseException as error:
+            # A lazy mapping may raise anything, and the hook has opened its pool.
             await self._context.__aexit__(type(error), error, error.__traceback__)
             raise
 
@@ -65,7 +66,7 @@ class StateContext(AbstractAsyncContextManager[State]):
         return await self._context.__aexit__(kind, error, trace)
 
     def _state(self, value: object) -> State:
-        """Return what the context yielded as lifespan state.
+        """Return the value of the context as lifespan state.
 
         Raises:
             TypeError: If it is neither None nor a mapping with string keys. Its content is not shown: it may be secret.

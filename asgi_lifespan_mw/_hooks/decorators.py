@@ -1,19 +1,30 @@
-"""What is registered: a collection in its order, and the decorators that fill it."""
+"""The collection of hooks in its order, and the decorators that fill it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Generator, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Container,
+    Generator,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar, cast, final, overload
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, cast, final, overload
 from weakref import WeakSet
 
-from .._config import Mounts
+from .._callables import identity_of
+from .._config import Mounts, check, is_sequence
 from .._log import logger
 from .._types import ASGIApp
 from .._units.locking import Lock
-from .hook import Hook, HookFunction, HookKind, make_hook
+from .hook import Hook, HookFunction, HookKind, described, make_hook
 
 Yielded: TypeAlias = Mapping[str, Any] | None
-"""What a context gives: lifespan state, or nothing."""
+"""The value that a context yields: lifespan state, or nothing."""
 
 Context: TypeAlias = (
     AbstractAsyncContextManager[Yielded] | AbstractContextManager[Yielded] | AsyncIterator[Yielded] | Iterator[Yielded]
@@ -38,12 +49,32 @@ WorkerFunction: TypeAlias = Callable[[], Awaitable[Any]] | Callable[[Any], Await
 W = TypeVar("W", bound=WorkerFunction)
 
 
+class HookOptions(TypedDict, total=False):
+    """The options of every decorator, for type checkers."""
+
+    name: str | None
+    timeout: float | None
+
+
+class StartOptions(HookOptions, total=False):
+    """The options of a hook that has a start."""
+
+    background: bool
+    lock: Lock | None
+
+
+class WorkerOptions(HookOptions, total=False):
+    """The options of a worker."""
+
+    leader: Lock | None
+
+
 class _Slot:
-    """A place in the order of registration. What stands in it can be replaced for a while.
+    """A place in the order of registration, whose hook can be replaced for a test.
 
     Attributes:
-        registered: What was put there.
-        entry: What stands there; None while a hook is left out.
+        registered: The hook or collection that was registered.
+        entry: The one that runs; None while a hook is skipped.
     """
 
     __slots__ = ("entry", "registered")
@@ -56,7 +87,7 @@ class _Slot:
 @final
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What starts side by side, and stops side by side.
+    """Hooks that start side by side, and stop side by side.
 
     Attributes:
         members: The members. Each is a plan: hooks and groups that start one after the other.
@@ -76,34 +107,61 @@ class HookCollection:
     A run takes the hooks as they stand when it begins; one that is registered later counts from the next run on.
 
     Attributes:
-        mounts: Which mounts are to be started.
+        mounts: The mounts to start.
         exclude: The apps that are not started.
-        concurrent: Whether what is registered starts side by side.
+        concurrent: Whether the entries start side by side.
         included_in: The collections that include this one, weakly: a collection that a whole program shares must not
             keep every middleware alive that ever included it.
-        runs: How many runs of these hooks are on.
+        runs: The number of runs of these hooks that have begun and not ended.
+        functions: The kinds and functions that were registered here.
+        lifespans: What would run twice if it were included twice: this collection, and the lifespan functions that were
+            included here.
     """
 
     def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...], *, concurrent: bool = False) -> None:
         self.mounts: Mounts = mounts
         self.exclude: tuple[ASGIApp, ...] = exclude
         self.concurrent = concurrent
-        self._in_series = 0
         self.included_in: WeakSet[HookCollection] = WeakSet()
         self.runs = 0
+        self._in_series = 0
         self._slots: list[_Slot] = []
+        self._included: list[HookCollection] = []
+        self.functions = set[tuple[HookKind, Hashable]]()
+        self.lifespans = {identity_of(self)}
 
-    def add(self, entry: "Hook | HookCollection") -> None:
-        """Put a hook or a collection at the end."""
-        if any(one.runs for one in self._around()):
-            who = entry.label if isinstance(entry, Hook) else "the included Lifespan"
+    def add(self, hook: Hook) -> None:
+        """Register a hook at the end. Log a WARNING if its function is registered already, or a run is on."""
+        function = hook.kind, identity_of(hook.function)
+        if any(function in one.functions for one in self._related()):
+            logger.warning("%s is registered twice and runs twice; remove one of the two", hook.label)
+        self.functions.add(function)
+        self._append(hook, hook.label)
+
+    def include(self, entry: "Hook | HookCollection") -> bool:
+        """Add a lifespan function or another collection at the end, unless it would run twice; return whether it is."""
+        if isinstance(entry, Hook):
+            theirs = {identity_of(entry.function)}
+        else:
+            theirs = {key for one in entry.inside() for key in one.lifespans}
+        if any(not theirs.isdisjoint(one.lifespans) for one in self._related()):
+            return False
+        if isinstance(entry, Hook):
+            self.lifespans |= theirs
+            self.add(entry)
+        else:
+            self._append(entry, "the included Lifespan")
+            self._included.append(entry)
+            entry.included_in.add(self)
+        return True
+
+    def _append(self, entry: "Hook | HookCollection", who: str) -> None:
+        if any(one.runs for one in self.around()):
             logger.warning("%s was registered while a run is on; it takes effect at the next start", who)
         self._slots.append(_Slot(entry))
-        if isinstance(entry, HookCollection):
-            entry.included_in.add(self)
 
     def end_series(self) -> None:
-        """Let what was registered until now start one after the other, before what starts side by side."""
+        """Let the entries until now start one after the other, before those that start side by side."""
         self._in_series = len(self._slots)
 
     def plan(self) -> Plan:
@@ -143,28 +201,27 @@ class HookCollection:
         for one in self.inside():
             yield from one.exclude
 
-    def would_repeat(self, other: "HookCollection") -> bool:
-        """Return whether something in `other` would run twice if it were added."""
-        known = {id(one) for outermost in self._around() for one in outermost.inside()}
-        return any(id(one) in known for one in other.inside())
-
     def inside(self) -> "Iterator[HookCollection]":
         """Yield this collection, and those in it, at any depth."""
         yield self
-        for slot in self._slots:
-            if isinstance(slot.entry, HookCollection):
-                yield from slot.entry.inside()
+        for inner in self._included:
+            yield from inner.inside()
 
-    def _around(self) -> "Iterator[HookCollection]":
+    def _related(self) -> "Iterator[HookCollection]":
+        """Yield all collections that run together with this one; some of them more than once."""
+        for outer in self.around():
+            yield from outer.inside()
+
+    def around(self) -> "Iterator[HookCollection]":
         """Yield this collection, and those that include it, at any depth."""
         yield self
         for outer in self.included_in:
-            yield from outer._around()  # noqa: SLF001 - another of this class
+            yield from outer.around()
 
     @contextmanager
     def override(self, hook: object, replacement: HookFunction | None) -> Generator[None]:
-        """Replace a hook, or leave it out, for the time of a ``with``; see `HookDecorators.override`."""
-        matching = [(slot, known) for slot, known in self._placed() if hook in (known.name, known.function)]
+        """Replace or skip a hook while the block runs; see `HookDecorators.override`."""
+        matching = [(slot, known) for slot, known in self.placed() if hook in (known.name, known.function)]
         if not matching:
             names = ", ".join(repr(known.name) for known in self.in_start_order()) or "none"
             raise LookupError(f"override() got {hook!r}, which is not registered; registered are: {names}")
@@ -174,11 +231,11 @@ class HookCollection:
                 slot.entry = _replaced(known, replacement)
             yield
 
-    def _placed(self) -> Iterator[tuple[_Slot, Hook]]:
+    def placed(self) -> Iterator[tuple[_Slot, Hook]]:
         """Yield all hooks that were registered, at any depth, with their places."""
         for slot in self._slots:
             if isinstance(slot.registered, HookCollection):
-                yield from slot.registered._placed()  # noqa: SLF001 - another of this class
+                yield from slot.registered.placed()
             else:
                 yield slot, slot.registered
 
@@ -191,26 +248,9 @@ class HookDecorators:
 
     # Where no overload fits, pyright explains the last one: that is for a function.
     @overload
-    def context(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        timeout: float | None = None,
-        background: bool = False,
-        lock: Lock | None = None,
-    ) -> Callable[[C], C]: ...
+    def context(self, /, **options: Unpack[StartOptions]) -> Callable[[C], C]: ...
     @overload
-    def context(
-        self,
-        fn: C,
-        /,
-        *,
-        name: str | None = None,
-        timeout: float | None = None,
-        background: bool = False,
-        lock: Lock | None = None,
-    ) -> C: ...
+    def context(self, fn: C, /, **options: Unpack[StartOptions]) -> C: ...
     def context(
         self,
         fn: Any = _NOT_GIVEN,
@@ -223,12 +263,13 @@ class HookDecorators:
     ) -> Any:
         """Register a context: what is before its yield runs at startup, what is after it at shutdown.
 
-        A decorator, with or without arguments. Contexts are left in reverse order. What one yields, nothing or a
-        mapping, becomes lifespan state. It lives in a task of its own, so that task groups may be open at the yield.
+        A decorator, with or without arguments. Contexts are left in reverse order. A context yields nothing, or a
+        mapping that becomes lifespan state. It lives in a task of its own, so task groups may be open at the yield.
 
         Args:
             fn: An async generator function, a generator function, a function that returns a context manager (sync or
-                async), or such a manager's class. It is given the app if it can take an argument.
+                async), or such a manager's class. It is passed the app if its first positional parameter has no
+                default, or if it takes ``*args``.
             name: The name in messages; None for the function's own.
             timeout: Seconds for its start, and as many for its stop; None for no limit of its own.
             background: Whether the startup is answered without waiting for it. It starts at its place in the order.
@@ -249,29 +290,12 @@ class HookDecorators:
         *Cancellation:* If the startup is cancelled or its time is up, the cancellation is raised where the context
         waits. What has started is left in reverse order, as at shutdown.
         """
-        return self._decorate(HookKind.CONTEXT, fn, name, timeout, background=background, lock=lock)
+        return self._decorate(HookKind.CONTEXT, fn, name=name, timeout=timeout, background=background, lock=lock)
 
     @overload
-    def on_startup(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        timeout: float | None = None,
-        background: bool = False,
-        lock: Lock | None = None,
-    ) -> Callable[[F], F]: ...
+    def on_startup(self, /, **options: Unpack[StartOptions]) -> Callable[[F], F]: ...
     @overload
-    def on_startup(
-        self,
-        fn: F,
-        /,
-        *,
-        name: str | None = None,
-        timeout: float | None = None,
-        background: bool = False,
-        lock: Lock | None = None,
-    ) -> F: ...
+    def on_startup(self, fn: F, /, **options: Unpack[StartOptions]) -> F: ...
     def on_startup(
         self,
         fn: Any = _NOT_GIVEN,
@@ -288,7 +312,8 @@ class HookDecorators:
 
         Args:
             fn: A function, `def` or ``async def``. A `def` runs on the event loop; `threaded` moves it to a thread.
-                It is given the app if it needs an argument. What it returns is awaited if it can be, and dropped.
+                It is passed the app if its first positional parameter has no default. Its result is awaited if it is
+                awaitable, and dropped.
             name: The name in messages; None for the function's own.
             timeout: Seconds that it may take; None for no limit of its own.
             background: Whether the startup is answered without waiting for it. It starts at its place in the order.
@@ -308,42 +333,38 @@ class HookDecorators:
 
         *Cancellation:* Raised where the function waits.
         """
-        return self._decorate(HookKind.STARTUP, fn, name, timeout, background=background, lock=lock)
+        return self._decorate(HookKind.STARTUP, fn, name=name, timeout=timeout, background=background, lock=lock)
 
     @overload
-    def on_shutdown(self, /, *, name: str | None = None, timeout: float | None = None) -> Callable[[F], F]: ...
+    def on_shutdown(self, /, **options: Unpack[HookOptions]) -> Callable[[F], F]: ...
     @overload
-    def on_shutdown(self, fn: F, /, *, name: str | None = None, timeout: float | None = None) -> F: ...
+    def on_shutdown(self, fn: F, /, **options: Unpack[HookOptions]) -> F: ...
     def on_shutdown(self, fn: Any = _NOT_GIVEN, /, *, name: str | None = None, timeout: float | None = None) -> Any:
         """Register a function that runs at shutdown, before the contexts beside it are left.
 
         A decorator, with or without arguments. These functions run in the order of registration, and only if all
-        that was registered here had started.
+        hooks that are registered here have started.
 
         Args:
             fn: A function, `def` or ``async def``, as for `on_startup`.
-            name: What it is called in messages; its own name if None.
+            name: The name in messages; None for the function's own.
             timeout: Seconds that it may take; None for no limit of its own.
 
         Returns:
-            `fn` as it was given.
+            `fn`, unchanged.
 
         Raises:
-            TypeError: If `fn` cannot be called so, or yields; if `name` is not a string, or `timeout` not a number.
+            TypeError: If `fn` cannot be called so, or yields, or another argument has the wrong type.
             ValueError: If `timeout` is not positive.
 
-        *Cancellation:* raised where the function waits, when its time is up.
+        *Cancellation:* If its time is up, the cancellation is raised where the function waits.
         """
-        return self._decorate(HookKind.SHUTDOWN, fn, name, timeout)
+        return self._decorate(HookKind.SHUTDOWN, fn, name=name, timeout=timeout)
 
     @overload
-    def worker(
-        self, /, *, name: str | None = None, timeout: float | None = None, leader: Lock | None = None
-    ) -> Callable[[W], W]: ...
+    def worker(self, /, **options: Unpack[WorkerOptions]) -> Callable[[W], W]: ...
     @overload
-    def worker(
-        self, fn: W, /, *, name: str | None = None, timeout: float | None = None, leader: Lock | None = None
-    ) -> W: ...
+    def worker(self, fn: W, /, **options: Unpack[WorkerOptions]) -> W: ...
     def worker(
         self, fn: Any = _NOT_GIVEN, /, *, name: str | None = None, timeout: float | None = None, leader: Any = None
     ) -> Any:
@@ -370,16 +391,16 @@ class HookDecorators:
 
         *Cancellation:* Raised where the worker waits. Its lock is released after it has ended.
         """
-        return self._decorate(HookKind.WORKER, fn, name, timeout, lock=leader)
+        return self._decorate(HookKind.WORKER, fn, name=name, timeout=timeout, lock=leader)
 
     def on_event(self, event_type: EventType) -> Callable[[F], F]:
-        """Register a function with the decorator that Starlette 1.0 took away: ``@hooks.on_event("startup")``.
+        """Register a function with the decorator that Starlette 1.0 removed: ``@hooks.on_event("startup")``.
 
         Args:
             event_type: ``"startup"``, as `on_startup`, or ``"shutdown"``, as `on_shutdown`.
 
         Returns:
-            The decorator, which returns the function that it is given.
+            The decorator, which returns its function unchanged.
 
         Raises:
             TypeError: If the function cannot be called so, or yields.
@@ -388,7 +409,7 @@ class HookDecorators:
         kind = _kind_of(event_type)
 
         def decorator(fn: F) -> F:
-            self._register(kind, fn, where=f"on_event({event_type!r})")
+            self._register(kind, fn, f"on_event({event_type!r})")
             return fn
 
         return decorator
@@ -404,48 +425,48 @@ class HookDecorators:
             TypeError: If `fn` cannot be called so, or yields.
             ValueError: If `event_type` is neither of them.
         """
-        self._register(_kind_of(event_type), fn, where="add_event_handler()")
+        self._register(_kind_of(event_type), fn, "add_event_handler()")
 
     def include(self, other: C) -> C:
-        """Put another `Lifespan`, or any lifespan, in this place of the order.
+        """Add another `Lifespan`, or any lifespan function, at this place of the order.
 
         Args:
             other: A `Lifespan`, or a callable that takes the app and returns an async context manager: what FastAPI,
                 Starlette and Litestar call a lifespan.
 
         Returns:
-            `other` as it was given.
+            `other`, unchanged.
 
         Raises:
             TypeError: If `other` is neither.
-            ValueError: If it is in here already, so that it would run twice; or it names mounts, and this one does not.
+            ValueError: If `other` is included already and would run twice, or if it names mounts and this one does not.
         """
         self._include(other, "include()")
         return other
 
     def _include(self, other: object, where: str) -> None:
         if not isinstance(other, HookDecorators):
-            self._hooks.add(make_hook(HookKind.CONTEXT, other, where=where, expected=_LIFESPAN))
-            return
-        if hasattr(other, "app"):  # a LifespanMiddleware has the decorators too
+            entry: Hook | HookCollection = make_hook(HookKind.CONTEXT, other, where=where, expected=_LIFESPAN)
+        elif hasattr(other, "app"):  # a LifespanMiddleware has the decorators too
             raise TypeError(f"{where} got {other!r}, an app, expected {_LIFESPAN}")
-        theirs, mounts = hooks_of(other), self._hooks.mounts
-        if self._hooks.would_repeat(theirs):
-            raise ValueError(f"{where} got {other!r}, which is included already and would run twice")
-        if theirs.mounts not in ("off", mounts):
-            raise ValueError(
-                f"{where} got a Lifespan with mounts={theirs.mounts!r} where mounts={mounts!r} counts: give "
-                "mounts= to the one that includes it, and leave it out in the other"
-            )
-        self._hooks.add(theirs)
+        else:
+            entry, mounts = hooks_of(other), self._hooks.mounts
+            if entry.mounts not in ("off", mounts):
+                raise ValueError(
+                    f"{where} got a Lifespan with mounts={entry.mounts!r} where mounts={mounts!r} counts: give "
+                    "mounts= to the one that includes it, and leave it out in the other"
+                )
+        if not self._hooks.include(entry):
+            given = repr(other) if isinstance(other, HookDecorators) else described(other)
+            raise ValueError(f"{where} got {given}, which is included already and would run twice")
 
     @contextmanager
     def override(self, hook: HookFunction | str, replacement: HookFunction | None) -> Generator[None]:
-        """Replace a hook for the time of a ``with``, for tests; also one of an included `Lifespan`.
+        """Replace a hook while the block runs, for tests; also a hook of an included `Lifespan`.
 
         Args:
             hook: The function that was registered, or the hook's name.
-            replacement: A hook of the same kind that runs in its place; None to leave it out.
+            replacement: A hook of the same kind that runs in its place; None to skip it.
 
         Raises:
             LookupError: If no such hook is registered.
@@ -454,43 +475,22 @@ class HookDecorators:
         with self._hooks.override(hook, replacement):
             yield
 
-    def _decorate(
-        self,
-        kind: HookKind,
-        fn: Any,
-        name: str | None,
-        timeout: float | None,
-        *,
-        background: object = False,
-        lock: object = None,
-    ) -> Any:
+    def _decorate(self, kind: HookKind, fn: Any, **options: Any) -> Any:
         def decorator(function: Any) -> Any:
-            self._register(kind, function, name, timeout, background=background, lock=lock)
+            self._register(kind, function, f"{kind.value}()", **options)
             return function
 
         return decorator if fn is _NOT_GIVEN else decorator(fn)
 
-    def _register(
-        self,
-        kind: HookKind,
-        function: object,
-        name: str | None = None,
-        timeout: float | None = None,
-        where: str = "",
-        *,
-        background: object = False,
-        lock: object = None,
-    ) -> None:
-        where = where or f"{kind.value}()"
+    def _register(self, kind: HookKind, function: object, where: str, **options: Any) -> None:
         if isinstance(function, HookDecorators):
             raise TypeError(f"{where} got {function!r}, expected a function; a Lifespan goes to include()")
-        self._hooks.add(make_hook(kind, function, name, timeout, where=where, background=background, lock=lock))
+        self._hooks.add(make_hook(kind, function, where=where, **options))
 
     def _register_all(self, kind: HookKind, argument: str, functions: object) -> None:
-        if callable(functions) or isinstance(functions, str) or not isinstance(functions, Iterable):
-            raise TypeError(f"{argument}= got {functions!r}, expected a sequence of functions, such as [open_pool]")
+        check(f"{argument}=", functions, "a sequence of functions, such as [open_pool]", fits=is_sequence(functions))
         for function in cast("Iterable[object]", functions):
-            self._register(kind, function)
+            self._register(kind, function, f"{kind.value}()")
 
 
 def flattened(plan: Plan) -> Iterator[Hook]:
@@ -522,14 +522,13 @@ def hooks_of(registry: HookDecorators) -> HookCollection:
 def _replaced(entry: Hook, replacement: HookFunction | None) -> Hook | None:
     if replacement is None:
         return None
-    return make_hook(
-        entry.kind, replacement, entry.name, entry.timeout, where="override()", background=entry.background
-    )
+    # Without the lock: a test has no engine to get it from.
+    hook = make_hook(entry.kind, replacement, where="override()")
+    return replace(hook, name=entry.name, timeout=entry.timeout, background=entry.background)
 
 
 def _kind_of(event_type: object) -> HookKind:
-    if event_type == "startup":
-        return HookKind.STARTUP
-    if event_type == "shutdown":
-        return HookKind.SHUTDOWN
-    raise ValueError(f"unknown event type {event_type!r}; expected 'startup' or 'shutdown'")
+    kinds: dict[object, HookKind] = {"startup": HookKind.STARTUP, "shutdown": HookKind.SHUTDOWN}
+    if not isinstance(event_type, str) or event_type not in kinds:
+        raise ValueError(f"unknown event type {event_type!r}; expected 'startup' or 'shutdown'")
+    return kinds[event_type]

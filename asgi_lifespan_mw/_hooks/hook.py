@@ -1,10 +1,9 @@
-"""HookCollection: what the user registers, and how each is opened or called.
+"""Hooks: what the user registers, and how each is opened or called.
 
-A hook is read once, when it is registered: what cannot work is refused there, with the line that registers it in the
-traceback. Nothing here knows how hooks are run.
+A hook is read once, when it is registered. What cannot work is refused there, with the line that registers it in the
+traceback. Nothing here runs a task.
 """
 
-import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import (
@@ -15,18 +14,19 @@ from contextlib import (
 )
 from dataclasses import dataclass
 from enum import Enum
-from types import CodeType, FunctionType, MethodType
+from inspect import Parameter
+from types import CodeType, FunctionType
 from typing import Any, TypeAlias, cast, final
 
-from .._asgi import signature_of
-from .._config import checked_flag, checked_seconds
+from .._callables import binds, signature_of, unwrapped
+from .._config import check, checked_flag, checked_seconds
 from .._types import State
 from .._units.location import short
 from .._units.locking import Lock
 from .contexts import StateContext, entered
 
 HookFunction: TypeAlias = Callable[[], Any] | Callable[[Any], Any]
-"""What is registered: it takes the app or nothing."""
+"""A function that takes the app or nothing."""
 
 
 class HookKind(Enum):
@@ -44,18 +44,20 @@ class Hook:
     """One registered hook.
 
     Attributes:
-        kind: What it was registered as.
-        function: What the user gave.
+        kind: The kind, by the decorator that registered the hook.
+        function: The user's function.
         name: The function's name, or the one that the user chose.
-        timeout: Seconds for it to start, and as many to stop; None for no limit of its own.
-        takes_app: Whether it is called with the app.
-        background: Whether the startup does not wait for it.
+        place: The file and line of the function, or its module if it is not written in Python.
+        timeout: Seconds for the start, and as many for the stop; None for no limit of its own.
+        takes_app: Whether the function is passed the app.
+        background: Whether the startup is answered without waiting for the hook.
         lock: The lock that is held while the hook starts, or while a worker runs; None for none.
     """
 
     kind: HookKind
     function: Callable[..., Any]
     name: str
+    place: str
     timeout: float | None
     takes_app: bool
     background: bool = False
@@ -64,10 +66,14 @@ class Hook:
     @property
     def label(self) -> str:
         """The name in messages: ``hook 'open_pool' (shop/db.py:12)``."""
-        return f"hook {self.name!r} ({_place(self.function)})"
+        return f"hook {self.name!r} ({self.place})"
 
     async def call(self, app: object) -> None:
-        """Call an ``on_startup`` or ``on_shutdown`` function, on the event loop, and await what it gives."""
+        """Call a function or a worker on the event loop, and await its result if it is awaitable.
+
+        Raises:
+            TypeError: If the result is a context manager, which nobody would enter.
+        """
         result = self._called(app)
         if inspect.isawaitable(result):
             await result
@@ -79,10 +85,10 @@ class Hook:
             )
 
     def open(self, app: object) -> AbstractAsyncContextManager[State]:
-        """Make the context of this hook, which gives its state. It is entered once.
+        """Return the context of this hook, which is entered once and gives its state.
 
         Raises:
-            TypeError: If the function gave no context manager.
+            TypeError: If the function returned no context manager.
         """
         return StateContext(self.label, self.name, entered(self._called(app), self.label))
 
@@ -93,30 +99,30 @@ class Hook:
 def make_hook(
     kind: HookKind,
     function: object,
-    name: object = None,
-    timeout: float | None = None,
     *,
     where: str,
+    expected: str = "a function",
+    name: object = None,
+    timeout: object = None,
     background: object = False,
     lock: object = None,
-    expected: str = "a function",
 ) -> Hook:
-    """Read a hook as the user gives it.
+    """Make a hook of the user's function and options.
 
     Args:
-        kind: What it is registered as.
-        function: What the user gave.
-        name: What the user calls it; None for its own name.
-        timeout: Seconds for it to start, and as many to stop; None for no limit of its own.
-        where: What it was given to, for messages.
-        background: Whether the startup does not wait for it.
-        lock: What the user gave as its lock; None for none.
+        kind: The kind of hook.
+        function: The user's function.
+        where: The call that registers the hook, for messages.
         expected: What belongs there, in words.
+        name: The name in messages; None for the function's own.
+        timeout: Seconds for the start, and as many for the stop; None for no limit of its own.
+        background: Whether the startup is answered without waiting for the hook.
+        lock: The lock of the hook; None for none.
 
     Raises:
-        TypeError: If the object cannot be a hook of that kind: not callable, one that needs more than the app, a
-            coroutine function as a context, a generator as a function, a context manager in place of a function that
-            makes one.
+        TypeError: If the function cannot be a hook of that kind: it is not callable, needs more than the app, is a
+            coroutine function as a context, a generator as a function, or a context manager in place of a function
+            that makes one. Or if an option has the wrong type.
         ValueError: If the timeout is not a positive number.
     """
     given = f"{where} got {described(function)}"
@@ -129,17 +135,18 @@ def make_hook(
         )
     if not callable(function):
         raise TypeError(f"{given}, expected {expected}")
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"{kind.value}() got name={name!r}, expected a string")
     _check_kind(kind, function, given)
+    call = kind.value
+    check(f"{call}(name=...)", name, "a string", fits=name is None or isinstance(name, str))
     return Hook(
         kind=kind,
         function=function,
-        name=_name(function) if name is None else name,
-        timeout=checked_seconds(timeout, f"{kind.value}(timeout=...)"),
+        name=_name(function) if name is None else cast("str", name),
+        place=_place(function),
+        timeout=checked_seconds(timeout, f"{call}(timeout=...)"),
         takes_app=_takes_app(kind, function, given),
-        background=checked_flag(background, f"{kind.value}(background=...)"),
-        lock=_checked_lock(lock, f"{kind.value}({'leader' if kind is HookKind.WORKER else 'lock'}=...)"),
+        background=checked_flag(background, f"{call}(background=...)"),
+        lock=_checked_lock(lock, f"{call}({'leader' if kind is HookKind.WORKER else 'lock'}=...)"),
     )
 
 
@@ -153,9 +160,11 @@ def _checked_lock(lock: object, where: str) -> Lock | None:
         return None
     expected = "a function without arguments that returns an async context manager, such as FileLock(path)"
     given: Any = lock
-    if callable(given) and not inspect.isclass(given) and not inspect.iscoroutinefunction(given):
+    # A class whose instances are async context managers is such a function.
+    is_other_class = inspect.isclass(given) and not hasattr(given, "__aenter__")
+    if callable(given) and not is_other_class and not inspect.iscoroutinefunction(given):
         try:
-            fits = _binds(signature_of(cast("Lock", given)))
+            fits = binds(signature_of(cast("Lock", given)))
         except ValueError:  # a builtin, whose signature cannot be read
             fits = True
         if fits:
@@ -181,7 +190,7 @@ def _check_kind(kind: HookKind, function: HookFunction, given: str) -> None:
             raise TypeError(f"{given}, a coroutine function without a yield; add the yield, or use on_startup()")
         return
     # `@asynccontextmanager` leaves the generator function that it wraps in `__wrapped__`.
-    inner = bare(function)
+    inner = unwrapped(function)
     if kind is HookKind.WORKER and isinstance(inner, FunctionType) and not inspect.iscoroutinefunction(inner):
         raise TypeError(f"{given}, expected an async def, which runs for the life of the app")
     if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner) or inspect.isclass(function):
@@ -189,19 +198,30 @@ def _check_kind(kind: HookKind, function: HookFunction, given: str) -> None:
 
 
 def _takes_app(kind: HookKind, function: HookFunction, given: str) -> bool:
-    """Return whether to call a hook with the app: a context that can take it, a function that needs it."""
+    """Return whether a hook is passed the app.
+
+    It is if its first positional parameter has no default: ``lambda n=n: connect(n)`` and ``Pool(size=5)`` are not
+    passed the app as their `n` and their size. ``*args`` alone is passed the app in a context, as a lifespan is.
+
+    Raises:
+        TypeError: If the function cannot be called so.
+    """
     try:
         signature = signature_of(function)
     except ValueError as error:
-        if _has_signature(bare(function)):  # a partial binds more than the function takes
+        if _has_signature(unwrapped(function)):  # a partial binds more than the function takes
             raise TypeError(f"{given}, which can't be called: {error}; expected no parameter or one, the app") from None
         return False
-    with_app, without = _binds(signature, "app"), _binds(signature)
-    if not with_app and not without:
+    named = (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD)
+    first = next((one for one in signature.parameters.values() if one.kind not in named), None)
+    takes_app = first is not None and (
+        kind is HookKind.CONTEXT if first.kind is Parameter.VAR_POSITIONAL else first.default is Parameter.empty
+    )
+    if not binds(signature, *(["app"] if takes_app else [])):
         raise TypeError(
             f"{given}, which cannot be called as {signature} requires; expected no parameter or one, the app"
         )
-    return with_app if kind is HookKind.CONTEXT else not without
+    return takes_app
 
 
 def _has_signature(function: HookFunction) -> bool:
@@ -213,36 +233,14 @@ def _has_signature(function: HookFunction) -> bool:
     return True
 
 
-def _binds(signature: inspect.Signature, *args: object) -> bool:
-    try:
-        signature.bind(*args)
-    except TypeError:
-        return False
-    return True
-
-
-def bare(function: Any) -> Any:
-    """Return the function behind partials, decorators and bound methods."""
-    seen: set[int] = set()
-    while id(function) not in seen:
-        seen.add(id(function))
-        if isinstance(function, functools.partial):
-            function = function.func
-        elif isinstance(function, MethodType):
-            function = function.__func__
-        elif isinstance(function, FunctionType):
-            function = inspect.unwrap(function)
-    return function
-
-
 def _name(function: HookFunction) -> str:
-    inner = bare(function)
+    inner = unwrapped(function)
     name = getattr(inner, "__name__", None)
     return name if isinstance(name, str) else type(inner).__name__
 
 
 def _place(function: HookFunction) -> str:
-    inner = bare(function)
+    inner = unwrapped(function)
     code = getattr(inner, "__code__", None) or getattr(getattr(inner, "__init__", None), "__code__", None)
     if not isinstance(code, CodeType):
         module = getattr(inner, "__module__", None)

@@ -1,4 +1,4 @@
-"""`threaded`: a hook that blocks, kept off the event loop."""
+"""`threaded`: a hook that blocks runs in a worker thread."""
 
 import functools
 import inspect
@@ -12,15 +12,17 @@ from typing import Any, ParamSpec, TypeVar, cast
 import anyio
 from anyio import to_thread
 
+from .._callables import unwrapped
+from .._config import check
 from .contexts import GeneratorContext
-from .hook import bare, described
+from .hook import described
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class _ThreadedCall(AbstractAsyncContextManager[Any], Awaitable[Any]):
-    """A call that is made in a worker thread: when it is awaited, or entered as a context."""
+    """A call that is made in a worker thread if it is awaited, or entered as a context."""
 
     def __init__(self, call: Callable[[], object], hook: str) -> None:
         self._call = call
@@ -57,7 +59,7 @@ class _ThreadedCall(AbstractAsyncContextManager[Any], Awaitable[Any]):
         try:
             await _run(enter)
         except BaseException:
-            # Its time ran out. What it opens is closed again when its thread has opened it.
+            # Its time ran out, and its thread goes on: a pool that it opens later is closed again.
             entered.add_done_callback(self._leave)
             raise
         return entered.result()
@@ -73,49 +75,44 @@ class _ThreadedCall(AbstractAsyncContextManager[Any], Awaitable[Any]):
 
 
 async def _run(function: Callable[[], T]) -> T:
-    # Not returned by the thread: trio takes a coroutine that comes back for a mistake of ours.
+    # Not returned by the thread: trio refuses a coroutine that comes back.
     results: list[T] = []
-    # A unit whose turn comes when the time is up is cancelled before, and no thread would even begin to leave it.
+    # A unit that is stopped after the time is up is cancelled already, and its thread would not begin to close it.
     with anyio.CancelScope(shield=anyio.current_effective_deadline() == -math.inf):
         await to_thread.run_sync(lambda: results.append(function()), abandon_on_cancel=True)
     return results[0]
 
 
 def _is_asynchronous(function: Any) -> bool:
-    function = bare(function)
+    function = unwrapped(function)
     if not inspect.isroutine(function):
         function = getattr(cast("type[object]", type(function)), "__call__", None)  # noqa: B004 - the method is wanted
     return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
-def _check(function: object) -> None:
-    if not callable(function) or _is_asynchronous(function):
-        raise TypeError(
-            f"threaded() got {function!r}, expected a `def` function: an `async def` runs on the event loop"
-        )
-
-
 def threaded(function: Callable[P, T]) -> Callable[P, _ThreadedCall]:
-    """Have a ``def`` hook run in a worker thread, so that it does not hold the event loop up.
+    """Run a ``def`` hook in a worker thread, so that it does not block the event loop.
 
-    For a hook that reads a large file or loads a model. What it opens belongs to that thread: no running event loop,
-    no context variables of its own for others, and a sqlite connection is refused elsewhere. The two halves of a
+    For a hook that reads a large file or loads a model. The thread has no running event loop, and its context variables
+    do not reach other hooks. A sqlite connection that it opens is refused in other threads. The two halves of a
     generator may run in two threads.
 
     Args:
         function: A function, a generator function, or a function that returns a context manager.
 
     Returns:
-        A hook to register in its place, with the same signature and name.
+        A hook to register in place of `function`, with the same signature and name.
 
     Raises:
         TypeError: If `function` is not a function, or is an ``async def``, which does not block.
 
-    *Cancellation:* a thread cannot be cancelled. It runs to its end, and its result is dropped; the process waits for
-    it at its own end. A context whose time runs out while it is entered is left again when its thread returns. A stop
-    whose turn comes when the time is up is begun all the same.
+    *Cancellation:* A thread cannot be cancelled. It runs to its end, and its result is dropped. The process waits for
+    the thread at its end. A context whose time runs out while it is entered is left again when its thread returns. A
+    stop that comes after the time is up is begun all the same.
     """
-    _check(function)
+    expected = "a `def` function: an `async def` runs on the event loop"
+    given: object = function
+    check("threaded()", given, expected, fits=callable(given) and not _is_asynchronous(given))
 
     @functools.wraps(function)
     def in_thread(*args: P.args, **kwargs: P.kwargs) -> _ThreadedCall:

@@ -1,1 +1,1 @@
-"""What failed and what was done, as records and as strings."""
+"""Failures and reports, as records and as strings."""

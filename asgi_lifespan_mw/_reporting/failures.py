@@ -1,19 +1,19 @@
-"""What failed, in words: a headline and a traceback, for the log, for the server and as the exception that is raised.
+"""The words for a failure: a headline and a traceback, for the log, for the server and for the exception to raise.
 
 The headline of a failure is the same everywhere. The traceback is printed in one place: in the log if a handler takes
 its ERROR records, else by the server, as part of the message of ``lifespan.*.failed``.
 """
 
 import itertools
-import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from .._exceptions import LifespanError, LifespanTimeout, ProtocolViolation, ShutdownFailed, StartupFailed
-from .._log import logger
+from .._log import logger, takes_errors
 from .._types import is_a
 from .._units.failure import FailedPhase, Failure, text_of
-from .tracebacks import trim, users_traceback
+from .tracebacks import shown_of, trim, users_traceback
 
 _TRACEBACK: Final = "Traceback (most recent call last):"
 
@@ -22,12 +22,12 @@ _ADVICE: Final = {
     "you need to run again.": "{unit} seems to run already: remove session_manager.run() from the lifespan of its "
     "parent, or list the app in exclude=[...]; if it ran before, make a new app",
 }
-"""What to do about an error that is known by its full message."""
+"""Advice for an error that is known by its full message."""
 
 _ADVICE_BY_TYPE: Final = {
     "django.core.exceptions.SynchronousOnlyOperation": "run the hook in a worker thread: threaded(hook)",
 }
-"""What to do about an error that is known by its type."""
+"""Advice for an error that is known by its type."""
 
 
 def summarize(failure: Failure) -> str:
@@ -55,33 +55,25 @@ def log_failure(failure: Failure, *, with_traceback: bool = True) -> None:
 
 def log_error(headline: str, error: BaseException, *, with_traceback: bool = True) -> None:
     """Log a headline at ERROR, and the traceback of `error` if it has one."""
-    shown = users_traceback(error) and with_traceback
+    shown = shown_of(error)
+    has_traceback = with_traceback and users_traceback(shown)
     # A tuple, because `logging` takes a falsy exception for none.
-    logger.error("%s", headline, exc_info=(type(error), error, error.__traceback__) if shown else None)
+    logger.error("%s", headline, exc_info=(type(shown), shown, shown.__traceback__) if has_traceback else None)
 
 
 def is_read(*, by_last_resort: bool = False) -> bool:
     """Return whether a handler takes the ERROR records of this package.
 
-    A `logging.NullHandler` takes nothing. `logging.lastResort`, which Python uses if there is no handler, counts only
-    if `by_last_resort` is true: a server that receives a failure prints it in a better place.
+    `logging.lastResort` counts only if `by_last_resort` is true: a server that receives a failure prints it in a better
+    place.
     """
-    if not logger.isEnabledFor(logging.ERROR):
-        return False
-    if not logger.hasHandlers():
-        return by_last_resort
-    reached: logging.Logger | None = logger.logger
-    while reached is not None:
-        if any(one.level <= logging.ERROR and not isinstance(one, logging.NullHandler) for one in reached.handlers):
-            return True
-        reached = reached.parent if reached.propagate else None
-    return False
+    return takes_errors(logger.logger, by_last_resort=by_last_resort)
 
 
 def format_failures(
     failures: Sequence[Failure], other: BaseException | None = None, *, with_tracebacks: bool | None = None
 ) -> str:
-    """Return what failed: each headline, the cause first, the message of its app, and tracebacks.
+    """Return the failures as a string: each headline, the cause first, the message of its app, and tracebacks.
 
     Args:
         failures: The failures of units.
@@ -95,7 +87,7 @@ def format_failures(
             parts.append(users_traceback(other))
     for failure in failures:
         headline = summarize(failure)
-        parts += [headline, _said(failure, headline)]
+        parts += [headline, _app_text(failure, headline)]
         is_logged = is_read(by_last_resort=failure.phase is FailedPhase.SERVING)
         if not is_logged if with_tracebacks is None else with_tracebacks:
             parts.append(users_traceback(failure.error))
@@ -110,12 +102,13 @@ def merge(phase: str, errors: Sequence[BaseException]) -> BaseException:
     distinct = list({id(error): error for error in errors}.values())
     for error in distinct:
         trim(error)
-    if len(distinct) == 1:
-        return distinct[0]
-    return BaseExceptionGroup(f"{phase} failed, the cause first", distinct)
+    if len(distinct) > 1:
+        with suppress(BaseException):  # a group asks the `__class__` of its members, which may raise
+            return BaseExceptionGroup(f"{phase} failed, the cause first", distinct)
+    return distinct[0]
 
 
-def _said(failure: Failure, headline: str) -> str:
+def _app_text(failure: Failure, headline: str) -> str:
     """Return the message of a failed app, without the headline and the traceback that Starlette sends."""
     message = failure.app_message.strip()
     if not is_a(failure.error, StartupFailed, ShutdownFailed):  # Starlette sends a traceback, and raises
@@ -129,7 +122,7 @@ def _last_line(reason: str) -> str:
 
 
 def _advice(failure: Failure) -> str:
-    """Return what to do about an error that is known; "" for others."""
+    """Return the advice for an error that is known; "" for others."""
     error = failure.error
     known = (_ADVICE_BY_TYPE.get(f"{cls.__module__}.{cls.__qualname__}", "") for cls in type(error).__mro__)
     return _ADVICE.get(text_of(error), "").format(unit=failure.unit) or next(filter(None, known), "")

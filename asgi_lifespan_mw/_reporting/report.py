@@ -1,11 +1,13 @@
-"""What a run did and how long it took, as frozen records: the one source of the command line's pictures."""
+"""Reports: the units of a run, with outcomes and times, as frozen records. The command line renders them."""
 
 import inspect
+import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias, cast, final
 
 from .._apps.node import AppNode
+from .._config import check
 from .._units.failure import FailedPhase
 from .._units.unit import Unit, UnitState
 from .failures import summarize
@@ -22,13 +24,13 @@ class UnitReport:
     """One unit of a run. Times are seconds; those that begin something count from the beginning of the run.
 
     Attributes:
-        unit: Who it is, as the log names it: ``hook 'open_pool' (shop/db.py:12)``.
+        unit: The name in the log: ``hook 'open_pool' (shop/db.py:12)``.
         kind: ``"hook"``, ``"app"`` or ``"mount"``.
         path: Where it is mounted, as a client would type it; empty for hooks and the wrapped app.
         depth: How deep it is nested; what is nested in a unit follows it.
         outcome: ``"waiting"`` for its start, ``"starting"``, ``"started"``, ``"stopping"``, ``"stopped"``,
             ``"failed"`` in its start or stop, ``"crashed"`` in between, ``"cancelled"`` in its start, ``"unsupported"``
-            (the app does not support the lifespan protocol), ``"left out"`` (it is not ours to start).
+            (the app does not support the lifespan protocol), ``"left out"`` (this run does not start it).
         reason: Why it failed or was left out, where in its code it was cancelled, or, of a hook with a lock,
             ``"waiting for the lock"`` or ``"leading"``; else empty.
         state: The keys of the lifespan state that it set.
@@ -49,6 +51,27 @@ class UnitReport:
     start_seconds: float | None = None
     stop_began: float | None = None
     stop_seconds: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The unit without the place of its code: ``hook 'open_pool'``, ``app FastAPI``, ``mount '/admin/metrics'``.
+
+        It does not change with line numbers or the working directory, so metrics can use it as a label.
+        """
+        if self.kind == "mount":
+            return f"mount {self.path!r}"
+        hook = _HOOK.fullmatch(self.unit)
+        return self.unit if hook is None else hook[1]
+
+    @property
+    def location(self) -> str:
+        """The file and line of a hook, such as ``shop/db.py:12``; "" for an app."""
+        hook = _HOOK.fullmatch(self.unit)
+        return "" if hook is None else hook[2]
+
+
+_HOOK: Final = re.compile(r"""(hook (?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")) \((.*)\)""")
+"""The label of a hook: the `repr` of its name, and its place."""
 
 
 @final
@@ -82,10 +105,9 @@ def checked_observer(observe: object) -> Observer | None:
     if observe is None:
         return None
     call = getattr(observe, "__call__", observe)  # noqa: B004 - of an object whose `__call__` is a coroutine function
-    if not callable(observe) or inspect.iscoroutinefunction(observe) or inspect.iscoroutinefunction(call):
-        raise TypeError(
-            f"LifespanMiddleware(observe=...) got {observe!r}, expected a plain function that takes a UnitReport"
-        )
+    is_plain = callable(observe) and not (inspect.iscoroutinefunction(observe) or inspect.iscoroutinefunction(call))
+    expected = "a plain function that takes a UnitReport"
+    check("LifespanMiddleware(observe=...)", observe, expected, fits=is_plain)
     return cast("Observer", observe)
 
 
@@ -132,7 +154,7 @@ def report_unit(run: ReportedRun, unit: Unit, node: AppNode | None, *, is_suppor
 
 
 def report_left_out(run: ReportedRun, node: AppNode) -> UnitReport:
-    """Return the row of an app that is not ours to start."""
+    """Return the row of an app that this run does not start."""
     path, depth = _place(run, node)
     return UnitReport(node.label, "mount" if node.is_mount else "app", path, depth, "left out", node.reason)
 
@@ -193,7 +215,7 @@ class _Rows(list[UnitReport]):
         return [(node, path, depth) for node in children if path + node.path not in reported]
 
     def left_out(self, unit: str, kind: UnitKind, path: str, depth: int, reason: str) -> None:
-        """Tell of an app that is not ours to start."""
+        """Add the row of an app that this run does not start."""
         self.append(UnitReport(unit, kind, path, depth, "left out", reason))
 
     def of_unit(
@@ -213,7 +235,7 @@ class _Rows(list[UnitReport]):
         outcome = _outcome(unit, history) if is_supported else "unsupported"
         reason = summarize(unit.failure) if unit.failure is not None else unit.cancelled_at or unit.note
         times = (*self._span(history, UnitState.STARTING), *self._span(history, UnitState.STOPPING))
-        self.append(UnitReport(unit.name, kind, path, depth, outcome, reason, tuple(state), *times))
+        self.append(UnitReport(unit.name, kind, path, depth, outcome, reason, tuple(map(_key, state)), *times))
         for inner in run.nested.get(unit, ()) if nested else ():
             self.of_run(inner, path, depth + 1)
 
@@ -225,6 +247,11 @@ class _Rows(list[UnitReport]):
         stages = list(history)
         after = stages.index(stage) + 1
         return at - self._origin, history[stages[after]] - at if after < len(stages) else None
+
+
+def _key(key: object) -> str:
+    """Return a key of the state as a string; an app may have used any object as one."""
+    return str.__str__(key) if isinstance(key, str) else f"a key of type {type(key).__qualname__}"
 
 
 def _outcome(unit: Unit, history: dict[UnitState, float]) -> UnitStatus:

@@ -1,4 +1,4 @@
-"""How an exception is shown: with its traceback from the first frame of the user's code on.
+"""Tracebacks: an exception is shown from the first frame of the user's code on.
 
 The user's code is everything but this package, the standard library and what is installed. An exception that only
 installed code raised, such as that of a database driver's method used as a hook, is shown from the first frame of that
@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from typing import Final
 
 from .._types import is_a
-from .._units.failure import members
+from .._units.failure import leaf_of, members
 
 _PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - a prefix of file names
 _STANDARD_LIBRARY: Final = (os.path.dirname(os.__file__) + os.sep, "<frozen ")  # noqa: PTH120 - as above
@@ -26,18 +26,27 @@ _CALLERS: Final = frozenset(
 
 
 def users_traceback(error: BaseException) -> str:
-    """Return `error` as Python prints it, after its traceback was trimmed.
+    """Return `error` as Python prints it, after its traceback was trimmed; a group of one as its member.
 
     Returns:
         "" if no frame is left, or if a property of the user's exception class raises.
     """
+    error = shown_of(error)
     trim(error)
     try:
         text = "".join(traceback.format_exception(error)).strip()
         has_frames = any(one.__traceback__ is not None for one in _printed(error))
-    except Exception:  # a property of the user's may raise anything
+    except BaseException:  # a property of the user's may raise anything
         return ""
     return text if has_frames else ""
+
+
+def shown_of(error: BaseException) -> BaseException:
+    """Return the exception whose traceback is shown: the member of a group of one, unless it was never raised."""
+    leaf = leaf_of(error)
+    with suppress(BaseException):  # as above
+        return error if leaf.__traceback__ is None else leaf
+    return error
 
 
 def trim(error: BaseException) -> None:
@@ -45,7 +54,7 @@ def trim(error: BaseException) -> None:
 
     The same is done to its causes and to the members of a group.
     """
-    with suppress(Exception):  # as above
+    with suppress(BaseException):  # as above
         for one in _printed(error):
             one.__traceback__ = _from_users_frame(one.__traceback__)
 

@@ -7,8 +7,8 @@ from typing import final
 import anyio
 
 from .._apps.node import AppNode
-from .._apps.objects import identity_of
 from .._apps.tree import Tree
+from .._callables import identity_of
 from .._config import Settings
 from .._exceptions import StateCollision
 from .._hooks.decorators import HookDecorators, hooks_of

@@ -310,7 +310,7 @@ class Run(AbstractAsyncContextManager["Run"]):
 
     async def _start_all(self) -> None:
         apps = self._look()
-        self._drop(apps.repeated(flattened(self._plan)))
+        self._drop(apps.repeated(flattened(self._plan)) | self._hooks_of_runs_around())
         hooks = list(flattened(self._plan))
         background = [hook.function for hook in hooks if hook.background or hook.kind is HookKind.WORKER]
         functions = [hook.function for hook in hooks]
@@ -387,6 +387,21 @@ class Run(AbstractAsyncContextManager["Run"]):
 
     async def _start_units(self, *units: Unit) -> None:
         await self._units.start(*units)
+
+    def _hooks_of_runs_around(self) -> set[Hook]:
+        """Return the hooks that a run around this one has too, and name each in a WARNING.
+
+        ``FastAPI(lifespan=hooks)`` with ``app.mount("/sub", FastAPI(lifespan=hooks))``
+        """
+        hooks, found = set(flattened(self._plan)), set[Hook]()
+        enclosing = self._enclosing if hooks else None
+        while enclosing is not None:
+            outer: Run = enclosing.run
+            for hook in hooks.intersection(flattened(outer._plan)):
+                found.add(hook)
+                logger.warning("%s is a hook of %s too; it runs once, there", hook.label, outer.label)
+            enclosing = outer._enclosing
+        return found
 
     def _drop(self, hooks: set[Hook]) -> None:
         """Leave hooks out of this run."""

@@ -30,7 +30,7 @@ from typing import Any, final
 import anyio
 
 from .._types import is_a
-from .backend import current_asyncio_task, cancellation_watchers
+from .backend import cancellation_watchers, current_asyncio_task
 
 
 @final

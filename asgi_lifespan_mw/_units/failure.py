@@ -45,15 +45,17 @@ class Failure:
         An app that reports a failure often raises its cause afterwards. Then the cause is the better error.
         """
         first = self.error
-        if is_a(later, BaseExceptionGroup):  # send() raised a ProtocolViolation in a task group of the app
-            rest = later.split(lambda one: one is first)[1]
-            if rest is None:
-                return
-            later = rest
+        with suppress(BaseException):  # `derive` of the user's group may raise anything
+            if is_a(later, BaseExceptionGroup):  # send() raised a ProtocolViolation in a task group of the app
+                known, rest = later.split(lambda one: one is first)
+                if rest is None:
+                    return
+                later = later if known is None else rest
         if is_a(first, StartupFailed, ShutdownFailed) or any(one is first for one in _origins(later)):
             self.error = later
         else:
-            first.__context__ = later
+            with suppress(BaseException):  # a property of the user's exception class may raise anything
+                first.__context__ = later
 
 
 def _origins(error: BaseException) -> list[BaseException]:
@@ -68,24 +70,30 @@ def _origins(error: BaseException) -> list[BaseException]:
         if is_a(one, BaseExceptionGroup):  # its own context differs between event loops
             todo += members(one)
             continue
-        with suppress(Exception):  # a property of the user's exception class may raise anything
+        with suppress(BaseException):  # as above
             todo += [one.__cause__, one.__context__]
     return found
 
 
 def text_of(error: BaseException) -> str:
     """Return the type and the message of `error`; for a group with a single member, those of that member."""
-    while is_a(error, BaseExceptionGroup) and len(found := members(error)) == 1:
-        error = found[0]
+    error = leaf_of(error)
     cls = type(error)
     name = cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
     try:
         text = str(error)
-    except Exception:  # the user's `__str__` may raise anything
+    except BaseException:  # `__str__` of the user's may raise anything, and this is not the time to end the process
         return f"<unprintable {name}>"
     return f"{name}: {text}" if text else name
 
 
+def leaf_of(error: BaseException) -> BaseException:
+    """Return the member of a group with a single member, at any depth; any other exception as it is."""
+    while is_a(error, BaseExceptionGroup) and len(found := members(error)) == 1:
+        error = found[0]
+    return error
+
+
 def members(group: BaseException) -> tuple[BaseException, ...]:
-    """Return the members of an exception group."""
-    return cast("BaseExceptionGroup[BaseException]", group).exceptions
+    """Return the members of an exception group, whatever a user's class makes of the attribute."""
+    return cast("tuple[BaseException, ...]", vars(BaseExceptionGroup)["exceptions"].__get__(group))

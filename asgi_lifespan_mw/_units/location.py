@@ -15,7 +15,7 @@ _PARTS: dict[type, Callable[[Any], tuple[Any, Any]]] = {
 """The frame of an awaited object, and the object that it awaits in turn."""
 
 _LIBRARIES = ("asyncio", "anyio", "trio", "contextlib", "asgi_lifespan_mw", "uvloop")
-"""Modules whose frames are skipped: a user looks for a line of their own code."""
+"""Packages whose frames are skipped: a user looks for a line of their own code."""
 
 
 def where(task: Any) -> str:
@@ -35,11 +35,19 @@ def where(task: Any) -> str:
 
 
 def short(file: str) -> str:
-    """Return a file's name for messages, relative to the working directory if the file is below it."""
+    """Return a file's name for messages, relative to the first working directory if the file is below it."""
+    return file.removeprefix(_DIRECTORY)
+
+
+def _working_directory() -> str:
     try:
-        return file.removeprefix(os.getcwd() + os.sep)  # noqa: PTH109 - a prefix of strings
-    except OSError:  # the directory of an old release was removed
-        return file
+        return os.getcwd() + os.sep  # noqa: PTH109 - a prefix of strings
+    except OSError:  # a deployment removed the directory of an old release
+        return os.sep * 2
+
+
+_DIRECTORY = _working_directory()
+"""The working directory at the import. Later it is not read: that would block the event loop."""
 
 
 def _held(awaitable: object) -> tuple[None, object]:

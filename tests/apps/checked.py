@@ -1,5 +1,6 @@
 """Apps for the command line to check: slow, waiting, broken, not wrapped."""
 
+import functools
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -129,7 +130,7 @@ sleeping = LifespanMiddleware(create(), pool, on_startup=[sleeps])
 sleeping_at_stop = LifespanMiddleware(create(), [pool, sleeps_at_stop])
 blocking = LifespanMiddleware(create(), on_startup=[blocks])
 failing = LifespanMiddleware(create(mounted=breaks), pool)
-failing_at_stop = LifespanMiddleware(create(), [breaks_at_stop, breaks_at_stop])
+failing_at_stop = LifespanMiddleware(create(), [breaks_at_stop, functools.partial(breaks_at_stop)])
 colliding = LifespanMiddleware(create(), [pool, other_pool])
 colliding_and_failing = LifespanMiddleware(create(), [pool, breaks_at_stop, other_pool])
 inside = create()

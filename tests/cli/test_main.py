@@ -17,7 +17,7 @@ import pytest
 import asgi_lifespan_mw
 from asgi_lifespan_mw import Report, UnitReport
 from asgi_lifespan_mw._cli.main import _summary, main
-from asgi_lifespan_mw._cli.render import as_ascii, as_json, as_svg, as_trace, seconds, tree
+from asgi_lifespan_mw._cli.render import as_ascii, as_json, as_svg, as_trace, own_start, seconds, tree
 from asgi_lifespan_mw._cli.running import _error_text
 from asgi_lifespan_mw._cli.screen import Screen
 from tests.cli.terminal import PATIENCE, Terminal
@@ -41,7 +41,7 @@ class Ran:
     """A command that was carried out in this process."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> None:
-        self.status = main(arguments)
+        self.status = main(arguments, lambda: sys.stdout)
         self.out, self.err = capsys.readouterr()
 
     @property
@@ -306,11 +306,15 @@ def test_svg_without_rich_is_bad_usage(
     assert ran.err == "asgi-lifespan-mw: --svg needs rich: pip install 'asgi-lifespan-mw[cli]'\n"
 
 
-def test_a_file_that_cannot_be_written_is_bad_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """It is named."""
-    ran = Ran(capsys, "check", f"{APPS}wrapped", "--svg", str(tmp_path / "no" / "timeline.svg"))
-    assert ran.status == 2
+@pytest.mark.parametrize("option", ["--svg", "--trace"])
+def test_a_file_that_cannot_be_written_has_a_status_of_its_own(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str
+) -> None:
+    """The file is named, and the report is printed: the app has started and stopped."""
+    ran = Ran(capsys, "check", f"{APPS}wrapped", option, str(tmp_path / "no" / "timeline.svg"))
+    assert ran.status == 4
     assert re.search("No such file or directory: .*timeline.svg", ran.err)
+    assert "✓ app Starlette" in ran.out
 
 
 # --- bad usage ---
@@ -406,17 +410,27 @@ def test_a_backend_that_is_not_installed_is_bad_usage(
     assert "--backend trio needs trio: pip install trio" in ran.err
 
 
-def test_a_log_that_the_app_configures_changes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """``dictConfig`` disables what it does not know; warnings are gathered even so."""
-    (tmp_path / "configures.py").write_text(
-        "import logging.config\nlogging.config.dictConfig({'version': 1})\n"
-        "from tests.apps.checked import says_too_much as app\n"
+@pytest.mark.parametrize("is_in_hook", [False, True])
+def test_a_log_that_the_app_configures_changes_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, is_in_hook: bool
+) -> None:
+    """``dictConfig`` disables what it does not know, as a migration in a hook does; warnings are gathered even so."""
+    module = f"configures_{is_in_hook}"
+    (tmp_path / f"{module}.py").write_text(
+        "import logging.config\n"
+        "from asgi_lifespan_mw import LifespanMiddleware\n"
+        "from tests.apps.checked import says_too_much\n"
+        "def configure(): logging.config.dictConfig({'version': 1})\n"
+        f"if not {is_in_hook}: configure()\n"
+        f"app = LifespanMiddleware(says_too_much, on_startup=[configure] if {is_in_hook} else [])\n"
     )
     try:
-        assert Ran(capsys, "check", "configures:app", "--app-dir", str(tmp_path), "--strict").status == 3
+        ran = Ran(capsys, "check", f"{module}:app", "--app-dir", str(tmp_path), "--strict")
     finally:
         for name in [*logging.root.manager.loggerDict]:
             logging.getLogger(name).disabled = False
+    assert ran.status == 3
+    assert "says_too_much() sent 'lifespan.startup.complete' while started" in ran.out
 
 
 # --- in a terminal ---
@@ -590,10 +604,27 @@ def test_a_factory_may_be_a_coroutine_function(capsys: pytest.CaptureFixture[str
 def test_an_option_without_effect_on_tree_is_refused(
     capsys: pytest.CaptureFixture[str], option: str, value: str
 ) -> None:
-    """It would be ignored in silence."""
-    ran = Ran(capsys, "tree", f"{APPS}wrapped", option, value)
-    assert ran.status == 2
-    assert f"{option} has no effect with tree, which starts nothing. Use check" in ran.err
+    """It is an option of `check` alone."""
+    with pytest.raises(SystemExit) as ended:
+        main(["tree", f"{APPS}wrapped", option, value])
+    assert ended.value.code == 2
+    assert f"unrecognized arguments: {option} {value}" in capsys.readouterr().err
+
+
+def test_each_command_has_a_help_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """With its own options, on standard output."""
+    shown: dict[str, str] = {}
+    for command in ("", "check", "tree"):
+        with pytest.raises(SystemExit) as ended:
+            main([*filter(None, [command]), "--help"])
+        assert ended.value.code == 0
+        shown[command] = capsys.readouterr().out
+    assert "130 for Ctrl-C" in shown[""]
+    assert "--json" in shown["check"]
+    assert "--json" in shown["tree"]
+    assert "--backend" in shown["check"]
+    assert "--backend" not in shown["tree"]
+    assert "Nothing is started." in shown["tree"]
 
 
 def test_a_picture_is_an_svg(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -756,6 +787,179 @@ def test_an_import_error_whose_name_is_not_a_string_is_shown_as_it_is(
     ran = Ran(capsys, "check", "oddly:app", "--app-dir", str(tmp_path))
     assert ran.status == 2
     assert "Odd: as it is" in ran.err
+
+
+# --- the process ---
+
+
+HEAD = """
+import atexit, os, subprocess, sys, threading
+from asgi_lifespan_mw import LifespanMiddleware
+from tests.apps.checked import create
+app = LifespanMiddleware(create())
+"""
+
+PRINTS = {
+    "child process": "@app.on_startup\ndef migrate(): subprocess.run([sys.executable, '-c', 'print(\"printed\")'])\n",
+    "sys.__stdout__": "@app.on_startup\ndef hello(): print('printed', file=sys.__stdout__)\n",
+    "descriptor": "@app.on_startup\ndef hello(): os.write(1, b'printed')\n",
+    "atexit": "atexit.register(print, 'printed')\n",
+    "thread": "done = threading.Event()\natexit.register(done.set)\n"
+    "def wait_and_print():\n    done.wait(9)\n    print('printed')\n"
+    "threading._register_atexit(done.set)\nthreading.Thread(target=wait_and_print).start()\n",
+}
+
+
+def shell(tmp_path: Path, module: str, source: str, arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a shell, for an app of this source."""
+    (tmp_path / f"{module}.py").write_text(HEAD + source)
+    return subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m asgi_lifespan_mw {arguments}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )
+
+
+@pytest.mark.parametrize("source", PRINTS.values(), ids=PRINTS)
+def test_whatever_prints_the_report_stays_alone(source: str, tmp_path: Path) -> None:
+    """Descriptor 1 leads to standard error, to the end of the process."""
+    ran = shell(tmp_path, "prints", source, "check prints:app --json")
+    assert json.loads(ran.stdout)["status"] == 0
+    assert "printed" in ran.stderr
+    assert ran.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "told"),
+    [
+        (">&-", 4, "the report cannot be written: standard output is closed; nothing was started"),
+        (">/dev/full", 4, "the report cannot be written: [Errno 28]"),
+        ("--json >/dev/full", 4, "the report cannot be written: [Errno 28]"),
+        ("--trace /dev/full", 4, "[Errno 28]"),
+        ("2>&-", 0, ""),
+        ("2>/dev/full", 0, ""),
+        (">&- 2>&-", 4, ""),
+        (">/dev/full 2>/dev/full", 4, ""),
+        ("<&- >&- 2>&-", 4, ""),
+    ],
+)
+def test_an_output_that_is_closed_or_full_is_not_a_failed_startup(
+    redirection: str, status: int, told: str, tmp_path: Path
+) -> None:
+    """One line and a status of its own; without standard error, the status alone."""
+    source = "@app.on_startup\ndef hello(): print('hello'); print('world', file=sys.stderr)\n"
+    ran = shell(tmp_path, "says_hello", source, f"check says_hello:app {redirection}")
+    assert ran.returncode == status
+    assert "Traceback" not in ran.stderr
+    assert told in ran.stderr
+    assert ("✓ app Starlette" in ran.stdout) == (redirection in ("2>&-", "2>/dev/full", "--trace /dev/full"))
+
+
+def test_installed_metadata_is_not_needed() -> None:
+    """The package may be a checkout on the path, or vendored."""
+    program = (
+        "import importlib.metadata\nimportlib.metadata.distribution = None\n"
+        "from asgi_lifespan_mw._cli.main import main\nmain(['--version'])"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert asgi_lifespan_mw.__version__ in ran.stdout
+
+
+STRANGE = r"""
+import enum, json
+class Key(str, enum.Enum):
+    DB = "db"
+class Hostile:
+    def __repr__(self): raise SystemExit("repr")
+    __str__ = __deepcopy__ = __reduce_ex__ = __repr__
+keys = ["two\nlines", "\x1b[31m", "\x00", "\ud800", "a b", "\u202e", "<&>", Key.DB]
+async def strange(): yield dict.fromkeys(keys, 1)
+app.context(strange, name="a\n\x1b\ud800 (b) 'c' \"d\" \\")
+inner = app.app
+class Sets:
+    async def __call__(self, scope, receive, send):
+        await receive()
+        scope["state"].update({5: 1, Hostile(): 2, None: 3})
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        raise OSError("broken \x00 \ud800")
+Sets.__qualname__ = "\x01Sets\n"
+app.app = Sets()
+"""
+
+
+def test_keys_and_names_of_any_kind_are_valid_everywhere(tmp_path: Path) -> None:
+    """In JSON, in a trace, in a picture and on the terminal."""
+    trace, svg = tmp_path / "trace.json", tmp_path / "picture.svg"
+    ran = shell(tmp_path, "strange", STRANGE, f"check strange:app --json --trace {trace} --svg {svg}")
+    assert ran.returncode == 1, ran.stderr
+    hook, app = json.loads(ran.stdout)["units"]
+    assert hook["state"] == ["two\nlines", "\x1b[31m", "\x00", "\ud800", "a b", "\u202e", "<&>", "db"]
+    assert app["state"] == ["a key of type int", "a key of type Hostile", "a key of type NoneType"]
+    assert hook["name"] == "hook " + repr("a\n\x1b\ud800 (b) 'c' \"d\" \\")
+    assert re.fullmatch(r".*strange\.py:\d+", hook["location"])
+    assert len(json.loads(trace.read_text())["traceEvents"]) == 8
+    picture = "".join(ET.fromstring(svg.read_text(encoding="utf-8")).itertext())
+    assert "+two\\nlines" in picture.replace("\xa0", " ")
+    printed = shell(tmp_path, "strange", STRANGE, "check strange:app")
+    assert "\x1b" not in printed.stdout.split("shutdown failed")[0]
+    assert "Traceback" not in printed.stderr
+
+
+# --- what is told ---
+
+
+def test_a_failure_of_a_hook_in_an_apps_own_lifespan_is_told_once_by_the_hook(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The app's own headline would say less."""
+    (tmp_path / "own_fails.py").write_text(
+        "from asgi_lifespan_mw import Lifespan\n"
+        "from starlette.applications import Starlette\n"
+        "hooks = Lifespan()\n"
+        "@hooks.on_startup\n"
+        "def connect(): raise OSError('no such host')\n"
+        "app = Starlette(lifespan=hooks)\n"
+        "async def slow():\n"
+        "    import anyio\n"
+        "    await anyio.sleep(60)\n"
+        "late = Lifespan()\n"
+        "late.on_startup(slow, timeout=0.01)\n"
+        "too_late = Starlette(lifespan=late)\n"
+    )
+    ran = Ran(capsys, "check", "own_fails:app", "--app-dir", str(tmp_path))
+    assert ran.status == 1
+    assert re.findall("startup failed in (.*?) ", ran.out) == ["hook"]
+    assert ran.out.count("Traceback") == 1
+    assert ran.out.count("OSError: no such host") == 2  # in the headline, and below the traceback
+    ran = Ran(capsys, "check", "own_fails:too_late", "--app-dir", str(tmp_path))
+    assert ran.status == 1
+    assert ran.out.count("timed out after 0.01 s in hook 'slow'") == 1
+
+
+def unit(name: str, depth: int, began: float | None, took: float | None) -> UnitReport:
+    """Make a row of a unit that has started."""
+    return UnitReport(name, "app", depth=depth, outcome="stopped", began=began, start_seconds=took)
+
+
+def test_the_slowest_is_the_unit_that_took_the_longest_itself() -> None:
+    """A parent that waits for the hooks of its own lifespan is not slow."""
+    options = argparse.Namespace(command="check")
+    rows = (
+        unit("parent", 0, 0, 10),
+        unit("first", 1, 1, 6),
+        unit("inside the first", 2, 2, 3),
+        unit("beside it", 1, 4, 4),
+        unit("never began", 1, None, None),
+        unit("mounted, so it starts after its parent", 1, 10, 2),
+        unit("another", 0, 12, 2.5),
+    )
+    assert [own_start(rows[at:]) for at in range(len(rows))] == [3, 3, 3, 4, 0, 2, 2.5]
+    report = Report(units=rows, start_seconds=15, stop_seconds=1)
+    assert _summary(report, options).endswith("slowest to start: beside it, 4 s")
 
 
 # --- the pictures ---

@@ -1,7 +1,9 @@
 """The decorators: what they return, in which order hooks run, what is included, and what stands in for a hook."""
 
+import functools
 import gc
 import logging
+import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,9 +13,12 @@ from itertools import count
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from asgi_lifespan_mw import Lifespan, LifespanMiddleware, LifespanTimeout
 from tests.conftest import VIRTUAL
@@ -834,7 +839,7 @@ def test_what_registers_for_an_event_speaks_of_itself() -> None:
         hooks.add_event_handler("startup", Lifespan())
 
 
-@pytest.mark.parametrize("decorator", ["context", "on_startup", "on_shutdown"])
+@pytest.mark.parametrize("decorator", ["context", "on_startup", "on_shutdown", "worker"])
 @pytest.mark.parametrize("given", [None, 5, "pool"], ids=repr)
 def test_what_cannot_be_a_hook_is_refused(decorator: str, given: object) -> None:
     """``app.on_startup(connect())`` registers nothing, so it is not taken for a decorator without a function."""
@@ -849,13 +854,12 @@ async def test_a_hook_that_is_registered_while_a_run_is_on_is_warned_of(caplog: 
     inner, outer = Lifespan(), Lifespan()
     outer.include(inner)
 
-    def late() -> None:
-        """Do nothing."""
+    late = function([], "late")
 
     async with outer(None):
-        inner.on_startup(late)
+        inner.on_startup(name="late")(late)
         outer.include(Lifespan())
-        outer.on_startup(late)
+        outer.on_startup(function([], "another"))
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [warning.partition(" was registered while a run is on; ")[2] for warning in warnings] == [
         "it takes effect at the next start"
@@ -863,5 +867,193 @@ async def test_a_hook_that_is_registered_while_a_run_is_on_is_warned_of(caplog: 
     assert warnings[0].startswith("hook 'late' (")
     assert warnings[1].startswith("the included Lifespan ")
     caplog.clear()
-    outer.on_startup(late)
+    outer.on_startup(function([], "in time"))
     assert not caplog.records
+
+
+# What is registered twice.
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings of this package, without the places of hooks."""
+    return [re.sub(r" \(.*?:\d+\)", "", record.getMessage()) for record in caplog.records]
+
+
+@pytest.mark.parametrize("register", ["context", "on_startup", "on_shutdown", "worker"])
+@pytest.mark.parametrize("is_included", [False, True])
+async def test_a_function_that_is_registered_twice_is_warned_of(
+    register: str, is_included: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It runs twice, which is seldom meant; also if one of the two is in an included Lifespan."""
+    log: Log = []
+
+    @asynccontextmanager
+    async def lives() -> AsyncIterator[None]:
+        log.append("run")
+        yield
+
+    async def runs() -> None:
+        log.append("run")
+
+    hooks = Lifespan()
+    other = hooks.include(Lifespan()) if is_included else hooks
+    for registry in (hooks, other):
+        getattr(registry, register)(lives if register == "context" else runs)
+    name = "lives" if register == "context" else "runs"
+    assert warnings_of(caplog) == [f"hook '{name}' is registered twice and runs twice; remove one of the two"]
+    async with hooks(None):
+        await anyio.lowlevel.checkpoint()
+    assert log == ["run", "run"]
+
+
+def test_a_bound_method_that_is_registered_twice_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Python makes a new object of it at each access. The method of another object is another hook."""
+
+    class Pool:
+        def open(self) -> None: ...
+        def close(self) -> None: ...
+
+    one, other = Pool(), Pool()
+    Lifespan(on_startup=[one.open, other.open, one.close])
+    assert warnings_of(caplog) == []
+    Lifespan(on_startup=[one.open, other.close, one.open])
+    assert warnings_of(caplog) == ["hook 'open' is registered twice and runs twice; remove one of the two"]
+
+
+def test_a_function_may_be_of_two_kinds(caplog: pytest.LogCaptureFixture) -> None:
+    """It runs at startup and at shutdown."""
+    note = function([], "note")
+    Lifespan(on_startup=[note], on_shutdown=[note])
+    assert caplog.records == []
+
+
+async def lifespan(app: object) -> AsyncIterator[None]:
+    """A lifespan function, which is never run."""
+    yield  # pragma: no cover - as above
+
+
+def lifespan_twice_in_a_list() -> None:
+    """Name a lifespan function twice."""
+    LifespanMiddleware(TakesLifespan([]), [lifespan, lifespan])
+
+
+def lifespan_twice_in_two_forms() -> None:
+    """Name a lifespan function as it is, and as a framework wraps it."""
+    LifespanMiddleware(TakesLifespan([]), [lifespan, asynccontextmanager(lifespan)])
+
+
+def lifespan_twice_by_include() -> None:
+    """Include a lifespan function twice."""
+    hooks = Lifespan()
+    hooks.include(lifespan)
+    hooks.include(lifespan)
+
+
+def lifespan_twice_in_two_collections() -> None:
+    """Include a lifespan function in two collections of one app."""
+    first, second = Lifespan(), Lifespan()
+    first.include(lifespan)
+    second.include(lifespan)
+    LifespanMiddleware(TakesLifespan([]), [first, second])
+
+
+@pytest.mark.parametrize(
+    "include",
+    [
+        lifespan_twice_in_a_list,
+        lifespan_twice_in_two_forms,
+        lifespan_twice_by_include,
+        lifespan_twice_in_two_collections,
+    ],
+)
+def test_the_same_lifespan_function_cannot_be_included_twice(include: Callable[[], None]) -> None:
+    """It would run twice; the refusal shows which one it is."""
+    with pytest.raises(ValueError, match=r" got ('lifespan' \(|<Lifespan of 'lifespan'>).*would run twice"):
+        include()
+
+
+def decorated(name: str, log: Log) -> Callable[[Any], Any]:
+    """Make a decorator of a lifespan that logs a name."""
+
+    def decorate(inner: Any) -> Any:
+        @functools.wraps(inner)
+        @asynccontextmanager
+        async def outer(app: object) -> AsyncIterator[None]:
+            log.append(name)
+            async with inner(app):
+                yield
+
+        return outer
+
+    return decorate
+
+
+async def test_two_partials_or_decorators_of_one_function_are_two_hooks(caplog: pytest.LogCaptureFixture) -> None:
+    """They may open two databases."""
+    log: Log = []
+
+    @asynccontextmanager
+    async def pool(app: object, primary: bool = False, replica: bool = False) -> AsyncIterator[None]:
+        log.append("primary" if primary else "replica")
+        yield
+
+    async def connected(app: object) -> AsyncIterator[None]:
+        yield
+
+    inner = asynccontextmanager(connected)
+    pairs: list[list[Any]] = [
+        [functools.partial(pool, primary=True), functools.partial(pool, replica=True)],
+        [decorated("primary", log)(inner), decorated("replica", log)(inner)],
+    ]
+    for pair in pairs:
+        await RecordingServer().run(LifespanMiddleware(Starlette(), pair))
+    assert log == ["primary", "replica"] * 2
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+async def test_one_lifespan_of_an_app_and_of_its_mount_runs_once(
+    is_wrapped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its hooks run for the app, with a WARNING that names both places."""
+    log: Log = []
+    hooks = Lifespan(mounts="off" if is_wrapped else "auto")
+    hooks.context(context(log, "pool"))
+    hooks.on_startup(function(log, "migrate"))
+    own = Lifespan(on_startup=[function(log, "own")])
+    inner = Starlette(lifespan=hooks)
+    app = Starlette(lifespan=hooks, routes=[Mount("/sub", inner), Mount("/other", Starlette(lifespan=own))])
+    await RecordingServer().run(LifespanMiddleware(app) if is_wrapped else app)
+    assert log == ["up pool", "call migrate", "call own", "down pool"]
+    if is_wrapped:
+        [warning] = warnings_of(caplog)
+        assert warning.startswith("mount '/sub' is not started: it has the same lifespan function as an app around it")
+    else:
+        assert warnings_of(caplog) == [
+            "hook 'lives' is a hook of app Starlette too; it runs once, there",
+            "hook 'called' is a hook of app Starlette too; it runs once, there",
+        ]
+    log.clear()
+    await RecordingServer().run(inner)
+    assert log == ["up pool", "call migrate", "down pool"]
+
+
+class ClassLock:
+    """A lock whose class is given: an instance is entered once."""
+
+    entered = 0
+
+    async def __aenter__(self) -> None:
+        type(self).entered += 1
+
+    async def __aexit__(self, *error: object) -> None: ...
+
+
+async def test_a_class_whose_instances_are_async_context_managers_is_a_lock() -> None:
+    """It is a function without arguments that returns one."""
+    hooks, log = Lifespan(), Log()
+    hooks.on_startup(lock=ClassLock)(function(log, "migrate"))
+    before = ClassLock.entered
+    await lived(hooks)
+    assert log == ["call migrate"]
+    assert ClassLock.entered == before + 1

@@ -1,7 +1,9 @@
 """Hooks: what can be one, what is refused, and what each is called with."""
 
 import functools
+import importlib
 import inspect
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -16,6 +18,7 @@ import pytest
 
 from asgi_lifespan_mw import Lifespan, LifespanMiddleware
 from asgi_lifespan_mw._hooks.decorators import hooks_of
+from asgi_lifespan_mw._units import location
 from tests.server import RecordingServer
 
 APP = object()
@@ -192,10 +195,32 @@ def function_with_varargs(log: Log) -> Any:
 
 
 def function_with_default(log: Log) -> Any:
-    """Make a context function of an optional argument."""
+    """Make a context function of an optional argument, such as the size of a pool."""
 
-    def context(app: object = None) -> AsyncManager:
-        return AsyncManager(log, app)
+    def context(size: int = 5) -> AsyncManager:
+        assert size == 5
+        return AsyncManager(log)
+
+    return context
+
+
+def class_with_default(log: Log) -> Any:
+    """Make a class of managers with an optional argument: ``app.context(Pool)`` of ``Pool(size=5)``."""
+
+    class Pool(AsyncManager):
+        def __init__(self, size: int = 5) -> None:
+            assert size == 5
+            super().__init__(log)
+
+    return Pool
+
+
+def function_with_default_and_varargs(log: Log) -> Any:
+    """Make a context function whose first argument has a default, before any number of arguments."""
+
+    def context(size: int = 5, *args: object) -> AsyncManager:
+        assert (size, args) == (5, ())
+        return AsyncManager(log)
 
     return context
 
@@ -225,6 +250,10 @@ WITHOUT_APP: dict[str, Make] = {
     "partial": lambda log: functools.partial(lambda manager: manager, AsyncManager(log)),
     "bound method": lambda log: HasContexts(log).lives,
     "optional keyword": function_with_optional_keyword,
+    "an argument with a default": function_with_default,
+    "a class whose argument has a default": class_with_default,
+    "a default before any number of arguments": function_with_default_and_varargs,
+    "a loop's variable as the default": lambda log: lambda log=log: AsyncManager(log),
 }
 
 WITH_APP: dict[str, Make] = {
@@ -240,7 +269,6 @@ WITH_APP: dict[str, Make] = {
     "bound method": lambda log: HasContexts(log).lives_with,
     "callable object": CallableContext,
     "any number of arguments": function_with_varargs,
-    "an argument with a default": function_with_default,
 }
 
 
@@ -255,8 +283,8 @@ async def test_each_kind_of_context_is_entered_and_left(make: Make) -> None:
 
 
 @pytest.mark.parametrize("make", WITH_APP.values(), ids=WITH_APP)
-async def test_a_context_is_given_the_app_if_it_can_take_it(make: Make) -> None:
-    """A parameter, required or not, is the app: the convention is `lifespan(app)`."""
+async def test_a_context_is_passed_the_app_if_its_first_parameter_has_no_default(make: Make) -> None:
+    """The convention is `lifespan(app)`; ``*args`` takes what a lifespan takes."""
     log: Log = []
     async with Lifespan(contexts=[make(log)])(APP) as state:
         assert state == {"key": "value"}
@@ -433,7 +461,7 @@ async def test_a_type_error_in_a_hook_comes_out_as_itself() -> None:
     """The signature is read, not tried out: a hook that raises TypeError is called once."""
     log: Log = []
 
-    def breaks(app: object = None) -> AsyncManager:
+    def breaks(app: object) -> AsyncManager:
         log.append(app)
         raise TypeError("breaks() takes 0 positional arguments but 1 was given")
 
@@ -568,10 +596,10 @@ def test_a_lifespan_among_the_hooks_is_refused(register: str) -> None:
 
 
 @pytest.mark.parametrize("register", REGISTER)
-def test_a_name_that_is_no_text_is_refused(register: str) -> None:
+def test_a_name_that_is_not_a_string_is_refused(register: str) -> None:
     """The refusal shows the name."""
-    with pytest.raises(TypeError, match=rf"{register}\(\) got name=5, expected a string"):
-        getattr(Lifespan(), register)(coroutine_function, name=5)
+    with pytest.raises(TypeError, match=rf"{register}\(name=\.\.\.\) got 5, expected a string"):
+        getattr(Lifespan(), register)(lambda: None, name=5)
 
 
 @pytest.mark.parametrize("register", REGISTER)
@@ -688,13 +716,18 @@ async def test_a_generator_that_a_hook_uses_is_not_taken_for_the_hook() -> None:
 
 
 def test_a_working_directory_that_was_removed_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deployments delete old releases under running processes."""
+    """Deployments delete old releases under running processes. Files then have their full names."""
     gone = tmp_path / "release"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    with pytest.raises(TypeError, match="cannot be called as"):
-        Lifespan().on_startup(lambda one, two: None)  # type: ignore[type-var]
+    try:
+        importlib.reload(location)
+        with pytest.raises(TypeError, match=rf"'<lambda>' \({re.escape(__file__)}:\d+\), which cannot be called as"):
+            Lifespan().on_startup(lambda one, two: None)  # type: ignore[type-var]
+    finally:
+        monkeypatch.undo()
+        importlib.reload(location)
 
 
 @pytest.mark.parametrize(
@@ -905,3 +938,22 @@ async def test_a_failure_names_the_hook_with_file_and_line() -> None:
     assert re.search(
         rf"hook 'opens' \(tests[/\\]hooks[/\\]test_hook\.py:{line}\): ValueError: no such table", answer["message"]
     )
+
+
+async def test_the_working_directory_is_not_read_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system may hang: neither a start nor a failure with its labels and places reads from it."""
+
+    def fails() -> None:
+        raise OSError("no such host")
+
+    def reads() -> str:
+        raise AssertionError
+
+    app = LifespanMiddleware(rejects_lifespan, mounts="off")
+    app.on_shutdown(fails)
+    monkeypatch.setattr(os, "getcwd", reads)
+    app.on_startup(named)
+    server = RecordingServer()
+    with pytest.raises(OSError, match="no such host"):
+        await server.run(app)
+    assert "shutdown failed in hook 'fails' (tests/hooks/test_hook.py:" in server.sent[1]["message"]

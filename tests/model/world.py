@@ -212,7 +212,7 @@ def described(error: BaseException) -> list[str]:
         return [text for one in error.exceptions for text in described(one)]
     while isinstance(error, BaseExceptionGroup):  # of a task group in the unit
         (error,) = error.exceptions
-    whose = getattr(error, "unit", None) or getattr(error, "culprit", None) or str(error)
+    whose = getattr(error, "unit", None) or getattr(error, "source", None) or str(error)
     return [f"{type(error).__name__} {_short(whose)}".strip()]
 
 

@@ -125,10 +125,36 @@ def test_the_members_of_a_group_are_trimmed() -> None:
     async def opens_a_group() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(breaks)
+            tasks.start_soon(breaks)
 
     text = users_traceback(raised(functools.partial(anyio.run, opens_a_group)))
-    assert text.count("Traceback (most recent call last)") == 2
+    assert text.count("Traceback (most recent call last)") == 3
     assert re.search(r"\| Traceback \(most recent call last\):\n    \|   File .*test_tracebacks\.py.*in breaks\n", text)
+
+
+def test_a_group_of_one_is_shown_as_its_member() -> None:
+    """A task group makes a group of each error in it; what is around the member says nothing."""
+
+    async def breaks() -> None:
+        fails()
+
+    async def opens_two_groups() -> None:
+        async with anyio.create_task_group(), anyio.create_task_group() as tasks:
+            tasks.start_soon(breaks)
+
+    lines = users_traceback(raised(functools.partial(anyio.run, opens_two_groups))).splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[1].endswith("in breaks")
+    assert lines[-1] == "OSError: no such host"
+
+
+def test_a_group_of_one_that_was_never_raised_is_shown_as_the_group() -> None:
+    """The member has no traceback, and the group has one."""
+
+    def raises() -> None:
+        raise ExceptionGroup("several", [OSError("no such host")])
+
+    assert "in raises" in users_traceback(raised(raises))
 
 
 def test_exceptions_that_lead_to_each_other_are_shown() -> None:

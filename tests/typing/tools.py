@@ -151,7 +151,7 @@ def told(error: Exception) -> str:
         case LifespanNotSupported():
             return assert_type(error.unit, str)
         case ProtocolViolation():
-            return error.culprit + error.deed + error.phase + error.expected
+            return error.source + error.action + error.phase + error.expected
         case StateCollision():
             return error.key + error.first + error.second + error.advice
         case LifespanError():

@@ -406,7 +406,7 @@ async def is_a_coroutine_function() -> None:
 
 
 @pytest.mark.parametrize(
-    "lock", [1, "postgresql://user:secret@db", EnteredOnce(), EnteredOnce, is_a_coroutine_function, lambda path: path],
+    "lock", [1, "postgresql://user:secret@db", EnteredOnce(), dict, is_a_coroutine_function, lambda path: path],
     ids=["number", "string", "manager", "class", "coroutine", "argument"],
 )  # fmt: skip
 def test_what_is_no_lock_is_refused(lock: Any) -> None:

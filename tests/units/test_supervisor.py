@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -126,7 +125,7 @@ async def test_a_failed_shutdown_stops_all_the_others(journal: Journal) -> None:
 
 async def test_several_errors_of_a_shutdown_come_as_a_group() -> None:
     """None is lost."""
-    app = LifespanMiddleware(Journal().app(), [fails_to_stop, fails_to_stop])
+    app = LifespanMiddleware(Journal().app(), [fails_to_stop, functools.partial(fails_to_stop)])
     _, error = await failing(app, ExceptionGroup)
     assert [str(one) for one in error.exceptions] == ["no stop", "no stop"]
 
@@ -264,7 +263,7 @@ async def test_an_app_that_never_answers_is_timed_out(journal: Journal) -> None:
 
 async def test_two_units_that_hang_at_the_stop_are_both_named(journal: Journal) -> None:
     """When the time of the whole shutdown is up, each unit left is cancelled in turn, and named."""
-    hooks = [journal.context("a"), hangs_at_stop, journal.context("b"), hangs_at_stop]
+    hooks: list[Any] = [journal.context("a"), hangs_at_stop, journal.context("b"), functools.partial(hangs_at_stop)]
     server, error = await failing(LifespanMiddleware(journal.app(), hooks, shutdown_timeout=10), ExceptionGroup)
     assert [one.phase for one in error.exceptions] == ["shutdown"] * 4
     assert ["hangs_at_stop" in str(one) for one in error.exceptions] == [True, False, True, False]
@@ -656,10 +655,9 @@ async def test_only_what_ignores_its_cancellation_is_left_behind(caplog: pytest.
 
 
 async def test_a_slow_unit_is_named_in_the_log(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """After 10, 20, 40 seconds, with the place where it waits; files are told from the working directory on."""
-    monkeypatch.chdir(Path(__file__).parent)
 
     @asynccontextmanager
     async def slow() -> AsyncIterator[None]:
@@ -669,8 +667,8 @@ async def test_a_slow_unit_is_named_in_the_log(
     await run(LifespanMiddleware(Journal().app(), slow))
     texts = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [text.split(" takes more than ")[1].split(" s")[0] for text in texts] == ["10", "20", "40"]
-    assert all(text.startswith("startup of hook 'slow' (test_supervisor.py:") for text in texts)
-    assert all(text.split(", at ")[1].startswith("test_supervisor.py:") for text in texts)
+    assert all(text.startswith("startup of hook 'slow' (tests/units/test_supervisor.py:") for text in texts)
+    assert all(text.split(", at ")[1].startswith("tests/units/test_supervisor.py:") for text in texts)
 
 
 async def test_context_variables_are_seen_by_all_that_start_after() -> None:

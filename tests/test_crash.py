@@ -1,6 +1,7 @@
 """Units that break while serving, and what is done about it."""
 
 import logging
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -105,6 +106,8 @@ async def test_a_function_is_called_with_the_error_once(journal: Journal) -> Non
     errors: list[BaseException] = []
     await Run(LifespanMiddleware(journal.app(), crashes.__call__, on_crash=errors.append), crashes.demand)()
     assert [leaves(error) for error in errors] == [["worker broke"]]
+    [note] = errors[0].__notes__
+    assert re.fullmatch(r"crash in hook '__call__' \(tests/plans\.py:\d+\)", note)
 
 
 async def test_a_function_that_fails_harms_nothing(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
@@ -242,6 +245,28 @@ async def test_a_context_that_ends_by_itself_is_noted(caplog: pytest.LogCaptureF
         demand.set()
         await anyio.sleep(1)
         server.may_stop.set()
-    assert "hook 'swallows_its_crash' (tests/reporting/test_crash.py:" in caplog.text
+    assert "hook 'swallows_its_crash' (tests/test_crash.py:" in caplog.text
     assert "ended before the shutdown" in caplog.text
     assert server.answers == ["startup.complete", "shutdown.complete"]
+
+
+async def test_a_type_error_of_a_worker_is_a_crash_after_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    """It is never taken for a wrong signature: the worker is called once, and its error is the one that is raised."""
+    calls: list[object] = []
+    crash = anyio.Event()
+    app = LifespanMiddleware(Journal().app())
+
+    @app.worker
+    async def consume() -> None:
+        calls.append(None)
+        await crash.wait()
+        raise TypeError("consume() takes 0 positional arguments but 1 was given")
+
+    run = Run(app, crash)
+    error = await run()
+    assert type(error) is TypeError
+    assert len(calls) == 1
+    assert run.server.answers == ["startup.complete", "shutdown.failed"]
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.getMessage().startswith("crash in hook 'consume' (tests/test_crash.py:")
+    assert record.getMessage().endswith("): TypeError: consume() takes 0 positional arguments but 1 was given")

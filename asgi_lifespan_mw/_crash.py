@@ -1,15 +1,17 @@
-"""What is done about a unit that crashes: it raises after it started and before it was to stop."""
+"""`on_crash`: what follows when a unit raises after it has started and before it is to stop."""
 
 import inspect
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal, TypeAlias, cast, final
 
 import anyio
 
-from .._log import logger
-from .._units.failure import Failure, text_of
-from .failures import log_error
+from ._config import check
+from ._log import logger
+from ._reporting.failures import log_error
+from ._units.failure import Failure, text_of
 
 OnCrash: TypeAlias = Literal["log", "stop"] | Callable[[BaseException], object]
 
@@ -21,20 +23,17 @@ def checked_on_crash(on_crash: object) -> OnCrash:
         TypeError: If it is neither a string nor a plain function.
         ValueError: If it is a string other than "log" and "stop".
     """
+    where, expected = "LifespanMiddleware(on_crash=...)", "'log', 'stop' or a plain function that takes the error"
     if isinstance(on_crash, str):
-        if on_crash not in ("log", "stop"):
-            raise ValueError(f"LifespanMiddleware(on_crash=...) got {on_crash!r}, expected 'log', 'stop' or a function")
-    elif not callable(on_crash) or inspect.iscoroutinefunction(on_crash):
-        raise TypeError(
-            f"LifespanMiddleware(on_crash=...) got {on_crash!r}, expected 'log', 'stop' or a plain function that takes "
-            "the error"
-        )
+        check(where, on_crash, expected, fits=on_crash in ("log", "stop"), refusal=ValueError)
+    else:
+        check(where, on_crash, expected, fits=callable(on_crash) and not inspect.iscoroutinefunction(on_crash))
     return cast("OnCrash", on_crash)
 
 
 @final
 class CrashPolicy:
-    """Carries out ``on_crash`` in one run.
+    """Acts on the crashes of one run.
 
     Attributes:
         interrupt: The scope around the wait for the shutdown. It is cancelled to stop all units at once.
@@ -51,6 +50,8 @@ class CrashPolicy:
             self._stop()
         if isinstance(self._on_crash, str):
             return
+        with suppress(BaseException):  # the user's exception class may refuse a note
+            failure.error.add_note(f"crash in {failure.unit}")  # an error tracker is passed the error alone
         try:
             result = self._on_crash(failure.error)
         except Exception as error:
