@@ -127,8 +127,8 @@ def _unit_task_class() -> "type[asyncio.Task[None]]":
         def cancel(self, msg: Any = None) -> bool:
             if getcoroutinestate(cast("Coroutine[Any, Any, None]", self.get_coro())) != CORO_CREATED:
                 return super().cancel(msg)
-            # uvicorn cancels all tasks at a second Ctrl-C. A task that is cancelled before its first step never runs, and
-            # what it was to report would be waited for in vain. The first step is scheduled, and this comes after it.
+            # uvicorn cancels all tasks at a second Ctrl-C. A task that is cancelled before its first step never runs,
+            # and what it was to report would be waited for in vain. The first step is scheduled, this comes after it.
             self.get_loop().call_soon(super().cancel, msg)
             return True
 

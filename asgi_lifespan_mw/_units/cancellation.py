@@ -1,24 +1,24 @@
 """`Cancellable`: a body that this package cancels once, so that its clean-up may await.
 
-User code is written for asyncio, where ``Task.cancel()`` cancels one await. A cancel scope of anyio or trio cancels each
-await of its block until the block is left, so that ``finally: await consumer.stop()`` is cut off at its first await. It
-cancels the children of a task group as well, and the group then cancels the clean-up of its host.
+User code is written for asyncio, where ``Task.cancel()`` cancels one await. A cancel scope of anyio or trio cancels
+each await of its block until the block is left, so that ``finally: await consumer.stop()`` is cut off at its first
+await. It cancels the children of a task group as well, and the group then cancels the clean-up of its host.
 
-Rule 1: A cancellation ends one wait of the body's own task. On asyncio, it is a ``Task.cancel()``. On trio, each wait has a
-scope of its own, which is cancelled.
+Rule 1: A cancellation ends one wait of the body's own task. On asyncio, it is a ``Task.cancel()``. On trio, each wait
+has a scope of its own, which is cancelled.
 
-Rule 2: A wait that the body shields is not cancelled. Neither is one while a scope of the body's own is cancelled, such as
-``move_on_after(1)``, which has to see its own cancellation alone. The next wait after such a scope is cancelled instead.
+Rule 2: A wait that the body shields is not cancelled. Neither is one while a scope of the body's own is cancelled, such
+as ``move_on_after(1)``, which has to see its own cancellation alone. The next wait after it is cancelled instead.
 
-Rule 3: A wait that is over is not cancelled. A body that is ready to run in the moment of the request goes on to its next
-wait: the message that it has received is not lost.
+Rule 3: A wait that is over is not cancelled. A body that is ready to run in the moment of the request goes on to its
+next wait: the message that it has received is not lost.
 
-Rule 4: A scope that was open at the delivery and is cancelled later has to let the cancellation pass, such as the scope of
-a task group or of a time limit that runs out in the clean-up. Asyncio counts the calls of ``Task.cancel()``, and anyio
-looks at the count. Old versions of anyio do not, and neither does trio. There, an *outer* scope around the body is
-cancelled, behind the shield of an *inner* one, which is down while the body leaves a scope of that kind.
+Rule 4: A scope that was open at the delivery and is cancelled later has to let the cancellation pass, such as the scope
+of a task group, or of a time limit that runs out in the clean-up. Asyncio counts the calls of ``Task.cancel()``, and
+anyio looks at the count. Old versions of anyio do not, and neither does trio. There, an *outer* scope around the body
+is cancelled, behind the shield of an *inner* one, which is down while the body leaves such a scope.
 
-Rule 5: Much of trio looks for a cancellation before it waits, and then does not wait, such as a channel that is never empty.
+Rule 5: Much of trio looks for a cancellation and does not wait if it sees none, such as a channel that is never empty.
 The shield is down for it after a wait that could not be cancelled.
 """
 
@@ -94,7 +94,7 @@ class Cancellable:
         try:
             with self._outer, self._inner:
                 self._around = len(open_scopes(self._task))
-                await self._drive(body)
+                await self._drive(body)  # type: ignore[misc]  # mypy does not know `types.coroutine`
         except asyncios_cancellation():
             if not (self._on_asyncio and self._is_delivered) or self._task.cancelling() > before + 1:
                 raise
@@ -154,6 +154,8 @@ class Cancellable:
             self._is_shown = self._is_shown and any(scope.cancel_called for scope in self._own_scopes())
             self._wait = type(self._inner)()
             self._wait.__enter__()
+        if not self.is_cancelled:
+            return
         if self._outer.cancel_called and not self.is_cancelled_for_good:
             self._inner.shield = not self._is_shown
         self._is_tried = self._is_pending() and self._is_reachable()
