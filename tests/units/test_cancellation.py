@@ -73,6 +73,7 @@ async def is_woken(trial: Trial) -> None:
     """Wait for an event that is set in the step of the cancellation, and then without end."""
     try:
         await trial.is_ready.wait()
+        trial.log.append("received")
         await anyio.sleep(LONG)
         raise AssertionError
     finally:
@@ -341,6 +342,7 @@ async def test_the_clean_up_finishes_and_nothing_else_goes_on(
     await trial.end()
     # The children of `gather` that have not begun before the cancellation never begin: this is asyncio's way.
     assert "clean" in trial.log
+    assert ("received" in trial.log) == (body is is_woken and moment == "in the same step")
     assert ("committed" in trial.log) == body.__name__.startswith("shields")
     del task
 
