@@ -11,6 +11,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from contextvars import Context
 from inspect import CORO_CREATED, getcoroutinestate
 from types import coroutine
@@ -33,6 +34,35 @@ def current_asyncio_task() -> "asyncio.Task[object] | None":
         return asyncio.current_task()
     except RuntimeError:  # trio: no event loop of asyncio runs in this thread
         return None
+
+
+def current_trio_task() -> object:
+    """Return the running trio task."""
+    import trio
+
+    return trio.lowlevel.current_task()
+
+
+def open_scopes(task: Any) -> list[Any]:
+    """Return the cancel scopes of anyio or trio that a task is in, the innermost first.
+
+    Neither library has a public name for them. If a version keeps them elsewhere, the list is empty: then a cancellation
+    is still delivered once, but breaks through the shields of user code.
+    """
+    scopes: list[Any] = []
+    with suppress(AttributeError, KeyError):
+        if hasattr(task, "_cancel_status"):  # of trio
+            status = task._cancel_status  # noqa: SLF001
+            while status is not None:
+                scopes.append(status._scope)  # noqa: SLF001
+                status = status._parent  # noqa: SLF001
+        else:
+            state = sys.modules["anyio._backends._asyncio"]._task_states.get(task)  # noqa: SLF001
+            scope = state and state.cancel_scope
+            while scope is not None:
+                scopes.append(scope)
+                scope = scope._parent_scope  # noqa: SLF001
+    return scopes
 
 
 def current_loop() -> object:
@@ -106,20 +136,17 @@ def _unit_task_class() -> "type[asyncio.Task[None]]":
     import asyncio
 
     class UnitTask(asyncio.Task[None]):
-        """A task whose first step is made in any case, and whose cancellations are seen."""
+        """A task whose first step is made in any case."""
 
         def __init__(self, work: Coroutine[Any, Any, None], **options: Any) -> None:
             super().__init__(work, **options)
-            self.when_cancelled: list[Callable[[object], None]] = []
             self.was_uncancelled = False
 
         def cancel(self, msg: Any = None) -> bool:
-            for see in self.when_cancelled:
-                see(msg)
             if getcoroutinestate(cast("Coroutine[Any, Any, None]", self.get_coro())) != CORO_CREATED:
                 return super().cancel(msg)
-            # uvicorn cancels all tasks at a second Ctrl-C. A task that is cancelled before its first step never runs, and
-            # what it was to report would be waited for in vain. The first step is scheduled, and this comes after it.
+            # uvicorn cancels all tasks at a second Ctrl-C. A task that is cancelled before its first step never runs,
+            # and what it was to report would be waited for in vain. The first step is scheduled, this comes after it.
             self.get_loop().call_soon(super().cancel, msg)
             return True
 
@@ -175,11 +202,6 @@ def uncancel_current_task() -> None:
 def was_uncancelled(task: object) -> bool:
     """Return whether `uncancel_current_task` has undone a ``Task.cancel()`` of a task."""
     return getattr(task, "was_uncancelled", False)
-
-
-def cancellation_watchers() -> list[Callable[[object], None]]:
-    """Return the list of what is called with the message of each ``Task.cancel()`` of the running task. Not on trio."""
-    return getattr(current_asyncio_task(), "when_cancelled", [])
 
 
 def is_loop_gone() -> bool:

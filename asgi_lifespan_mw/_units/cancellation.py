@@ -1,28 +1,27 @@
 """`Cancellable`: a body that this package cancels once, so that its clean-up may await.
 
-User code is written for asyncio, where ``Task.cancel()`` cancels one await. A cancel scope of anyio or trio cancels each
-await of its block until the block is left, so that ``finally: await consumer.stop()`` is cut off at its first await.
+User code is written for asyncio, where ``Task.cancel()`` cancels one await. A cancel scope of anyio or trio cancels
+each await of its block until the block is left, so that ``finally: await consumer.stop()`` is cut off at its first
+await. It cancels the children of a task group as well, and the group then cancels the clean-up of its host.
 
-Rule 1: A cancellation is requested by cancelling the *outer* of two scopes around the body. The event loop delivers it.
+Rule 1: A cancellation ends one wait of the body's own task. On asyncio, it is a ``Task.cancel()``. On trio, each wait
+has a scope of its own, which is cancelled.
 
-Rule 2: After the delivery, the *inner* scope is shielded, so that the outer one reaches the body no more.
+Rule 2: A wait that the body shields is not cancelled. Neither is one while a scope of the body's own is cancelled, such
+as ``move_on_after(1)``, which has to see its own cancellation alone. The next wait after it is cancelled instead.
 
-Rule 3: The delivery is seen, not assumed. A body that is ready to run in the moment of the request has not been cancelled,
-and neither has a body that waits in a shielded scope of its own: both are cancelled at a later wait. On asyncio, the
-delivery is the outer scope's call of ``Task.cancel()``. It is made only while the task waits unshielded, and one call is
-enough: ``await asyncio.gather(consume(), produce())`` passes each call on, and a second one would cut off their clean-up.
-On trio, the delivery is the exception with which a wait ends.
+Rule 3: A wait that is over is not cancelled. A body that is ready to run in the moment of the request goes on to its
+next wait: the message that it has received is not lost.
 
-Rule 4: A scope of the body's own may be cancelled as well, such as ``move_on_after(1)``. It has to see its own
-cancellation alone: a scope lets every cancellation pass while it sees one from outside, and the body would be cancelled at
-its clean-up again. So the shield is up until that scope was left, and the cancellation of this package comes afterwards.
+Rule 4: A scope that was open at the delivery and is cancelled later has to let the cancellation pass, such as the scope
+of a task group, or of a time limit that runs out in the clean-up. Asyncio counts the calls of ``Task.cancel()``, and
+anyio looks at the count. Old versions of anyio do not, and neither does trio. There, an *outer* scope around the body
+is cancelled, behind the shield of an *inner* one, which is down while the body leaves such a scope.
 
-Rule 5: A task group that was open at the delivery has to see the cancellation from outside when it is left: it cancels its
-own scope then, and would swallow the cancellation otherwise. So the shield is down while such a group is left. Asyncio
-counts the calls of ``Task.cancel()``, and anyio looks at the count, but for its old versions.
+Rule 5: Much of trio looks for a cancellation and does not wait if it sees none, such as a channel that is never empty.
+The shield is down for it after a wait that could not be cancelled.
 """
 
-import math
 from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any, final
@@ -30,7 +29,7 @@ from typing import Any, final
 import anyio
 
 from .._types import is_a
-from .backend import cancellation_watchers, current_asyncio_task
+from .backend import asyncios_cancellation, current_asyncio_task, current_trio_task, open_scopes
 
 
 @final
@@ -43,13 +42,19 @@ class Cancellable:
     """
 
     __slots__ = (
+        "_around",
         "_body",
-        "_cancelled",
-        "_groups",
-        "_has_arrived",
         "_inner",
         "_is_delivered",
+        "_is_old",
+        "_is_replaced",
+        "_is_shown",
+        "_is_tried",
+        "_on_asyncio",
+        "_open",
         "_outer",
+        "_task",
+        "_wait",
         "is_cancelled",
         "is_cancelled_for_good",
     )
@@ -61,12 +66,18 @@ class Cancellable:
             new_scope: Makes a cancel scope. `anyio.CancelScope` looks for the event loop at each call.
         """
         self.is_cancelled = False
+        self.is_cancelled_for_good = False
         self._outer = new_scope()
         self._inner = new_scope()
         self._is_delivered = False
-        self._has_arrived = False
-        self.is_cancelled_for_good = False
-        self._groups: list[Any] = []
+        self._is_replaced = False  # whether a scope of the body's own has cancelled its clean-up
+        self._is_tried = False  # whether the current wait is to be cancelled, from its beginning
+        self._is_shown = False  # whether the body sees the cancellation while it does not wait, by rule 5
+        self._open: list[Any] = []  # the scopes of the body that were open at the delivery
+        self._wait: Any = None  # what the body waits for: on asyncio a future, on trio a scope; None while it runs
+        self._on_asyncio = False
+        self._is_old = not hasattr(self._inner, "_cancelling_at_enter")
+        self._task: Any = None
         self._body: Coroutine[Any, Any, None] | None = None
 
     async def run(self, body: Coroutine[Any, Any, None]) -> None:
@@ -76,22 +87,33 @@ class Cancellable:
             BaseException: What the body raised.
         """
         self._body = body
-        self._cancelled = anyio.get_cancelled_exc_class()
-        watchers = cancellation_watchers()
-        watchers.append(self._requested)
+        asyncio_task = current_asyncio_task()
+        self._on_asyncio = asyncio_task is not None
+        self._task = asyncio_task or current_trio_task()
+        before = asyncio_task.cancelling() if asyncio_task else 0
         try:
             with self._outer, self._inner:
-                await self._drive(body, is_on_trio=current_asyncio_task() is None)
+                self._around = len(open_scopes(self._task))
+                await self._drive(body)  # type: ignore[misc]  # mypy does not know `types.coroutine`
+        except asyncios_cancellation():
+            if not (self._on_asyncio and self._is_delivered) or self._task.cancelling() > before + 1:
+                raise
         finally:
-            watchers.remove(self._requested)
+            if self._on_asyncio and self._is_delivered:
+                self._task.uncancel()
 
     def cancel(self) -> None:
         """Cancel the body at its next wait that it does not shield; its waits after that one are not cancelled."""
-        self.is_cancelled = True
-        self._outer.cancel()
+        if not self.is_cancelled:
+            self.is_cancelled = True
+            if self._wait is not None and self._is_reachable():
+                self._cancel_wait()
 
     def cancel_for_good(self) -> None:
-        """Cancel each wait of the body from now on, because the time for its clean-up is up."""
+        """Cancel each wait of the body from now on, because the time for its clean-up is up.
+
+        A `Cancellable` in the body shields its own clean-up, and has to be cancelled for good as well.
+        """
         self.is_cancelled_for_good = self.is_cancelled = True
         self._inner.shield = False
         self._outer.cancel()
@@ -100,85 +122,94 @@ class Cancellable:
         """Return the coroutine; None before it runs."""
         return self._body
 
-    def _requested(self, message: object) -> None:
-        """See a call of `Task.cancel()`. Anyio puts the identity of the cancelled scope into the message."""
-        if not self.is_cancelled_for_good and f"cancel scope {id(self._outer):x}" in str(message):
-            self._is_delivered = self._inner.shield = True
-
     @coroutine
-    def _drive(self, body: Coroutine[Any, Any, None], *, is_on_trio: bool) -> Generator[Any, Any, None]:
+    def _drive(self, body: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
         """Pass what the event loop sends and throws on to the body, and what the body waits for to the event loop."""
         resume: Any = body.send
         value: Any = None
-        is_reachable = False
-        while True:
-            try:
-                waited_for = resume(value)
-            except StopIteration:
-                return
-            is_passing = False
-            if self.is_cancelled and not self.is_cancelled_for_good:
-                # A checkpoint of trio raises by opening a cancelled scope, if it sees a cancellation before it waits.
-                is_passing = is_on_trio and is_reachable and self._is_own_scope_cancelled()
-                self._inner.shield = self._is_delivered or not (is_passing or self._is_cancelled_from_outside())
-            try:
-                value, resume = (yield waited_for), body.send
-                # Trio throws nothing: it sends an outcome, and the body raises what is in there.
-                error = getattr(value, "error", None)
-            except BaseException as raised:
-                value = error = raised
-                resume = body.throw
-            if self.is_cancelled and not self.is_cancelled_for_good:
-                if is_on_trio and not self._is_delivered:
-                    self._is_delivered = self._has_reached(error, is_passing=is_passing)
-                is_reachable = self._is_visible(error)
-                self._inner.shield = not is_reachable
+        try:
+            while True:
+                try:
+                    waited_for = resume(value)
+                except StopIteration:
+                    return
+                self._begin_wait(waited_for)
+                try:
+                    value, resume = (yield waited_for), body.send
+                    # Trio throws nothing: it sends an outcome, and the body raises what is in there.
+                    error = getattr(value, "error", None)
+                except BaseException as raised:
+                    value = error = raised
+                    resume = body.throw
+                self._end_wait(error)
+        finally:
+            self._inner.shield = False
 
-    def _has_reached(self, error: BaseException | None, *, is_passing: bool) -> bool:
-        """Return whether the cancellation has reached the body, on trio.
+    def _begin_wait(self, waited_for: object) -> None:
+        """Prepare a wait of the body, and cancel it if the cancellation is still to be delivered."""
+        if self._on_asyncio:
+            self._wait = self if waited_for is None else waited_for
+        else:
+            # A checkpoint of trio that sees the cancellation raises it by waiting in a cancelled scope of its own.
+            self._is_shown = self._is_shown and any(scope.cancel_called for scope in self._own_scopes())
+            self._wait = type(self._inner)()
+            self._wait.__enter__()
+        if not self.is_cancelled:
+            return
+        if self._outer.cancel_called and not self.is_cancelled_for_good:
+            self._inner.shield = not self._is_shown
+        self._is_tried = self._is_pending() and self._is_reachable()
+        if self._is_tried:
+            self._cancel_wait()
 
-        Args:
-            error: What ended the wait; None for nothing.
-            is_passing: Whether the wait was that of a checkpoint which saw the cancellation.
-        """
-        if not self._inner.shield and any(group.cancel_called for group in self._open_groups()):
-            # A group that is being left, or a child in it, was reached, so that the group raises the cancellation. The
-            # wait of the body may end without an exception.
-            self._has_arrived = True
-            self._groups = self._open_groups()
-            return True
-        return is_a(error, self._cancelled) and (is_passing or not self._is_own_scope_cancelled())
+    def _cancel_wait(self) -> None:
+        if not self._on_asyncio:
+            self._wait.cancel()
+            if any(not getattr(one, "_nested_child_running", True) for one in self._task.child_nurseries[-1:]):
+                # A nursery that is being left waits for its children, and raises their cancellation.
+                self._is_shown = True
+                self._show(is_visible=True)
+        elif self._wait is self or not self._wait.done():
+            self._mark_delivered()
+            self._task.cancel()
 
-    def _is_visible(self, error: BaseException | None) -> bool:
-        """Return whether the scopes of the body are to see the cancellation until the body waits again."""
-        if not self._is_delivered:
-            return self._is_cancelled_from_outside()
-        if not self._has_arrived and is_a(error, self._cancelled):
-            self._has_arrived = True
-            self._groups = self._open_groups()
-            return True
-        return any(group.cancel_called for group in self._open_groups() if group in self._groups)
+    def _end_wait(self, error: BaseException | None) -> None:
+        """Show the body, until it waits again, what its scopes have to see."""
+        wait, self._wait = self._wait, None
+        if not self._on_asyncio:
+            wait.__exit__(None, None, None)
+            if self._is_pending():
+                is_passed_on = self._is_shown and any(scope.cancel_called for scope in self._own_scopes())
+                is_raised = is_a(error, anyio.get_cancelled_exc_class())
+                # Without a cancelled scope, the exception is of this body's cancellation, or of one around it.
+                if is_passed_on or (is_raised and (wait.cancel_called or self._is_reachable())):
+                    self._mark_delivered()
+                self._is_shown = self._is_tried and not self._is_delivered
+                if self._is_shown or self._is_delivered:
+                    self._show(is_visible=self._is_shown)
+        if self._is_delivered and not self.is_cancelled_for_good:
+            self._is_replaced |= not self._on_asyncio or (self._is_old and "cancel scope" in str(error))
+            if self._is_replaced:
+                self._show(is_visible=any(s.cancel_called for s in self._own_scopes() if s in self._open))
 
-    def _open_groups(self) -> list[Any]:
-        """Return the scopes of the task groups that the running task has open; none where anyio needs no help."""
-        if current_asyncio_task() is None:
-            import trio
+    def _mark_delivered(self) -> None:
+        self._is_delivered = True
+        self._open = self._own_scopes()
 
-            return [nursery.cancel_scope for nursery in trio.lowlevel.current_task().child_nurseries]
-        open_scopes: list[Any] = []
-        if not hasattr(self._inner, "_cancelling_at_enter"):  # pragma: no cover - an old version of anyio
-            todo: list[Any] = [*getattr(self._inner, "_child_scopes", ())]
-            while todo:
-                open_scopes.append(scope := todo.pop())
-                todo += scope._child_scopes  # noqa: SLF001 - of versions that change no more
-        return open_scopes
+    def _show(self, *, is_visible: bool) -> None:
+        """Let the scopes of the body see a cancellation from outside, or hide it."""
+        self._inner.shield = not is_visible
+        self._outer.cancel()
 
-    def _is_cancelled_from_outside(self) -> bool:
-        """Return whether the outer scope would cancel a wait, and no scope that the body has opened."""
-        self._inner.shield = False
-        return anyio.current_effective_deadline() == -math.inf and not self._is_own_scope_cancelled()
+    def _is_pending(self) -> bool:
+        """Return whether the cancellation was requested, and is still to be delivered."""
+        return self.is_cancelled and not self._is_delivered and not self.is_cancelled_for_good
 
-    def _is_own_scope_cancelled(self) -> bool:
-        """Return whether a scope that the body has opened would cancel a wait."""
-        self._inner.shield = True
-        return anyio.current_effective_deadline() == -math.inf
+    def _is_reachable(self) -> bool:
+        """Return whether the body neither shields its wait nor has a cancelled scope of its own."""
+        return not any(scope.shield or scope.cancel_called for scope in self._own_scopes())
+
+    def _own_scopes(self) -> list[Any]:
+        """Return the cancel scopes that the body has opened and not left, the innermost first."""
+        scopes = open_scopes(self._task)
+        return scopes[: len(scopes) - self._around]
