@@ -24,15 +24,7 @@ TOP = (ROOT / "README.md").read_text(encoding="utf-8")
 """What one reads before deciding."""
 BESIDE = {
     place: (ROOT / place).read_text(encoding="utf-8")
-    for place in (
-        "tests/examples/README.md",
-        "tests/locks/README.md",
-        "tests/migration/README.md",
-        "tests/reference/README.md",
-        "tests/servers/README.md",
-        "tests/frameworks/README.md",
-        ".github/CONTRIBUTING.md",
-    )
+    for place in [*(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))), ".github/CONTRIBUTING.md"]
 }
 """What one looks up, beside what proves it."""
 README = "\n".join([TOP, *BESIDE.values()])
@@ -76,7 +68,9 @@ def test_each_example_runs_as_it_stands(block: str, tmp_path: Path, monkeypatch:
     ):
         pytest.importorskip(package)
     if "def test_" in block:
-        assert re.search(r" [12] passed in ", run(block, tmp_path, "-m", "pytest", "-p", "no:cacheprovider"))
+        assert re.search(
+            r" [12] passed in ", run(block, tmp_path, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:dash")
+        )
         return
     monkeypatch.chdir(tmp_path)  # for the files of locks
     names: dict[str, Any] = {"__name__": "example"}
@@ -174,7 +168,7 @@ def test_every_block_is_run_or_compared() -> None:
 def test_every_file_that_is_named_is_there() -> None:
     """Also what is run by a command, and what a link leads to."""
     prose = re.sub(r"^```python\n.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
-    named = set(re.findall(r"(?<![\w/])(?:\.ci|asgi_lifespan_mw|benchmarks|tests)/[\w/.]*\w", prose))
+    named = set(re.findall(r"(?<![\w/])(?:\.ci|asgi_lifespan_mw|benchmarks|docs|tests)/[\w/.]*\w", prose))
     assert len(named) > 15
     installed = Path(asgi_lifespan_mw.__path__[0]).parent  # the code may be installed elsewhere; its README never is
     assert [name for name in named if not (ROOT / name).exists() and not (installed / name).exists()] == []
@@ -209,7 +203,7 @@ SERVERS = {
 
 def test_the_limits_by_server_are_those_of_the_tests() -> None:
     """The exit status after a failed startup, whether a worker gets a successor, and no newer version than is here."""
-    (text,) = re.findall(r"^## Servers\n(.*?)^## ", BESIDE["tests/servers/README.md"], re.DOTALL | re.MULTILINE)
+    (text,) = re.findall(r"^## Servers\n(.*?)^## ", BESIDE["docs/servers.md"], re.DOTALL | re.MULTILINE)
     table, _, _ = text.partition("A process that is killed")
     cells = [line[2:-2].split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
     rows = {server: (status, notes) for server, status, notes in cells}
