@@ -27,7 +27,7 @@ from tests.model.world import perform
 ROOT = Path(__file__).parent.parent.parent
 
 PARTS = 16
-"""The check of every plan takes minutes of a core. It is divided, and each part has a process of its own. One takes 15 s
+"""The check of every plan takes minutes of a core. It is divided, and each part has a process of its own: it takes 15 s
 where nothing else runs, so that even a machine that is much busier ends it before the time for any test is up."""
 QUICK = (0, PARTS // 2)
 """The parts that are checked without the mark `exhaustive`: together, each eighth plan of every shape."""
