@@ -96,6 +96,7 @@ ALONE = ["django", "agno", "google"]
 """Packages that keep settings for the whole process, so that their examples have one of their own."""
 
 
+@pytest.mark.filterwarnings("ignore:\\s*on_event is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("block", [*examples()])
 def test_each_example_runs_as_it_stands(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A block is a program, or a file of tests; where it makes an app, its lifespan can be run."""
