@@ -52,7 +52,7 @@ def heading(start: str) -> Callable[[F], F]:
 def text(start: str) -> str:
     """Return the text of a heading, without the dots that stand for what differs."""
     [found] = [one for one in HEADINGS if one.startswith(start)]
-    return found.strip("`").replace("'...'", "").rstrip(".")
+    return str(found).strip("`").replace("'...'", "").rstrip(".")
 
 
 def test_each_heading_is_shown() -> None:
