@@ -74,9 +74,7 @@ async def test_the_lines_in_the_readme_are_those_of_a_run(caplog: pytest.LogCapt
 async def test_the_failure_in_the_readme_is_that_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a handler the server is sent who failed and why, then the traceback, which begins in the user's code."""
     monkeypatch.setattr(logging.getLogger("asgi_lifespan_mw"), "propagate", False)
-    (block,) = re.findall(
-        r"^### Handle failures and timeouts\n.*?^```text\n(.*?)^```", README, re.DOTALL | re.MULTILINE
-    )
+    (block,) = re.findall(r"^## A failed startup\n.*?^```text\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
     async def open_pool() -> AsyncIterator[None]:
         raise ConnectionRefusedError(111, "Connection refused")

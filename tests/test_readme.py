@@ -1,13 +1,16 @@
-"""The README: its examples run, and its tables are those of the code."""
+"""README, manual and CONTRIBUTING: their examples run, and their tables are those of the code."""
 
 import ast
 import importlib.metadata
+import itertools
 import os
 import re
 import subprocess
 import sys
+import tomllib
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +27,51 @@ TOP = (ROOT / "README.md").read_text(encoding="utf-8")
 """What one reads before deciding."""
 BESIDE = {
     place: (ROOT / place).read_text(encoding="utf-8")
-    for place in (
-        "tests/examples/README.md",
-        "tests/locks/README.md",
-        "tests/migration/README.md",
-        "tests/reference/README.md",
-        "tests/servers/README.md",
-        "tests/frameworks/README.md",
-        ".github/CONTRIBUTING.md",
-    )
+    for place in [*(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))), ".github/CONTRIBUTING.md"]
 }
-"""What one looks up, beside what proves it."""
-README = "\n".join([TOP, *BESIDE.values()])
+"""What one looks up: each page of the manual, whoever wrote it, and what contributors need."""
+PAGES = {"README.md": TOP, **BESIDE}
+README = "\n".join(PAGES.values())
 """All of the documentation that tells users something."""
 
 
-def blocks(language: str) -> list[str]:
-    """The fenced blocks of one language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A fenced block: where it stands, its language, the comment on the line above it, and what is in it."""
+
+    page: str
+    heading: str
+    language: str
+    above: str
+    text: str
+
+
+def fences(page: str) -> Iterator[Fence]:
+    """Yield every fenced block of a page, in order. Those inside of code are text."""
+    heading = above = ""
+    lines = iter(PAGES[page].splitlines(keepends=True))
+    for line in lines:
+        if line.lstrip().startswith("```"):
+            text = "".join(itertools.takewhile(lambda one: not one.lstrip().startswith("```"), lines))
+            yield Fence(page, heading, line.strip(" `\n") or "none", above.strip(), text)
+        elif line.startswith("#"):
+            heading = line.strip("# \n")
+        above = line
+
+
+def blocks(language: str, page: str = "") -> list[str]:
+    """Return the fenced blocks of one language, of one page or of all."""
+    return [fence.text for one in PAGES if page in ("", one) for fence in fences(one) if fence.language == language]
 
 
 def examples() -> Iterator[Any]:
-    """Each Python block, called by the heading that it stands under."""
-    for block in blocks("python"):
-        heading = re.findall(r"^#+ (.*)$", README[: README.index(block)], re.MULTILINE)[-1]
-        yield pytest.param(block, id=f"{heading}, {block.count(chr(10))} lines")
+    """Yield each Python block, called by its page and heading. One that continues has those of its page before it."""
+    for page in PAGES:
+        before = ""
+        for number, fence in enumerate(fences(page)):
+            if fence.language == "python":
+                before = before + fence.text if fence.above == "<!-- continues -->" else fence.text
+                yield pytest.param(before, id=f"{page}, {number}, {fence.heading}")
 
 
 def run(block: str, folder: Path, *program: str) -> str:
@@ -66,17 +89,28 @@ def run(block: str, folder: Path, *program: str) -> str:
     return ran.stdout
 
 
+OPTIONAL = ["aiojobs", "alembic", "apscheduler", "channels", "dishka", "fastmcp", "google", "agno", "mcp", "modern_di"]
+OPTIONAL += [r"opentelemetry\.sdk", "prometheus_client", "sentry_sdk", "stamina", "structlog", "svcs"]
+"""Packages whose examples are skipped where they are missing."""
+ALONE = ["django", "agno", "google"]
+"""Packages that keep settings for the whole process, so that their examples have one of their own."""
+
+
+@pytest.mark.filterwarnings("ignore:\\s*on_event is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("block", [*examples()])
 def test_each_example_runs_as_it_stands(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A block is a program, or a file of tests; where it makes an app, its lifespan can be run."""
-    for package in re.findall(
-        r"^(?:import|from) (alembic|apscheduler|opentelemetry\.sdk|prometheus_client|sentry_sdk|stamina|structlog)\b",
-        block,
-        re.MULTILINE,
-    ):
+    for package in re.findall(rf"^(?:import|from) ({'|'.join(OPTIONAL)})\b", block, re.MULTILINE):
         pytest.importorskip(package)
     if "def test_" in block:
-        assert re.search(r" [12] passed in ", run(block, tmp_path, "-m", "pytest", "-p", "no:cacheprovider"))
+        assert re.search(
+            r" [12] passed in ", run(block, tmp_path, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:dash")
+        )
+        return
+    if re.search(rf"^(?:import|from) ({'|'.join(ALONE)})\b", block, re.MULTILINE):
+        (tmp_path / "shop").mkdir()
+        (tmp_path / "shop/settings.py").write_text(SETTINGS, encoding="utf-8")
+        run(f"{block}\n\n{LIVE if re.search(r'^app(lication)? =', block, re.MULTILINE) else ''}", tmp_path)
         return
     monkeypatch.chdir(tmp_path)  # for the files of locks
     names: dict[str, Any] = {"__name__": "example"}
@@ -89,6 +123,23 @@ def test_each_example_runs_as_it_stands(block: str, tmp_path: Path, monkeypatch:
                 pass
 
         anyio.run(main)
+
+
+SETTINGS = """
+ALLOWED_HOSTS, ROOT_URLCONF, SECRET_KEY = ["*"], "shop.settings", "for tests"
+urlpatterns = []
+"""
+"""The project of the Django examples."""
+LIVE = """
+import anyio
+from asgi_lifespan_mw import LifespanManager
+
+async def live():
+    async with LifespanManager(globals().get("application") or app, 60):
+        pass
+
+anyio.run(live)
+"""
 
 
 def test_the_example_for_celery_has_its_resources(tmp_path: Path) -> None:
@@ -120,52 +171,64 @@ def protocol_table() -> str:
     return "\n".join(lines)
 
 
-BLOCKS = [
-    ("asgi_lifespan_mw", "sh", "../.ci/check_dist.py::pip"),
-    ("asgi_lifespan_mw", "console", "test_readme.py::test_the_output_at_the_top_is_that_of_the_command_beside_it"),
-    ("Handle failures and timeouts", "text", "test_log.py::test_the_failure_in_the_readme_is_that_of_a_run"),
-    ("Try it in a checkout", "sh", "../.ci/run::example"),
-    ("Try it in a checkout", "sh", "../.ci/run::tests"),
-    ("The shop", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
-    ("The shop", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
-    ("The log", "text", "test_log.py::test_the_lines_in_the_readme_are_those_of_a_run"),
-    ("Commands", "sh", "servers/test_deploying.py::test_each_command_serves_and_stops_at_sigterm"),
-    ("Docker", "dockerfile", "servers/test_deploying.py::test_the_image_and_the_service_run_the_first_command"),
-    ("Kubernetes", "yaml", "servers/test_deploying.py::test_what_may_kill_waits_until_the_app_has_stopped"),
-    ("systemd", "ini", "servers/test_deploying.py::test_systemd_takes_the_service"),
-    ("Contributing", "sh", "../.ci/run::setup"),
-    ("The loop of tests", "sh", "../.ci/run::loop"),
-    ("Make a release", "sh", "../.ci/run::build"),
-]
-"""The fenced blocks that are not Python, by their headings, each with the test that runs it, or compares it with a run.
+BLOCKS = {
+    "README.md": [
+        ("Install", "sh", "../.ci/run::install"),
+        ("A first app", "sh", "examples/test_first_steps.py::test_the_first_app_of_the_readme_is_served_and_asked"),
+        (
+            "A first app",
+            "console",
+            "examples/test_first_steps.py::test_the_first_app_of_the_readme_is_served_and_asked",
+        ),
+        ("See what starts", "sh", "test_readme.py::test_the_picture_and_its_text_are_those_of_the_command_beside_them"),
+        (
+            "See what starts",
+            "text",
+            "test_readme.py::test_the_picture_and_its_text_are_those_of_the_command_beside_them",
+        ),
+        ("Guarantees", "text", "test_readme.py::test_the_failure_at_the_top_is_that_of_the_manual"),
+        ("Try it in a checkout", "sh", "../.ci/run::example"),
+        ("Try it in a checkout", "sh", "../.ci/run::tests"),
+    ],
+    "docs/deploying.md": [
+        ("Commands", "sh", "servers/test_deploying.py::test_each_command_serves_and_stops_at_sigterm"),
+        ("Docker", "dockerfile", "servers/test_deploying.py::test_the_image_and_the_service_run_the_first_command"),
+        ("Kubernetes", "yaml", "servers/test_deploying.py::test_what_may_kill_waits_until_the_app_has_stopped"),
+        ("systemd", "ini", "servers/test_deploying.py::test_systemd_takes_the_service"),
+    ],
+    "docs/examples.md": [
+        ("The shop", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
+        ("The shop", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
+    ],
+    "docs/failures.md": [("A failed startup", "text", "test_log.py::test_the_failure_in_the_readme_is_that_of_a_run")],
+    "docs/getting-started.md": [
+        ("Install", "sh", "test_readme.py::test_the_manual_installs_as_the_readme_does"),
+        ("Look at it", "console", "examples/test_first_steps.py::test_check_shows_the_app_of_the_tutorial"),
+        ("When something fails", "text", "examples/test_first_steps.py::test_the_tutorials_failure_is_that_of_a_run"),
+    ],
+    "docs/reference.md": [("The log", "text", "test_log.py::test_the_lines_in_the_readme_are_those_of_a_run")],
+    ".github/CONTRIBUTING.md": [
+        ("Contributing", "sh", "../.ci/run::setup"),
+        ("The loop of tests", "sh", "../.ci/run::loop"),
+        ("The manual", "sh", "../.ci/run::docs"),
+        ("Make a release", "sh", "../.ci/run::build"),
+    ],
+}
+"""The fenced blocks that are not Python, by page and heading, each with the test that runs it or compares it.
 One that is run as it stands has its name for ``.ci/run`` in a comment above it."""
 
 
-def fences() -> Iterator[tuple[str, str, str]]:
-    """Every fenced block: its heading, its language, and the line above it."""
-    heading = language = above = ""
-    for line in README.splitlines():
-        if line.lstrip().startswith("```"):
-            if not language:
-                language = line.strip(" `") or "none"
-                yield heading, language, above
-            else:
-                language = ""
-        elif not language and line.startswith("#"):
-            heading = line.lstrip("# ")
-        above = line
-
-
-def test_every_block_is_run_or_compared() -> None:
+@pytest.mark.parametrize("page", [*PAGES])
+def test_every_block_is_run_or_compared(page: str) -> None:
     """Python by the tests above, each other one by the test that is named for it; a new block needs one."""
-    others = [fence for fence in fences() if fence[1] != "python"]
-    assert [fence[:2] for fence in others] == [block[:2] for block in BLOCKS]
-    assert sum(language == "python" for _, language, _ in fences()) == len(blocks("python"))
-    for (_, _, above), (_, _, place) in zip(others, BLOCKS, strict=True):
+    others = [fence for fence in fences(page) if fence.language != "python"]
+    shown_by = BLOCKS.get(page, [])
+    assert [(fence.heading, fence.language) for fence in others] == [block[:2] for block in shown_by]
+    for fence, (_, _, place) in zip(others, shown_by, strict=True):
         file, _, name = place.partition("::")
         text = (Path(__file__).parent / file).read_text(encoding="utf-8")
         if file.startswith("../.ci/"):
-            assert above == f"<!-- ci: {name} -->"
+            assert fence.above == f"<!-- ci: {name} -->"
             assert re.search(rf"run_readme_blocks .*\b{name}\b|<!-- ci: {name} -->", text)
         else:
             assert f"def {name}(" in text, place
@@ -174,7 +237,7 @@ def test_every_block_is_run_or_compared() -> None:
 def test_every_file_that_is_named_is_there() -> None:
     """Also what is run by a command, and what a link leads to."""
     prose = re.sub(r"^```python\n.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
-    named = set(re.findall(r"(?<![\w/])(?:\.ci|asgi_lifespan_mw|benchmarks|tests)/[\w/.]*\w", prose))
+    named = set(re.findall(r"(?<![\w/])(?:\.ci|asgi_lifespan_mw|benchmarks|docs|tests)/[\w/.-]*\w", prose))
     assert len(named) > 15
     installed = Path(asgi_lifespan_mw.__path__[0]).parent  # the code may be installed elsewhere; its README never is
     assert [name for name in named if not (ROOT / name).exists() and not (installed / name).exists()] == []
@@ -209,8 +272,7 @@ SERVERS = {
 
 def test_the_limits_by_server_are_those_of_the_tests() -> None:
     """The exit status after a failed startup, whether a worker gets a successor, and no newer version than is here."""
-    (text,) = re.findall(r"^## Servers\n(.*?)^## ", BESIDE["tests/servers/README.md"], re.DOTALL | re.MULTILINE)
-    table, _, _ = text.partition("A process that is killed")
+    (table,) = re.findall(r"^## By server\n(.*?)^## ", BESIDE["docs/servers.md"], re.DOTALL | re.MULTILINE)
     cells = [line[2:-2].split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
     rows = {server: (status, notes) for server, status, notes in cells}
     assert [*rows] == [*SERVERS]
@@ -263,13 +325,13 @@ def shape(text: str) -> list[str]:
     return [re.sub(r" +", " ", line).strip() for line in text.splitlines()]
 
 
-def test_the_output_at_the_top_is_that_of_the_command_beside_it() -> None:
-    """The same units with the same state in the same tree; times are the machine's."""
-    (block,) = re.findall(r"<!-- example: check -->\n```console\n\$ (.*?)\n(.*?)```", README, re.DOTALL)
-    command, shown = block
-    assert command.startswith("python -m asgi_lifespan_mw check ")
+def test_the_picture_and_its_text_are_those_of_the_command_beside_them(tmp_path: Path) -> None:
+    """The command draws and prints the same units with the same state; the stored picture and text are of one run."""
+    pattern = r"<!-- example: check -->\n```sh\n\.venv/bin/python (.*?)\n```\n\n!\[.*?\]\((.*?)\)\n\n<details>.*?```text\n(.*?)```"  # noqa: E501
+    ((command, place, shown),) = re.findall(pattern, TOP, re.DOTALL)
+    drawn = tmp_path / "shop.svg"
     ran = subprocess.run(
-        [sys.executable, *command.split()[1:]],
+        [sys.executable, *command.replace(place, str(drawn)).split()],
         capture_output=True,
         text=True,
         check=True,
@@ -279,51 +341,54 @@ def test_the_output_at_the_top_is_that_of_the_command_beside_it() -> None:
     )
     assert shape(shown) == shape(ran.stdout)
     assert [*shown].count("✓") == len(UNITS)
+    assert shape(picture_text(ROOT / place)) == shape(picture_text(drawn))
+    assert re.findall(r"[\d.]+ [mµ]?s", picture_text(ROOT / place)) == re.findall(r"[\d.]+ [mµ]?s", shown)
 
 
-def test_the_picture_at_the_top_is_that_of_the_command_beside_it(tmp_path: Path) -> None:
-    """The picture that the command draws has the shape of the stored one, and the README embeds the stored one."""
-    pattern = r"<!-- redraw: .venv/bin/python (-m .*) -->\n!\[.*?\]\((.*?)\)\n\n<details>"
-    ((command, place),) = re.findall(pattern, TOP)
-    drawn = tmp_path / "shop.svg"
-    subprocess.run(
-        [sys.executable, *command.replace(place, str(drawn)).split()],
-        capture_output=True,
-        check=True,
-        timeout=120,
-        env={**os.environ, "COLUMNS": "100"},
-    )
-    assert picture_shape(ROOT / place) == picture_shape(drawn)
-
-
-def picture_shape(file: Path) -> list[str]:
-    """Return the lines that a picture shows, without times and bars."""
+def picture_text(file: Path) -> str:
+    """Return the lines that a picture shows."""
     texts = ET.fromstring(file.read_text(encoding="utf-8")).iter("{http://www.w3.org/2000/svg}text")
-    return shape("".join(text.text or "" for text in texts).replace("\xa0", " "))
+    return "".join(text.text or "" for text in texts).replace("\xa0", " ")
 
 
-def test_the_top_is_installation_first_and_one_example() -> None:
-    """Check what stands before the first heading, and that it fits on one screen without the folded block."""
-    top = re.sub(r"<details>.*?</details>", "", TOP.partition("\n## ")[0], flags=re.DOTALL)
-    assert top.index("pip install") < top.index("from fastapi") < top.index("shop.svg")
-    assert "`app = LifespanMiddleware(app)`" in top
-    assert len([line for line in top.splitlines() if line and not line.startswith(("```", "<!--"))]) <= 20
+def test_the_failure_at_the_top_is_that_of_the_manual() -> None:
+    """Which is compared with a run."""
+    assert blocks("text", "README.md")[1:] == blocks("text", "docs/failures.md")
 
 
-@pytest.mark.parametrize(("file", "place"), [("first_example", 0), ("registered_hooks", 2)])
-def test_the_main_examples_are_type_checked(file: str, place: int) -> None:
+def test_the_manual_installs_as_the_readme_does() -> None:
+    """By the command that CI runs."""
+    assert blocks("sh", "docs/getting-started.md")[:1] == blocks("sh", "README.md")[:1]
+
+
+def test_the_top_is_problem_then_installation_then_one_example() -> None:
+    """Check what comes first, and that the problem is told in three lines."""
+    top = TOP.partition("\n## See what starts")[0]
+    assert top.index(" -m venv") < top.index("from fastapi") < top.index("curl ")
+    assert len(top.partition("\n## ")[0].strip().splitlines()) <= 5
+
+
+@pytest.mark.parametrize(("file", "page"), [("first_example", "README.md"), ("registered_hooks", "docs/hooks.md")])
+def test_the_main_examples_are_type_checked(file: str, page: str) -> None:
     """Compare them with the copies that mypy and pyright check in their strict modes."""
     copy = (ROOT / f"tests/typing/{file}.py").read_text(encoding="utf-8")
-    assert copy.partition('"""\n\n')[2] == blocks("python")[place]
+    assert copy.partition('"""\n\n')[2] == blocks("python", page)[0]
 
 
 def test_the_chapters_are_in_the_order_of_a_reader() -> None:
-    """Check the order of the chapters, and that the README has at most 400 lines."""
+    """Check the order of the chapters, and that the README has at most 300 lines."""
     prose = re.sub(r"^```.*?^```", "", TOP, flags=re.DOTALL | re.MULTILINE)
-    chapters = ["Which of the three ways", "Guarantees", "How-to", "When not to use it", "Servers", "Look it up"]
-    chapters += ["Performance", "FAQ", "Try it in a checkout", "License"]
+    chapters = ["Install", "A first app", "See what starts", "Which of the three ways", "Guarantees", "The manual"]
+    chapters += ["When not to use it", "Servers", "Performance", "Try it in a checkout", "License"]
     assert re.findall(r"^## (.*)$", prose, re.MULTILINE) == chapters
-    assert len(TOP.splitlines()) <= 400
+    assert len(TOP.splitlines()) <= 300
+
+
+def test_each_page_is_in_the_navigation_and_only_what_is_there() -> None:
+    """A new page has its place in the settings of the site."""
+    settings = (ROOT / "docs/zensical.toml").read_text(encoding="utf-8")
+    listed = re.findall(r'^ *\{ "[^"]+" = "([\w-]+\.md)" \}', settings, re.MULTILINE)
+    assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
 
 
 def headings_of(text: str) -> set[str]:
@@ -336,7 +401,7 @@ def headings_of(text: str) -> set[str]:
 
 def test_each_link_leads_to_a_file_and_a_heading() -> None:
     """A heading or a file that is renamed takes its links along."""
-    for place, whole in {"README.md": TOP, **BESIDE}.items():
+    for place, whole in PAGES.items():
         text = re.sub(r"^```.*?^```", "", whole, flags=re.DOTALL | re.MULTILINE)
         for link in re.findall(r"\]\((?!https?:)([^)]*)\)", text):
             file, _, heading = link.partition("#")
@@ -349,8 +414,9 @@ def test_each_link_leads_to_a_file_and_a_heading() -> None:
 def test_each_extra_that_is_installed_exists() -> None:
     """Pip only warns of one that does not."""
     asked = re.findall(r"pip install -q -e '\.\[(\w+)\]'", "".join(blocks("sh")))
-    assert asked == ["example", "test", "dev"]
-    assert set(asked) <= set(importlib.metadata.metadata("asgi-lifespan-mw").get_all("Provides-Extra") or ())
+    assert asked == ["example", "test", "dev", "docs"]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert set(asked) <= set(settings["project"]["optional-dependencies"])
 
 
 SHOWN_BY = {

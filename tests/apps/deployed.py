@@ -1,5 +1,6 @@
 """An app with the settings that the chapter on deploying names. Serve it with ``uvicorn tests.apps.deployed:app``."""
 
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -27,6 +28,12 @@ async def pool() -> AsyncIterator[None]:
 @api.get("/health")
 def health() -> None:
     """Answer the probes: no request is answered before everything has started."""
+
+
+@api.get("/process")
+def process() -> int:
+    """Return the id of the process that answers."""
+    return os.getpid()
 
 
 class Worker(UvicornWorker):

@@ -255,7 +255,7 @@ def test_json_has_the_fields_that_the_readme_names(capsys: pytest.CaptureFixture
     """No more and no less; a field that is taken away makes a new version."""
     ran = Ran(capsys, "check", f"{APPS}wrapped", "--json")
     assert (ran.json["version"], ran.json["status"], ran.json["error"], ran.json["findings"]) == (1, 0, "", [])
-    readme = (Path(__file__).parent.parent / "reference" / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parent.parent.parent / "docs" / "reference.md").read_text(encoding="utf-8")
     (table,) = re.findall(r"<!-- table: json -->\n(.*?)<!-- end -->", readme, re.DOTALL)
     fields = re.findall(r"^\| `([a-z_.\[\]]+)`", table, re.MULTILINE)
     assert fields == [*ran.json, *(f"units[].{field}" for field in ran.json["units"][0])]

@@ -13,7 +13,7 @@ from tests.server import RecordingServer
 from tests.test_readme import BESIDE, ROOT, run
 from tests.usages import lived, serving
 
-CHAPTER = BESIDE["tests/examples/README.md"].partition("\n## Observe what starts\n")[2].partition("\n## ")[0]
+CHAPTER = BESIDE["docs/observing.md"].partition("\n## Observe what starts\n")[2].partition("\n## ")[0]
 
 
 @pytest.fixture

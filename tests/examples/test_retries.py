@@ -11,7 +11,7 @@ from asgi_lifespan_mw import LifespanManager
 from tests.test_readme import BESIDE
 
 stamina = pytest.importorskip("stamina")
-CHAPTER = BESIDE["tests/examples/README.md"].partition("\n## Retry a start\n")[2].partition("\n## ")[0]
+CHAPTER = BESIDE["docs/failures.md"].partition("\n## Retry a start\n")[2].partition("\n## ")[0]
 
 
 @pytest.fixture(autouse=True)

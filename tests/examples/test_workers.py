@@ -17,7 +17,7 @@ from asgi_lifespan_mw import LifespanManager, LifespanMiddleware
 from tests.clock import JumpingLoop
 from tests.test_readme import BESIDE, ROOT, run
 
-CHAPTER = BESIDE["tests/examples/README.md"].partition("\n## Several workers\n")[2].partition("\n## ")[0]
+CHAPTER = BESIDE["docs/processes.md"].partition("\n## Several workers\n")[2].partition("\n## ")[0]
 
 
 def block(heading: str) -> str:

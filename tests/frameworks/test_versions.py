@@ -7,7 +7,7 @@ from packaging.version import Version
 
 from tests.frameworks.versions import FRAMEWORKS, REQUIRED, Framework, installed
 
-README = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parent.parent.parent / "docs" / "frameworks.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_frameworks_is_that_of_the_tests() -> None:

@@ -37,6 +37,7 @@ class Framework:
 
 # fmt: off
 FRAMEWORKS = (
+    Framework("agno", "3.1", "the app of `AgentOS`, and what is mounted there", resolves=False),
     Framework("anycorn", "0.20", "the apps of its dispatcher", "the dispatcher itself is sent nothing"),
     Framework("asgi-correlation-id", "5.0", "the wrapped app"),
     Framework("asgi-csrf", "0.11", "the decorated app"),
@@ -59,6 +60,7 @@ FRAMEWORKS = (
     Framework("falcon", "4.4", "-", "cannot mount, and can be mounted"),
     Framework("fastapi", "0.165", "mounted apps, those of included routers too", "included routers are merged by it"),
     Framework("fastmcp", "4.2", "the server", "not where a lifespan around it runs it"),
+    Framework("google-adk", "2.13", "the app of `get_fast_api_app`", resolves=False),
     Framework("gradio", "6.31", "what is mounted in its app", "`mount_gradio_app()` has the parent start the app"),
     Framework("hypercorn", "0.18", "the apps of its dispatcher", "the dispatcher itself is sent nothing"),
     Framework("lilya", "0.29", "apps of `Include` and `Host`, children"),
@@ -66,6 +68,9 @@ FRAMEWORKS = (
     Framework("marimo", "0.25", "the apps beside it",
               "the lifespan of a notebook fails in any server but marimo's own: it is sent nothing"),
     Framework("mcp", "2.3", "the server", "`session_manager.run()` by hand is observed"),
+    Framework("modern-di-fastapi", "4.2", "the app that its container belongs to",
+              "its `setup_di` in the parent opens the container too: [let one do it](agents.md#modern-di)",
+              resolves=False),
     Framework("msgpack-asgi", "3.0", "the wrapped app"),
     Framework("nicegui", "3.18", "what is mounted in its app", "`ui.run_with()` has the parent start the app"),
     Framework("panel", "1.10", "the apps beside it",

@@ -23,7 +23,7 @@ from websockets.sync.client import connect
 ROOT: Final = Path(__file__).parents[2]
 
 #: Seconds for anything that is waited for. Much more than is ever needed: a loaded machine is no failure.
-PATIENCE: Final = 45.0
+PATIENCE: Final = 90.0
 
 #: What an application announces, and which process of it, where it may have several; an example just prints it.
 ANNOUNCEMENT: Final = re.compile(

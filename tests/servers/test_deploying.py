@@ -29,7 +29,7 @@ from tests.servers.harness import (
 from tests.servers.units import TEA_ROOM, started, stopped
 from tests.test_readme import BESIDE
 
-CHAPTER = BESIDE["tests/servers/README.md"].partition("\n## Deploying\n")[2].partition("\n## ")[0]
+CHAPTER = BESIDE["docs/deploying.md"]
 SERVED: dict[str, Setup] = {
     "uvicorn": UVICORN,
     "hypercorn": HYPERCORN,

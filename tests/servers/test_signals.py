@@ -61,6 +61,8 @@ STARTED = [*started(TEA_ROOM), "told startup.complete"]
 CANCELLED = [*STARTED, *stopped(TEA_ROOM)]
 STOPPED = [*CANCELLED, "told shutdown.complete"]
 
+#: What the log says of a unit that was still being stopped when the server's own time for it was up.
+CUT_SHORT = "cancelled by the server before it finished"
 #: Here one signal is enough to cancel all, which has tests of its own.
 FIRST_CANCELS = [(GUNICORN_ASGI, signal.SIGINT)]
 #: Here a second one cancels all, or kills, if a request still runs.
@@ -117,18 +119,27 @@ def test_a_second_signal_while_a_request_runs(setup: Setup, number: signal.Signa
         ] * setup.workers
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["SIGINT", "SIGQUIT"])
-def test_a_cancellation_in_place_of_a_shutdown_stops_all_in_order(number: signal.Signals, tmp_path: Path) -> None:
-    """Gunicorn's own worker then cancels every task of the loop, and is told nothing."""
-    with Server(GUNICORN_ASGI, "tests.apps.faults:crashing", tmp_path / "shop.db") as server:
+def cancelled_while_a_request_runs(number: signal.Signals, folder: Path) -> Server:
+    """Serve on gunicorn's own worker, cancel everything by a signal, and return the server when it has ended."""
+    with Server(GUNICORN_ASGI, "tests.apps.faults:crashing", folder / "shop.db") as server:
         server.wait_until_it_serves()
         with server.visit("/linger"):
             server.wait_for_announcement("lingering")
             server.signal(number)
             assert server.wait() == 0, str(server)
+    return server
 
-        assert server.histories == [[*STARTED, "lingering", *stopped(TEA_ROOM)]]
-        assert "failed" not in server.stderr, str(server)
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["SIGINT", "SIGQUIT"])
+def test_a_cancellation_in_place_of_a_shutdown_stops_all_in_order(number: signal.Signals, tmp_path: Path) -> None:
+    """Gunicorn's own worker then cancels every task of the loop, and is told nothing."""
+    server = cancelled_while_a_request_runs(number, tmp_path)
+    # Gunicorn leaves one second. A machine may be so busy that this was not enough, of which the log tells.
+    attempts = iter(range(4))
+    while CUT_SHORT in server.stderr and next(attempts, None) is not None:  # pragma: no cover - on a busy machine
+        server = cancelled_while_a_request_runs(number, tmp_path)
+    assert server.histories == [[*STARTED, "lingering", *stopped(TEA_ROOM)]], str(server)
+    assert "failed" not in server.stderr, str(server)
 
 
 def test_a_cancellation_leaves_one_second(tmp_path: Path) -> None:
@@ -143,7 +154,7 @@ def test_a_cancellation_leaves_one_second(tmp_path: Path) -> None:
         history[history.index("stopped guests")] = "waiting"
         assert server.histories == [history]
         assert re.search(
-            r"shutdown failed in hook 'close_late' \(.*faults\.py:\d+\): cancelled by the server before it finished",
+            rf"shutdown failed in hook 'close_late' \(.*faults\.py:\d+\): {CUT_SHORT}",
             server.stderr,
         ), str(server)
 

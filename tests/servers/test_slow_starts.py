@@ -25,7 +25,7 @@ EACH = pytest.mark.parametrize(
     [UVICORN, UVICORN_WORKERS, HYPERCORN, HYPERCORN_TRIO, GRANIAN, GUNICORN_UVICORN, GUNICORN_ASGI],
     ids=lambda setup: setup.name,
 )
-README = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parent.parent.parent / "docs" / "slow-starts.md").read_text(encoding="utf-8")
 
 
 def let_it_load(database: Path) -> None:

@@ -79,7 +79,7 @@ BARE: Final = {
 }
 TABLE: Final = re.findall(
     r"^\| (\S+) \| (\S+) \| (\d+) \| (\d+) \| (\d+) \|$",
-    (Path(__file__).parent / "README.md").read_text(),
+    (Path(__file__).parent.parent.parent / "docs" / "servers.md").read_text(),
     re.MULTILINE,
 )
 _bare: dict[tuple[str, str], Output] = {}

@@ -1,11 +1,35 @@
 """The first example of the README, as it stands."""
 
-from fastapi import FastAPI
-from mcp.server import MCPServer
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
 
 from asgi_lifespan_mw import Lifespan
 
-assistant = MCPServer("assistant").streamable_http_app(streamable_http_path="/", json_response=True)
 
-app = FastAPI(lifespan=Lifespan(mounts="auto"))
-app.mount("/mcp", assistant)
+@asynccontextmanager
+async def open_cache(app: FastAPI) -> AsyncIterator[dict[str, str]]:
+    yield {"cache": "warm"}
+
+
+admin = FastAPI(lifespan=open_cache)
+
+
+@admin.get("/")
+def status(request: Request) -> dict[str, str]:
+    return {"database": request.state.database, "cache": request.state.cache}
+
+
+hooks = Lifespan(mounts="auto")  # starts what is mounted in the app, too
+
+
+@hooks.context
+async def database() -> AsyncIterator[dict[str, str]]:
+    print("open the database")
+    yield {"database": "connected"}  # what is yielded is request.state.database
+    print("close the database")
+
+
+app = FastAPI(lifespan=hooks)
+app.mount("/admin", admin)
