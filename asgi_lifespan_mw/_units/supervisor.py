@@ -138,6 +138,9 @@ class Supervisor:
                     break
             while any(unit in self._watchers for unit in batch):
                 await self.next_change()
+            for unit in batch:
+                if unit.aftermath is not None:
+                    await unit.aftermath(self._deadline)
             self._batches.pop()
 
     async def stop_shielded(self) -> None:

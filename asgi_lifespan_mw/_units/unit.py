@@ -108,6 +108,8 @@ class Unit:
         context: The context variables at the end of the start; None before.
         history: The time at which each state after NEW was entered first, by `time.perf_counter`.
         note: What the unit does beyond its state, such as "waiting for the lock"; "" if there is nothing to say.
+        aftermath: Waits, until the time that it is given, for what goes on after the body has ended: a thread that
+            works under a lock. None if there is nothing.
         inside: Returns what the unit at work in a run inside the body waits for; "" if there is none.
         cancelled_at: What the unit waited for when its start was cancelled, such as "at shop/db.py:12"; "" if it was
             not cancelled.
@@ -140,6 +142,7 @@ class Unit:
         self.context: Context | None = None
         self.history: dict[UnitState, float] = {}
         self.note = ""
+        self.aftermath: Callable[[float], Awaitable[None]] | None = None
         self.inside: Callable[[], str] = str
         self.cancelled_at = ""
         self._began = math.inf
