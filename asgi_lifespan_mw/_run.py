@@ -594,8 +594,16 @@ class _EnteredUnderLock(AbstractAsyncContextManager[State]):
         self._context = context
 
     async def __aenter__(self) -> State:
-        async with under_lock(self._unit, self._lock):
-            return await self._context.__aenter__()
+        is_entered = False
+        try:
+            async with under_lock(self._unit, self._lock):
+                state = await self._context.__aenter__()
+                is_entered = True
+        except BaseException:  # the lock was lost, which was seen at its release
+            if is_entered:
+                await self._context.__aexit__(None, None, None)
+            raise
+        return state
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
