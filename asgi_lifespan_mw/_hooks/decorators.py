@@ -94,13 +94,36 @@ class HookCollection:
         self._slots: list[_Slot] = []
 
     def add(self, entry: "Hook | HookCollection") -> None:
-        """Put a hook or a collection at the end."""
+        """Put a hook or a collection at the end.
+
+        Raises:
+            ValueError: If a worker and another hook would use one lock.
+        """
+        self._check_locks(entry)
         if any(one.runs for one in self._around()):
             who = entry.label if isinstance(entry, Hook) else "the included Lifespan"
             logger.warning("%s was registered while a run is on; it takes effect at the next start", who)
         self._slots.append(_Slot(entry))
         if isinstance(entry, HookCollection):
             entry.included_in.add(self)
+
+    def _check_locks(self, entry: "Hook | HookCollection") -> None:
+        """Raise ValueError if a worker's lock is used by another hook, which would wait for as long as the worker runs.
+
+        ``leader = FileLock("shop.lock")`` under two workers, or under a migration and a worker.
+        """
+        added = [entry] if isinstance(entry, Hook) else [hook for _, hook in entry._placed()]  # noqa: SLF001 - another of this class
+        added = [hook for hook in added if hook.lock is not None]
+        if not added:
+            return
+        for outer in self._around():
+            for _, known in outer._placed():  # noqa: SLF001 - another of this class
+                for hook in added:
+                    if hook.lock == known.lock and HookKind.WORKER in (hook.kind, known.kind):
+                        raise ValueError(
+                            f"{hook.label} got the lock of {known.label}, and one of them would wait until the other "
+                            "one ends. Give each a lock of its own, with a name of its own"
+                        )
 
     def end_series(self) -> None:
         """Let what was registered until now start one after the other, before what starts side by side."""
@@ -244,7 +267,7 @@ class HookDecorators:
 
         Raises:
             TypeError: If `fn` cannot be a context, or another argument has the wrong type.
-            ValueError: If `timeout` is not positive.
+            ValueError: If `timeout` is not positive, or a worker uses the lock too.
 
         *Cancellation:* If the startup is cancelled or its time is up, the cancellation is raised where the context
         waits. What has started is left in reverse order, as at shutdown.
@@ -304,7 +327,7 @@ class HookDecorators:
 
         Raises:
             TypeError: If `fn` cannot be called so, or yields, or another argument has the wrong type.
-            ValueError: If `timeout` is not positive.
+            ValueError: If `timeout` is not positive, or a worker uses the lock too.
 
         *Cancellation:* Raised where the function waits.
         """
@@ -356,17 +379,18 @@ class HookDecorators:
             fn: An ``async def``. It is passed the app if it requires an argument.
             name: The name in messages; None for the function's own.
             timeout: Seconds for its ``finally`` after the cancellation; None for no limit of its own.
-            leader: A lock: the worker runs only while this process holds it; see `asgi_lifespan_mw.locks`. If the lock
-                is lost, the worker is cancelled, and a second later it waits for the lock again. An engine that cannot
-                be reached is tried again after 1, 2, 4 s, and so on, up to 30 s. If the worker returns or raises, the
-                lock is released, and this process leads no more.
+            leader: A lock: the worker runs only while this process holds it; see `asgi_lifespan_mw.locks`. A worker
+                that waited for its lock begins a second after it got the lock. If the lock is lost, the worker is
+                cancelled, and a second later it waits for the lock again. An engine that cannot be reached is tried
+                again after 1, 2, 4 s, and so on, up to 30 s. If the worker returns, the lock is held until the
+                shutdown. If it raises, the lock is released, and this process leads no more.
 
         Returns:
             `fn`, unchanged.
 
         Raises:
             TypeError: If `fn` is not an ``async def``, or another argument has the wrong type.
-            ValueError: If `timeout` is not positive.
+            ValueError: If `timeout` is not positive, or another hook or worker uses the lock too.
 
         *Cancellation:* Raised where the worker waits. Its lock is released after it has ended.
         """
@@ -418,7 +442,8 @@ class HookDecorators:
 
         Raises:
             TypeError: If `other` is neither.
-            ValueError: If it is in here already, so that it would run twice; or it names mounts, and this one does not.
+            ValueError: If it is in here already, so that it would run twice; or it names mounts, and this one does not;
+                or a worker here and a hook there, or the other way round, use one lock.
         """
         self._include(other, "include()")
         return other
