@@ -335,7 +335,7 @@ class HeldLock:
             while not loss:
                 try:
                     await handle.wait()
-                    loss = "its wait() returned"
+                    loss = "the lock reported its loss"
                 except BaseException as error:  # an engine that cannot be watched may have lost the lock
                     if self._watching.cancel_called:
                         break
