@@ -26,7 +26,7 @@ class _ThreadedCall(AbstractAsyncContextManager[Any], Awaitable[Any]):
         return self._result().__await__()
 
     async def _result(self) -> object:
-        result = await call_in_thread(self._call, self._hook)
+        result = await call_in_thread(self._call)
         if inspect.iscoroutine(result):
             result.close()
             raise TypeError(f"hook {self._hook} returned a coroutine to threaded(), expected a plain function")
@@ -43,7 +43,7 @@ class _ThreadedCall(AbstractAsyncContextManager[Any], Awaitable[Any]):
             )
         self._context = cast("AbstractContextManager[Any]", result)
         # If its time runs out, what it opens is closed again when its thread has opened it.
-        return await call_in_thread(self._context.__enter__, self._hook, if_abandoned=self._leave)
+        return await call_in_thread(self._context.__enter__, if_abandoned=self._leave)
 
     def _leave(self, _: object) -> None:
         self._context.__exit__(None, None, None)
@@ -51,7 +51,7 @@ class _ThreadedCall(AbstractAsyncContextManager[Any], Awaitable[Any]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        return await call_in_thread(functools.partial(self._context.__exit__, kind, error, traceback), self._hook)
+        return await call_in_thread(functools.partial(self._context.__exit__, kind, error, traceback))
 
 
 def _is_asynchronous(function: Any) -> bool:

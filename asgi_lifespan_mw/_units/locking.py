@@ -21,7 +21,8 @@ What was not seen meanwhile, since the work blocked the event loop, is seen when
 
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeAlias, final
@@ -42,7 +43,7 @@ from .backend import (
     was_cancelled,
 )
 from .failure import text_of
-from .threads import ThreadCall, collect_thread_calls
+from .threads import collect_thread_calls
 from .unit import Unit
 
 Lock: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
@@ -77,9 +78,6 @@ _LAST_TURNS = 5
 """Turns of the event loop before a release, in which a loss is seen that happened while the loop was blocked: its timer
 or its socket is ready, the task that waits for that runs, and returns."""
 
-_kept: list[AsyncExitStack] = []
-"""Locks under which a thread goes on after its event loop has ended. They are held until the process ends."""
-
 
 class LockLost(Exception):
     """Raised by a lock that finds at its release that it was lost before."""
@@ -110,10 +108,10 @@ async def under_lock(unit: Unit, lock: Lock) -> AsyncGenerator[None]:
         try:
             yield
         finally:
-            if _running(calls):
-                unit.aftermath = _ReleasedByThreads(unit, held, calls).wait
-            else:
+            if _are_over(calls):
                 await held.release()
+            else:
+                unit.aftermath = _ReleasedByThreads(unit, held, calls).wait
     if held.loss and unit.failure is None:
         raise _lost(unit, held)
 
@@ -173,8 +171,8 @@ def _lost(unit: Unit, held: "HeldLock") -> StartupFailed:
     return StartupFailed(unit.name, f"its lock was lost meanwhile: {held.loss}")
 
 
-def _running(calls: Sequence[ThreadCall]) -> list[str]:
-    return [call.name for call in calls if not call.future.done()]
+def _are_over(calls: Sequence[Future[Any]]) -> bool:
+    return all(call.done() for call in calls)
 
 
 @final
@@ -254,7 +252,7 @@ class HeldLock:
                 logger.warning("%s: its lock could not be released: %s", self._unit.name, text_of(self._error))
 
     def abandon(self) -> None:
-        """Hold the lock until the process ends if the event loop ends before `release` is called."""
+        """Let the engine keep the lock until the process ends, if the event loop ends before `release` is called."""
         self._is_abandoned = True
         if self._is_spared:
             # `asyncio.run` has cancelled this task already, and waits for it.
@@ -266,11 +264,10 @@ class HeldLock:
     async def _live(self) -> None:
         try:
             with self._waiting, self._holding:
-                async with AsyncExitStack() as stack:
-                    handle = await stack.enter_async_context(self._lock())
+                async with self._lock() as handle:
                     # The lock may be granted in the moment in which the wait is cancelled. It is released then.
                     self._holding.shield = self._is_held = True
-                    await self._hold(handle, stack)
+                    await self._hold(handle)
         except BaseException as error:
             if is_loop_gone():  # pragma: no cover - the garbage collector closes the coroutine, if it comes to that
                 raise
@@ -289,7 +286,7 @@ class HeldLock:
         self._settled.set()
         self._over.set()
 
-    async def _hold(self, handle: Any, stack: AsyncExitStack) -> None:
+    async def _hold(self, handle: Any) -> None:
         """Wait for the release, and tell if the lock is lost before."""
         self._is_watched = callable(getattr(handle, "wait", None))
         try:
@@ -304,13 +301,13 @@ class HeldLock:
                     await checkpoint(current_asyncio_task())
         except BaseException:
             if self._is_abandoned:
-                _kept.append(stack.pop_all())
+                _keep(handle)
             elif not self._holding.cancel_called:
                 self._lose("it was cancelled by its own context manager")
             self._watching.cancel()
             raise
         if self._is_abandoned and self._is_spared:
-            _kept.append(stack.pop_all())
+            _keep(handle)
         self._watching.cancel()
         if self._is_watched:
             await self._watched.wait()
@@ -367,20 +364,23 @@ class HeldLock:
                 )
 
 
+def _keep(handle: Any) -> None:
+    """Hold a lock until the process ends, if its engine can."""
+    keep = getattr(handle, "keep_until_exit", None)
+    if keep is not None:
+        keep()
+
+
 @final
 class _ReleasedByThreads:
     """A lock that is released when the threads that work under it have returned."""
 
-    def __init__(self, unit: Unit, held: HeldLock, calls: Sequence[ThreadCall]) -> None:
+    def __init__(self, unit: Unit, held: HeldLock, calls: Sequence[Future[Any]]) -> None:
         self._unit = unit
         self._held = held
         self._calls = calls
         self._over = anyio.Event()
-        logger.warning(
-            "%s goes on in a thread, %s; its lock is released when the thread returns",
-            unit.name,
-            ", ".join(_running(calls)),
-        )
+        logger.warning("%s goes on in a thread; its lock is released when the thread returns", unit.name)
         unit.set_note("its thread still runs, and holds the lock")
         self._task = spawn(self._release, f"lock of {unit.name}, after its thread", copy_context())
 
@@ -392,15 +392,11 @@ class _ReleasedByThreads:
             await self._over.wait()
         if not self._over.is_set():
             self._held.abandon()
-            logger.error(
-                "the thread of %s, %s, has not returned; another process may go on beside it",
-                self._unit.name,
-                ", ".join(_running(self._calls)),
-            )
+            logger.error("the thread of %s has not returned; another process may go on beside it", self._unit.name)
 
     async def _release(self) -> None:
         with suppress(asyncios_cancellation()):
-            while _running(self._calls):  # noqa: ASYNC110 - set by a thread, whose event loop may have ended
+            while not _are_over(self._calls):  # noqa: ASYNC110 - set by a thread, whose event loop may have ended
                 await anyio.sleep(POLL_THREADS_EVERY)
             await self._held.release()
             self._unit.set_note("")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -13,26 +13,14 @@ from anyio import to_thread
 T = TypeVar("T")
 
 
-class ThreadCall(NamedTuple):
-    """A call in a worker thread.
-
-    Attributes:
-        name: What is called, for messages.
-        future: Its result. It is cancelled if the thread never began.
-    """
-
-    name: str
-    future: Future[Any]
-
-
-_collected: ContextVar[list[ThreadCall] | None] = ContextVar("asgi_lifespan_mw_thread_calls", default=None)
+_collected: ContextVar[list[Future[Any]] | None] = ContextVar("asgi_lifespan_mw_thread_calls", default=None)
 
 
 @contextmanager
-def collect_thread_calls() -> Generator[list[ThreadCall]]:
-    """Collect the calls that begin in the block, and in tasks that begin in it."""
+def collect_thread_calls() -> Generator[list[Future[Any]]]:
+    """Collect the calls that begin in the block, and in tasks that begin in it. One is done when its thread is."""
     around = _collected.get()
-    calls: list[ThreadCall] = []
+    calls: list[Future[Any]] = []
     _collected.set(calls)
     try:
         yield calls
@@ -43,7 +31,6 @@ def collect_thread_calls() -> Generator[list[ThreadCall]]:
 
 async def call_in_thread(
     function: Callable[[], T],
-    name: str,
     *,
     if_abandoned: Callable[[T], object] = lambda _: None,
     limiter: anyio.CapacityLimiter | None = None,
@@ -52,7 +39,6 @@ async def call_in_thread(
 
     Args:
         function: What is called.
-        name: What it is called in messages.
         if_abandoned: Called in the thread with the result that nobody waits for any more.
         limiter: Limits the number of threads; None for that of all threads of the event loop.
 
@@ -61,7 +47,7 @@ async def call_in_thread(
     future: Future[T] = Future()
     calls = _collected.get()
     if calls is not None:
-        calls.append(ThreadCall(name, future))
+        calls.append(future)
 
     # Nothing is returned by the thread itself: trio takes a coroutine that comes back for a mistake of ours.
     def call() -> None:

@@ -60,12 +60,16 @@ class FileLock:
         return hash(self._path)
 
 
+_kept: list["HeldFile"] = []
+"""Locks that are held until the process ends: the kernel frees them. Without a reference, filelock would."""
+
+
 @final
 class HeldFile(AbstractAsyncContextManager["HeldFile"]):
     """A lock on a file that is waited for, and then held. All that opens or looks at files is done in a thread.
 
-    It is a class, and not a generator: an event loop that ends closes generators, and would free the lock under a
-    thread that goes on.
+    It is a class, and not a generator: an event loop that ends closes generators, and would free the lock that is to be
+    kept.
     """
 
     def __init__(self, path: str, filelock: Any) -> None:
@@ -81,7 +85,7 @@ class HeldFile(AbstractAsyncContextManager["HeldFile"]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not await self._call(self._leave):
+        if self not in _kept and not await self._call(self._leave):
             raise LockLost(f"the file {self._path} was removed or replaced")
 
     async def wait(self) -> None:
@@ -89,8 +93,12 @@ class HeldFile(AbstractAsyncContextManager["HeldFile"]):
         while await self._call(self._is_there):  # noqa: ASYNC110 - no event tells
             await anyio.sleep(CHECK_EVERY)
 
+    def keep_until_exit(self) -> None:
+        """Hold the lock until the process ends, since a thread that works under it goes on."""
+        _kept.append(self)
+
     async def _call(self, function: Any, **options: Any) -> bool:
-        return bool(await call_in_thread(function, f"lock on {self._path}", limiter=self._limiter, **options))
+        return bool(await call_in_thread(function, limiter=self._limiter, **options))
 
     def _try(self) -> bool:
         """Try to lock the file, and return whether it is locked."""

@@ -231,7 +231,9 @@ class Search:
         deadline = threading.Timer(PATIENCE, one.kill)
         deadline.start()
         seen = [next(one.stdout, "")]
-        while seen[-1] and not (seen[-2:] == ["stopped\n", "started\n"] if word == "started" else "stopped" in seen[-1]):
+        while seen[-1] and not (
+            seen[-2:] == ["stopped\n", "started\n"] if word == "started" else "stopped" in seen[-1]
+        ):
             seen.append(next(one.stdout, ""))
         deadline.cancel()
         assert seen[-1], f"a process did not become {word}"
@@ -349,7 +351,7 @@ def overlaps_of(kind: str, spans: list[Span], faults: list[Fault]) -> list[Overl
     return found
 
 
-def _limit(kind: str, fault: Fault, is_own: bool) -> float:  # noqa: FBT001 - of one of the two that lead
+def _limit(kind: str, fault: Fault, is_own: bool) -> float:
     """Return for how many seconds two may lead after a fault, if neither is blocked; 0 if never."""
     match kind, fault.what:
         case "file", "remove":
@@ -377,13 +379,17 @@ def main(kind: str, number: int, seed: int) -> list[str]:
         search.run(number)
         took = time.monotonic() - began
         spans = spans_of(search.journal)
-    faults = Counter(fault.what for fault in search.faults if fault.what not in ("continue", "restarted", "all stopped"))
+    faults = Counter(
+        fault.what for fault in search.faults if fault.what not in ("continue", "restarted", "all stopped")
+    )
     overlaps = overlaps_of(kind, spans, search.faults)
     gaps = [later.first - max(one.last for one in spans[: i + 1]) for i, later in enumerate(spans[1:])]
     print(f"{kind}, seed {seed}: {sum(faults.values())} faults in {took:.0f} s: {dict(faults)}")
     print(f"  {len(spans)} times a process led; nobody led for at most {max(gaps):.1f} s")
     worst = max(overlaps, key=lambda one: one.seconds, default=None)
-    print(f"  two led {len(overlaps)} times" + (f", at most {worst.seconds:.2f} s, after {worst.after}" if worst else ""))
+    print(
+        f"  two led {len(overlaps)} times" + (f", at most {worst.seconds:.2f} s, after {worst.after}" if worst else "")
+    )
     wrong = [f"two led for {one}" for one in overlaps if one.seconds > one.allowed]
     wrong += [f"nobody led for {gap:.1f} s" for gap in gaps if gap > LONGEST_GAP]
     stops = [fault for fault in search.faults if fault.what in ("stop all", "all stopped")]
