@@ -8,7 +8,7 @@ from ._config import Settings, checked_apps, checked_flag, checked_mounts
 from ._hooks.decorators import ContextFunction, HookDecorators
 from ._hooks.hook import HookFunction, HookKind
 from ._log import logger
-from ._run import Run
+from ._run.run import Run
 from ._types import ASGIApp, State
 from ._units.backend import is_closing
 

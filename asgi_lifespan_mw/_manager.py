@@ -15,7 +15,7 @@ from ._config import Settings, checked_seconds
 from ._exceptions import LifespanNotSupported
 from ._hooks.decorators import hooks_of
 from ._lifespan import Lifespan
-from ._run import Run
+from ._run.run import Run
 from ._types import ASGIApp, Receive, Send, State, is_a
 from ._units.backend import is_loop_gone
 

@@ -18,7 +18,7 @@ from ._protocol.table import Phase
 from ._reporting.crash import CrashPolicy, OnCrash, checked_on_crash, terminate
 from ._reporting.failures import is_read
 from ._reporting.report import Observer, Report, UnitReport, build_report, checked_observer
-from ._run import Run
+from ._run.run import Run
 from ._types import ASGIApp, Receive, Scope, Send, State
 from ._units.backend import current_asyncio_task, current_loop, is_closing, is_loop_closed
 from ._units.failure import Failure

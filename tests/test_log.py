@@ -122,7 +122,7 @@ async def test_a_record_names_the_line_that_logs(caplog: pytest.LogCaptureFixtur
     """And not the one that passes it on."""
     caplog.set_level(logging.DEBUG, "asgi_lifespan_mw")
     await RecordingServer().run(LifespanMiddleware(Journal().app()))
-    assert {record.module for record in caplog.records} == {"unit", "_run"}
+    assert {record.module for record in caplog.records} == {"unit", "run"}
 
 
 def test_nothing_is_configured_for_the_user() -> None:

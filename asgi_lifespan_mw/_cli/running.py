@@ -15,7 +15,7 @@ from .._lifespan import Lifespan
 from .._middleware import LifespanMiddleware, prepare_run
 from .._reporting.report import Report, build_report
 from .._reporting.tracebacks import is_in_users_code, users_traceback
-from .._run import Run
+from .._run.run import Run
 from .._units.failure import text_of
 from .loading import run_async
 from .screen import Screen

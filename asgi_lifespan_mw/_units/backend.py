@@ -7,12 +7,14 @@ while one unit does not finish.
 ``asyncio`` and ``trio`` are imported by the functions that use them, because both take long to import.
 """
 
+import functools
 import math
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from contextvars import Context
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakSet
 
 import anyio
 import anyio.lowlevel
@@ -84,6 +86,32 @@ async def wait_until(event: anyio.Event, when: float) -> None:
             timer.cancel()
 
 
+@functools.cache
+def _unit_task_class() -> "type[asyncio.Task[None]]":
+    """Return the class of the tasks that `spawn` makes on asyncio. An import on the event loop would read the disk."""
+    import asyncio
+
+    class UnitTask(asyncio.Task[None]):
+        """A task whose first step is made in any case, and whose cancellations are seen."""
+
+        def __init__(self, work: Coroutine[Any, Any, None], **options: Any) -> None:
+            super().__init__(work, **options)
+            self.when_cancelled: list[Callable[[object], None]] = []
+            self.was_uncancelled = False
+
+        def cancel(self, msg: Any = None) -> bool:
+            for see in self.when_cancelled:
+                see(msg)
+            if getcoroutinestate(cast("Coroutine[Any, Any, None]", self.get_coro())) != CORO_CREATED:
+                return super().cancel(msg)
+            # uvicorn cancels all tasks at a second Ctrl-C. A task that is cancelled before its first step never runs, and
+            # what it was to report would be waited for in vain. The first step is scheduled, and this comes after it.
+            self.get_loop().call_soon(super().cancel, msg)
+            return True
+
+    return UnitTask
+
+
 def was_cancelled(task: object) -> bool:
     """Return whether ``Task.cancel()`` was called on a task; never on trio."""
     return hasattr(task, "cancelling") and cast("asyncio.Task[object]", task).cancelling() > 0
@@ -96,19 +124,13 @@ def asyncios_cancellation() -> type[BaseException]:
     return asyncio.CancelledError
 
 
-def spawn(
-    work: Callable[[], Coroutine[Any, Any, None]],
-    name: str,
-    context: Context,
-    never_ran: Callable[[], object] = lambda: None,
-) -> object:
-    """Run `work` in a task of its own.
+def spawn(work: Callable[[], Coroutine[Any, Any, None]], name: str, context: Context) -> object:
+    """Run `work` in a task of its own, whose first step is made in any case.
 
     Args:
         work: A coroutine function. It raises nothing while an event loop runs.
         name: The task's name, for debuggers.
         context: The context variables that the task sees and changes.
-        never_ran: Called if the task was cancelled before its first step.
 
     Returns:
         The task. The caller keeps a reference, because asyncio keeps only a weak one.
@@ -122,29 +144,34 @@ def spawn(
     import asyncio
 
     # Not `loop.create_task`: asyncio.eager_task_factory would run the first step inside the caller.
-    task = asyncio.Task(work(), loop=asyncio.get_running_loop(), name=name, context=context)
-    task.add_done_callback(lambda task: never_ran() if task.cancelled() else None)
-    return task
+    return _unit_task_class()(work(), loop=asyncio.get_running_loop(), name=name, context=context)
 
 
-_spared: WeakSet["asyncio.Task[object]"] = WeakSet()
-
-
-def was_spared(task: "asyncio.Task[object]") -> bool:
-    """Return whether `spare_current_task` has undone a ``Task.cancel()`` of a task."""
-    return task in _spared
-
-
-def spare_current_task() -> None:
-    """Undo a plain ``Task.cancel()`` of the running task, which goes on."""
+def uncancel_current_task() -> None:
+    """Undo a plain ``Task.cancel()`` of the running task, which `spawn` made, and which goes on."""
     import asyncio
 
-    task = asyncio.current_task()
-    assert task is not None, "trio has no such cancellation"
+    task: Any = asyncio.current_task()
     # `async with create_task_group(): yield` in a hook: without this, the group would raise its own cancellation when
     # the hook leaves it, as if the task had been cancelled from outside.
     task.uncancel()
-    _spared.add(task)
+    task.was_uncancelled = True
+
+
+def was_uncancelled(task: object) -> bool:
+    """Return whether `uncancel_current_task` has undone a ``Task.cancel()`` of a task."""
+    return getattr(task, "was_uncancelled", False)
+
+
+@contextmanager
+def seeing_cancellations(see: Callable[[object], None]) -> Generator[None]:
+    """Call `see` with the message of each ``Task.cancel()`` of the running task, while the block runs. Not on trio."""
+    watchers: list[Callable[[object], None]] = getattr(current_asyncio_task(), "when_cancelled", [])
+    watchers.append(see)
+    try:
+        yield
+    finally:
+        watchers.remove(see)
 
 
 def is_loop_gone() -> bool:

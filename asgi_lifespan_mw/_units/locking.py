@@ -38,11 +38,13 @@ from .backend import (
     current_asyncio_task,
     is_cancellation,
     is_loop_gone,
-    spare_current_task,
     spawn,
+    uncancel_current_task,
     was_cancelled,
 )
+from .cancellation import Cancellable
 from .failure import text_of
+from .location import where
 from .threads import collect_thread_calls
 from .unit import Unit
 
@@ -51,6 +53,9 @@ Lock: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 
 RELEASE_LIMIT = 5.0
 """Seconds for releasing a lock. If the engine does not answer, it frees the lock when the process ends, or later."""
+
+LOSS_LIMIT = 10.0
+"""Seconds for the clean-up of a worker that has lost its lock, if the worker has no limit of its own."""
 
 AT_ONCE = 0.5
 """Seconds within which a lock that nobody holds is had. After that, the log says that the lock is waited for."""
@@ -125,12 +130,13 @@ async def lead(unit: Unit, lock: Lock, work: Callable[[], Awaitable[None]]) -> N
     Raises:
         BaseException: What the work raised. The lock is released by then.
 
-    *Cancellation:* The work is cancelled, then the lock is released.
+    *Cancellation:* The work is cancelled, then the lock is released. After a loss, the work is cancelled once, and
+    has `LOSS_LIMIT` for its clean-up, or the `timeout` of the unit.
     """
     attempts = _Attempts(unit.name)
     while True:
-        scope = anyio.CancelScope()
-        held = HeldLock(unit, lock, scope.cancel)
+        body = Cancellable()
+        held = HeldLock(unit, lock, body.cancel, body.cancel_for_good)
         unit.set_note("waiting for the lock")
         try:
             await held.acquire()
@@ -140,31 +146,50 @@ async def lead(unit: Unit, lock: Lock, work: Callable[[], Awaitable[None]]) -> N
         except Exception as error:
             await attempts.pause(error)
             continue
-        has_waited = held.has_waited or attempts.have_failed
-        attempts = _Attempts(unit.name)
-        has_returned = False
+        leader = _Leader(unit, held, work)
+        unit.inside = lambda body=body: (place := where(body)) and f"at {place}"  # type: ignore[misc]
         try:
-            with scope:
-                if has_waited:
-                    await anyio.sleep(BEGIN_AFTER)
-                unit.set_note("leading")
-                logger.info("%s leads: it holds the lock", unit.name)
-                await work()
-                if not held.loss:
-                    has_returned = True
-                    unit.set_note("has returned, holds the lock")
-                    logger.info("%s has returned; it holds its lock until the shutdown", unit.name)
-                    await anyio.sleep_forever()
+            await body.run(leader.live(waits=held.has_waited or attempts.have_failed))
         finally:
+            unit.inside = str
             unit.set_note("")
             await held.release()
             unit.set_note("lost the lock" if held.loss else "released the lock")
-        if has_returned:
+        if leader.has_returned:
             logger.warning("%s lost its lock after it had returned; another process may run it again", unit.name)
             return
+        attempts = _Attempts(unit.name)
         logger.warning("%s lost its lock and was stopped; it waits for the lock again: %s", unit.name, held.loss)
         unit.set_note("waiting for the lock")
         await anyio.sleep(FIRST_PAUSE)  # a connection that breaks each time must not be opened in a tight loop
+
+
+@final
+class _Leader:
+    """A worker while it holds its lock.
+
+    Attributes:
+        has_returned: Whether the work has returned, and not because its lock was lost.
+    """
+
+    def __init__(self, unit: Unit, held: "HeldLock", work: Callable[[], Awaitable[None]]) -> None:
+        self.has_returned = False
+        self._unit = unit
+        self._held = held
+        self._work = work
+
+    async def live(self, *, waits: bool) -> None:
+        """Work, and hold the lock afterwards."""
+        if waits:
+            await anyio.sleep(BEGIN_AFTER)
+        self._unit.set_note("leading")
+        logger.info("%s leads: it holds the lock", self._unit.name)
+        await self._work()
+        if not self._held.loss:
+            self.has_returned = True
+            self._unit.set_note("has returned, holds the lock")
+            logger.info("%s has returned; it holds its lock until the shutdown", self._unit.name)
+            await anyio.sleep_forever()
 
 
 def _lost(unit: Unit, held: "HeldLock") -> StartupFailed:
@@ -184,27 +209,32 @@ class HeldLock:
         has_waited: Whether the lock was not to be had at once.
     """
 
-    def __init__(self, unit: Unit, lock: Lock, on_lost: Callable[[], object]) -> None:
+    def __init__(
+        self, unit: Unit, lock: Lock, on_lost: Callable[[], object], on_late: Callable[[], object] = lambda: None
+    ) -> None:
         """Prepare to hold a lock.
 
         Args:
             unit: What holds the lock.
             lock: The lock.
             on_lost: Called once if the lock is lost before `release` is called.
+            on_late: Called if the time for the clean-up after that is up: the `timeout` of the unit, or `LOSS_LIMIT`.
         """
         self.loss = ""
         self.has_waited = False
         self._unit = unit
         self._lock = lock
         self._on_lost = on_lost
+        self._on_late = on_late
         self._error: BaseException | None = None
         self._is_held = False
         self._is_watched = False  # what the lock yields has a `wait()`
-        self._is_spared = False  # the server cancelled every task of the event loop, this one too
-        self._is_abandoned = False
-        self._waiting = anyio.CancelScope()
+        self._is_uncancelled = False  # the server cancelled every task of the event loop, this one too
+        self._is_detached = False
+        self._is_kept = False
+        self._waiting = Cancellable()
         self._holding = anyio.CancelScope()
-        self._watching = anyio.CancelScope()
+        self._watching = Cancellable()
         self._settled = anyio.Event()  # the lock is held, or cannot be had
         self._released = anyio.Event()
         self._watched = anyio.Event()
@@ -243,6 +273,8 @@ class HeldLock:
         with anyio.move_on_after(RELEASE_LIMIT, shield=True):
             await self._over.wait()
         if not self._over.is_set():
+            self._waiting.cancel_for_good()
+            self._watching.cancel_for_good()
             self._holding.cancel()
             logger.warning("%s: releasing its lock took more than %g s", self._unit.name, RELEASE_LIMIT)
         elif self._is_held and not self.loss:
@@ -251,23 +283,21 @@ class HeldLock:
             else:
                 logger.warning("%s: its lock could not be released: %s", self._unit.name, text_of(self._error))
 
-    def abandon(self) -> None:
-        """Let the engine keep the lock until the process ends, if the event loop ends before `release` is called."""
-        self._is_abandoned = True
-        if self._is_spared:
-            # `asyncio.run` has cancelled this task already, and waits for it.
-            self._released.set()
+    def detach(self) -> None:
+        """Hold the lock on for threads, although the task that works under the lock ends."""
+        self._is_detached = True
+
+    def keep(self) -> None:
+        """Let the engine keep the lock until the process ends, if the engine can: the event loop ends before."""
+        self._is_kept = True
+        self._released.set()
 
     def _spawn(self, work: Callable[[], Any], name: str) -> None:
         self._tasks.append(spawn(work, f"{name} of {self._unit.name}", copy_context()))
 
     async def _live(self) -> None:
         try:
-            with self._waiting, self._holding:
-                async with self._lock() as handle:
-                    # The lock may be granted in the moment in which the wait is cancelled. It is released then.
-                    self._holding.shield = self._is_held = True
-                    await self._hold(handle)
+            await self._waiting.run(self._enter())
         except BaseException as error:
             if is_loop_gone():  # pragma: no cover - the garbage collector closes the coroutine, if it comes to that
                 raise
@@ -276,7 +306,7 @@ class HeldLock:
             # `await cancelled_task` in the lock: if raised as it is, it would pass for a cancellation of the unit.
             self._error, engines = RuntimeError(f"the lock raised {text_of(self._error)}"), self._error
             self._error.__cause__ = engines
-        if self._is_held and not self._holding.cancel_called and not self._is_abandoned:
+        if self._is_held and not self._holding.cancel_called and not self._is_kept:
             error_text = "" if self._error is None else text_of(self._error)
             if not self._released.is_set():
                 self._lose(error_text or "its context manager ended")
@@ -285,6 +315,13 @@ class HeldLock:
                 self._lose(error_text)
         self._settled.set()
         self._over.set()
+
+    async def _enter(self) -> None:
+        with self._holding:
+            async with self._lock() as handle:
+                # The lock may be granted in the moment in which the wait is cancelled. It is released then.
+                self._holding.shield = self._is_held = True
+                await self._hold(handle)
 
     async def _hold(self, handle: Any) -> None:
         """Wait for the release, and tell if the lock is lost before."""
@@ -296,18 +333,16 @@ class HeldLock:
                 await checkpoint(current_asyncio_task())
             self._settled.set()
             await self._until_released()
-            if not self._is_spared and not self.loss:
+            if self._is_kept:
+                getattr(handle, "keep_until_exit", lambda: None)()
+            elif not self._is_uncancelled and not self.loss:
                 for _ in range(_LAST_TURNS):
                     await checkpoint(current_asyncio_task())
         except BaseException:
-            if self._is_abandoned:
-                _keep(handle)
-            elif not self._holding.cancel_called:
+            if not self._holding.cancel_called:
                 self._lose("it was cancelled by its own context manager")
             self._watching.cancel()
             raise
-        if self._is_abandoned and self._is_spared:
-            _keep(handle)
         self._watching.cancel()
         if self._is_watched:
             await self._watched.wait()
@@ -316,33 +351,36 @@ class HeldLock:
         while not self._released.is_set():
             try:
                 # The shield: the server cancelled the tasks of a group in the lock too, so the group cancels its host.
-                with anyio.CancelScope(shield=self._is_spared):
+                with anyio.CancelScope(shield=self._is_uncancelled):
                     await self._released.wait()
             except asyncios_cancellation():
                 # gunicorn's ASGI worker at SIGQUIT cancels all tasks, the holder's too: the work under the lock ends
                 # first. `asyncio.TaskGroup` in the lock cancels this task alone.
-                if self._is_abandoned or not was_cancelled(self._holder):
+                if not self._is_detached and not was_cancelled(self._holder):
                     raise
-                spare_current_task()
-                self._is_spared = True
+                uncancel_current_task()
+                self._is_uncancelled = True
 
     async def _watch(self, handle: Any) -> None:
-        with self._watching:
-            loss = ""
-            while not loss:
-                try:
-                    await handle.wait()
-                    loss = "the lock reported its loss"
-                except BaseException as error:  # an engine that cannot be watched may have lost the lock
-                    if self._watching.cancel_called:
-                        break
-                    if was_cancelled(current_asyncio_task()) and was_cancelled(self._holder):
-                        spare_current_task()  # as in `_until_released`; the lock is renewed until its release
-                    else:
-                        loss = text_of(error)
-            if loss:
-                self._lose(loss)
+        with suppress(BaseException):
+            await self._watching.run(self._wait_for_loss(handle))
         self._watched.set()
+
+    async def _wait_for_loss(self, handle: Any) -> None:
+        loss = ""
+        while not loss:
+            try:
+                await handle.wait()
+                loss = "the lock reported its loss"
+            except BaseException as error:  # an engine that cannot be watched may have lost the lock
+                if self._watching.is_cancelled:
+                    raise
+                if was_cancelled(current_asyncio_task()) and was_cancelled(self._holder):
+                    uncancel_current_task()  # as in `_until_released`; the lock is renewed until its release
+                else:
+                    loss = text_of(error)
+        if not self._watching.is_cancelled:
+            self._lose(loss)
 
     def _lose(self, loss: str) -> None:
         if self.loss:
@@ -350,25 +388,25 @@ class HeldLock:
         self.loss = loss
         if not self._released.is_set():
             self._on_lost()
-            self._spawn(self._warn_of_overlap, "overlap")
+            self._spawn(self._limit_overlap, "overlap")
 
-    async def _warn_of_overlap(self) -> None:
+    async def _limit_overlap(self) -> None:
         with suppress(asyncios_cancellation()):
-            with anyio.move_on_after(CANCELLED_GRACE):
-                await self._released.wait()
-            if not self._released.is_set():
-                logger.error(
-                    "%s did not stop after losing its lock (still running %s); another process may be running it",
-                    self._unit.name,
-                    self._unit.whereabouts() or "at an unknown place",
-                )
+            if await self._is_released_within(CANCELLED_GRACE):
+                return
+            logger.error(
+                "%s did not stop after losing its lock (still running %s); another process may be running it",
+                self._unit.name,
+                self._unit.whereabouts() or "at an unknown place",
+            )
+            limit = LOSS_LIMIT if self._unit.timeout is None else self._unit.timeout
+            if not await self._is_released_within(limit - CANCELLED_GRACE):
+                self._on_late()
 
-
-def _keep(handle: Any) -> None:
-    """Hold a lock until the process ends, if its engine can."""
-    keep = getattr(handle, "keep_until_exit", None)
-    if keep is not None:
-        keep()
+    async def _is_released_within(self, seconds: float) -> bool:
+        with anyio.move_on_after(seconds):
+            await self._released.wait()
+        return self._released.is_set()
 
 
 @final
@@ -380,6 +418,9 @@ class _ReleasedByThreads:
         self._held = held
         self._calls = calls
         self._over = anyio.Event()
+        self._is_cancelled = False  # the server cancelled every task of the event loop
+        self._is_late = False
+        held.detach()
         logger.warning("%s goes on in a thread; its lock is released when the thread returns", unit.name)
         unit.set_note("its thread still runs, and holds the lock")
         self._task = spawn(self._release, f"lock of {unit.name}, after its thread", copy_context())
@@ -391,16 +432,33 @@ class _ReleasedByThreads:
         with anyio.CancelScope(deadline=until):
             await self._over.wait()
         if not self._over.is_set():
-            self._held.abandon()
             logger.error("the thread of %s has not returned; another process may go on beside it", self._unit.name)
+            self._is_late = True
+            self._keep_if_late()
 
     async def _release(self) -> None:
-        with suppress(asyncios_cancellation()):
-            while not _are_over(self._calls):  # noqa: ASYNC110 - set by a thread, whose event loop may have ended
+        while not _are_over(self._calls):
+            try:
                 await anyio.sleep(POLL_THREADS_EVERY)
-            await self._held.release()
-            self._unit.set_note("")
+            except asyncios_cancellation():
+                # gunicorn's ASGI worker at SIGQUIT: the stop goes on, and waits for the thread. At its end, `asyncio.run`
+                # waits for this task.
+                uncancel_current_task()
+                self._is_cancelled = True
+                if self._keep_if_late():
+                    return
+            except anyio.get_cancelled_exc_class():  # the end of `trio.run`
+                self._held.keep()
+                raise
+        await self._held.release()
+        self._unit.set_note("")
         self._over.set()
+
+    def _keep_if_late(self) -> bool:
+        """Keep the lock if the event loop ends and the stop waits no more; return whether that is so."""
+        if self._is_late and self._is_cancelled:
+            self._held.keep()
+        return self._is_late and self._is_cancelled
 
 
 @final

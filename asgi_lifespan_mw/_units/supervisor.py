@@ -28,7 +28,7 @@ from .backend import (
     current_asyncio_task,
     spawn,
     wait_until,
-    was_spared,
+    was_uncancelled,
 )
 from .failure import Failure
 from .unit import Unit, UnitState, finish
@@ -185,7 +185,7 @@ class Supervisor:
         """Return whether the owner is being cancelled, so that it is about to stop the units. Never true on trio."""
         owner = self._owner_task
         # A LifespanMiddleware inside a mounted app: its owner is a unit of the outer run, which undid its cancellation.
-        return owner is not None and not owner.done() and (owner.cancelling() > self._before or was_spared(owner))
+        return owner is not None and not owner.done() and (owner.cancelling() > self._before or was_uncancelled(owner))
 
     def when_owner_is_done(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the owner has finished, after which nobody stops the units."""

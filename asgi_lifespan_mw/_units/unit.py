@@ -26,8 +26,8 @@ from .backend import (
     asyncios_cancellation,
     is_cancellation,
     is_loop_gone,
-    spare_current_task,
     spawn,
+    uncancel_current_task,
     was_cancelled,
 )
 from .failure import FailedPhase, Failure, text_of
@@ -181,7 +181,7 @@ class Unit:
             # A fixture of pytest, whose task is cancelled and never resumed: nobody will stop this unit.
             self._owner.when_owner_is_done(self.cancel)
         while not self._stop.is_set():
-            spare_current_task()
+            uncancel_current_task()
             # `async with create_task_group(): yield` in a hook: the server cancelled the group's tasks as well, and
             # the group then cancels its host, this task. The shield keeps this out.
             with suppress(asyncios_cancellation()), anyio.CancelScope(shield=True):
@@ -332,7 +332,7 @@ class Unit:
         self._set_state(stage)
         inherited = self.inherits and self.inherits.context
         context = (inherited or self._owner.context).copy()
-        self._task = spawn(self._live, self.name, context, self._never_ran)
+        self._task = spawn(self._live, self.name, context)
 
     async def _live(self) -> None:
         self._on_enter(self)
@@ -384,10 +384,6 @@ class Unit:
             self.failure = Failure(self.name, phase, error, **fields)
             self._owner.failures.append(self.failure)
             self._owner.on_change(self)
-
-    def _never_ran(self) -> None:
-        self._record_result(asyncios_cancellation()())
-        self._end()
 
     def _end(self) -> None:
         if self.stage is UnitState.OVER:  # it was abandoned, and has finished after all

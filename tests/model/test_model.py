@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_lifespan_mw import LifespanMiddleware
-from asgi_lifespan_mw._run import Run
+from asgi_lifespan_mw._run.run import Run
 from asgi_lifespan_mw._units.supervisor import Supervisor
 from asgi_lifespan_mw._units.unit import Unit
 from tests.conftest import VIRTUAL

@@ -18,6 +18,7 @@ import pytest
 from starlette.applications import Starlette
 
 from asgi_lifespan_mw import Lifespan, LifespanManager, LifespanMiddleware, LifespanTimeout, StartupFailed, threaded
+from asgi_lifespan_mw._units import locking
 from asgi_lifespan_mw._units.backend import current_asyncio_task
 from asgi_lifespan_mw._units.locking import HeldLock, LockLost, LockRefused
 from asgi_lifespan_mw._units.unit import Unit
@@ -529,19 +530,43 @@ async def test_a_worker_that_ignores_the_loss_is_told_of(caplog: pytest.LogCaptu
     async def ignores_its_cancellation() -> None:
         runs.append(1)
         with anyio.CancelScope(shield=True):
-            await anyio.sleep(10)
+            await anyio.sleep(15)
 
-    async with LifespanManager(app_of(ignores_its_cancellation, leader=engine.lock)):
+    async with LifespanManager(app_of(ignores_its_cancellation, leader=engine.lock), None, None):
         await anyio.sleep(1)
         engine.lose()
-        await anyio.sleep(5)
+        await anyio.sleep(13)
         [error] = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
         assert "did not stop after losing its lock (still running at tests/units/test_locking.py" in error
         assert error.endswith("); another process may be running it")
         assert len(runs) == 1
-        await anyio.sleep(7)
+        await anyio.sleep(3)
         assert len(runs) == 2
-        await anyio.sleep(10)
+
+
+@pytest.mark.parametrize(("timeout", "limit"), [(None, 10), (3, 3)])
+async def test_the_cleanup_after_a_loss_may_wait_for_some_seconds(timeout: float | None, limit: float) -> None:
+    """The loss is raised once, as ``Task.cancel()`` of asyncio does; when the time is up, every wait is cancelled."""
+    engine, events = FakeEngine(), list[str]()
+
+    async def cleans_up_slowly() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            began = anyio.current_time()
+            await anyio.sleep(1)
+            events.append("cleaned up")
+            try:
+                await anyio.sleep_forever()
+            finally:
+                events.append(f"cut off after {anyio.current_time() - began:.0f} s, {engine.inside} inside")
+
+    async with LifespanManager(app_of(cleans_up_slowly, leader=engine.lock, timeout=timeout), None, 1):
+        await anyio.sleep(1)
+        engine.lose()
+        await anyio.sleep(limit + 0.5)
+        assert events == ["cleaned up", f"cut off after {limit} s, 1 inside"]
+        assert engine.inside == 0
 
 
 async def test_a_leader_that_crashes_frees_the_lock_and_leads_no_more() -> None:
@@ -1156,20 +1181,20 @@ async def test_a_thread_that_does_not_return_in_time_is_named(kind: str, caplog:
             await anyio.sleep(0.01)
 
 
-async def test_a_stop_without_a_limit_waits_ten_seconds_for_a_thread(caplog: pytest.LogCaptureFixture) -> None:
-    """On a virtual clock, which runs on while the thread does."""
+@REAL
+async def test_a_stop_without_a_limit_waits_some_seconds_for_a_thread(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten of them, which are shorter here."""
+    assert locking.THREAD_LIMIT == 10
+    monkeypatch.setattr(locking, "THREAD_LIMIT", 0.3)
     engine, migration = FakeEngine(), Migration()
-    app = LifespanMiddleware(Starlette(), lifespan=migration.hooks("on_startup", engine, timeout=1))
-    began = anyio.current_time()
+    app = LifespanMiddleware(Starlette(), lifespan=migration.hooks("on_startup", engine, timeout=0.05))
     try:
-        with pytest.raises(LifespanTimeout):
+        with pytest.raises(LifespanTimeout), anyio.fail_after(10):
             async with LifespanManager(app, None, None):
                 raise AssertionError("it did not start")  # pragma: no cover
-        assert anyio.current_time() - began == pytest.approx(11, abs=0.5)
         assert "has not returned" in caplog.text
-        migration.may_end.set()
-        while engine.inside:
-            await anyio.sleep(1)
     finally:
         migration.may_end.set()
 

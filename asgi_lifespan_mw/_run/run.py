@@ -1,7 +1,7 @@
 """One run: hooks, wrapped app and mounts, started in order and stopped in reverse."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
@@ -10,33 +10,27 @@ from typing import Any, NamedTuple, final
 
 import anyio
 
-from ._apps.discovery import AppNode
-from ._apps.introspection import identity_of
-from ._apps.state import SharedState
-from ._apps.tree import Tree
-from ._asgi import name_of
-from ._config import Settings
-from ._exceptions import StateCollision
-from ._hooks.decorators import Group, HookDecorators, Plan, flattened, hooks_of, without
-from ._hooks.hook import Hook, HookKind
-from ._log import logger
-from ._protocol.session import Session
-from ._protocol.table import Phase
-from ._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
-from ._reporting.report import Observer, UnitReport, report_left_out, report_unit
-from ._reporting.tracebacks import trim
-from ._types import State, is_a
-from ._units.backend import asyncios_cancellation, is_cancellation, is_closing
-from ._units.failure import FailedPhase, Failure, text_of
-from ._units.locking import Lock, lead, under_lock
-from ._units.supervisor import Supervisor, UnitFailed
-from ._units.unit import Unit, UnitState
+from .._apps.discovery import AppNode
+from .._apps.state import SharedState
+from .._apps.tree import Tree
+from .._asgi import name_of
+from .._config import Settings
+from .._exceptions import StateCollision
+from .._hooks.decorators import Group, Plan, flattened, without
+from .._hooks.hook import Hook, HookKind
+from .._log import logger
+from .._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
+from .._reporting.report import Observer, UnitReport, report_left_out, report_unit
+from .._types import State, is_a
+from .._units.backend import asyncios_cancellation, is_cancellation, is_closing
+from .._units.failure import FailedPhase, Failure, text_of
+from .._units.locking import Lock, lead, under_lock
+from .._units.supervisor import Supervisor, UnitFailed
+from .._units.unit import Unit, UnitState
+from .apps import Apps
 
 CANCELLED_LIMIT = 10.0
 """Seconds for stopping everything after a cancellation, where there is no `shutdown_timeout`."""
-
-_NEVER_TAKE_IT = ("django.", "channels.")
-"""The packages whose apps never support the lifespan."""
 
 
 class _Enclosing(NamedTuple):
@@ -62,7 +56,7 @@ class Run:
         hooks: The units of the hooks, in the order of registration.
         sends_to_app: Whether the app is a unit at all; it is not where we are its lifespan.
         root: The app in the tree; None before it was looked at.
-        units: The units of the apps that are started by us.
+        apps: The wrapped app and its mounts; None before they were looked at.
         nested: The runs that began in a unit while it was starting: of a middleware inside an app, of a framework's own
             `Lifespan`.
         is_refused: Whether the app refused the lifespan, and nothing else was to be run.
@@ -106,13 +100,11 @@ class Run:
         self._observe = observe
         self._enclosing: _Enclosing | None = None
         self._outcomes: dict[Unit, tuple[str, str]] = {}
-        self._nodes: dict[Unit, AppNode] = {}
-        self._sessions: dict[AppNode, Session] = {}
         self.state: State = scope["state"]
         self._realm = SharedState(self.state)
         self._app = app
         self._scope = scope
-        self._tree: Tree | None = None
+        self.apps: Apps | None = None
         self._plan = plan
         self._has_requests = has_requests
         self.hooks: list[Unit] = []
@@ -121,12 +113,10 @@ class Run:
         self.sends_to_app = sends_to_app
         self.times: dict[str, float] = {}
         self.root: AppNode | None = None
-        self.units: dict[AppNode, Unit] = {}
         self.nested: dict[Unit, list[Run]] = {}
         self._settings = settings
         self._on_crash = on_crash
         self._is_serving = False
-        self._mounts = 0
         self._error_of_ours: BaseException | None = None
         enclosing = _enclosing.get()
         # Later ones are not kept: a unit that runs apps for days would gather them.
@@ -225,6 +215,15 @@ class Run:
 
         return location
 
+    @property
+    def units(self) -> Mapping[AppNode, Unit]:
+        """The units of the apps that are started by us."""
+        return {} if self.apps is None else self.apps.units
+
+    def node_of(self, unit: Unit) -> AppNode | None:
+        """Return the app of a unit; None for a hook."""
+        return None if self.apps is None else self.apps.node_of(unit)
+
     def in_progress(self) -> list[Unit]:
         """Return the units that are starting or stopping now."""
         return self._units.in_progress()
@@ -235,9 +234,9 @@ class Run:
 
     def serve(self) -> None:
         """Let requests see the state, and treat what breaks from now on as a crash."""
-        assert self._tree is not None, "it was started"
+        assert self.apps is not None, "it was started"
         self._is_serving = self._units.is_answered = True
-        self._tree.serve()
+        self.apps.tree.serve()
         self._note_if_ready()
 
     @property
@@ -284,39 +283,62 @@ class Run:
 
     def survey(self) -> None:
         """Find what would be started, as far as can be seen without a start. Such a run is not started."""
-        tree = self._tree = self._new_tree()
-        todo = [tree.root]
-        while todo:
-            node = todo.pop()
-            self._decide(tree, node)
-            todo += reversed(tree.scan(node))
-        tree.leave()
+        self._look().survey()
 
     def count_mounts(self) -> int:
         """Return how many mounts a survey found that a run would start."""
-        found, todo = 0, [self.root]
-        while todo:
-            node = todo.pop()
-            assert node is not None, "the survey looked at the root"
-            found += node.is_mount and not node.reason
-            todo += node.children
-        return found
+        assert self.apps is not None, "the survey looked at them"
+        return self.apps.count_mounts()
 
     async def _start_all(self) -> None:
-        tree = self._tree = self._new_tree()
-        self._drop_repeated_hooks(tree)
+        apps = self._look()
+        self._drop(apps.repeated(flattened(self._plan)))
+        tree = apps.tree
         with tree.starting(self._units.context, [hook.function for hook in flattened(self._plan)]):
             for batch in self._batches:
                 await self._units.start(*batch)
                 for unit in batch:
                     if not unit.is_background:
                         self._realm.add(unit.name, {}, unit.state)
-            if self.sends_to_app and self._decide(tree, tree.root):
-                await self._start_apps(tree, [tree.root])
-            await (self._start_levels(tree) if self._settings.concurrent else self._start_branches(tree))
-        tree.warn_of_strangers()
+            await apps.start()
         if not tree.root.is_supported:
-            self._tell_refusal(tree.root)
+            self._refused(apps)
+
+    def _look(self) -> Apps:
+        tree = Tree(self._app, self._scope, self._realm, self._settings)
+        self.root = tree.root
+        self.label = tree.root.label
+        self.apps = Apps(
+            tree,
+            self._settings,
+            sends_to_app=self.sends_to_app,
+            new_unit=self._new_unit,
+            start_units=self._units.start,
+            left_out=self._show_left_out,
+        )
+        return self.apps
+
+    def _drop(self, hooks: set[Hook]) -> None:
+        """Leave hooks out of this run."""
+        if hooks:
+            self._plan = without(self._plan, hooks)
+            self._make_hooks()
+
+    def _show_left_out(self, node: AppNode) -> None:
+        if self._is_observed():
+            self._show_row(report_left_out(self, node))
+
+    def _refused(self, apps: Apps) -> None:
+        """Note that the wrapped app does not support the lifespan."""
+        root = apps.tree.root
+        if self.hooks or apps.units.keys() - {root}:
+            apps.warn_of_refusal()
+            return
+        self.is_refused, self.refusal = True, root.refusal
+        self._leave()
+        if self.refusal is not None and self._enclosing is not None and self._enclosing.run.apps is not None:
+            # LifespanMiddleware(Starlette(routes=[Mount("/", LifespanMiddleware(app_without_lifespan))]))
+            self._enclosing.run.apps.refuse(self._enclosing.unit)
 
     def _make_hooks(self) -> None:
         """Make the units of the hooks in batches; a group of hooks is one batch."""
@@ -326,20 +348,6 @@ class Run:
             self._add_hooks([step], after=(), inherits=None)
             self._batches.append(self.hooks[first:])
         self.has_late_state = any(unit.is_background for unit in self.hooks)
-
-    def _drop_repeated_hooks(self, tree: Tree) -> None:
-        """Drop hooks that the wrapped app runs as its own lifespan: FastAPI(lifespan=f), and lifespan=f here."""
-        own = tree.lifespans_around() if self.sends_to_app else []
-        own += [
-            hook.function for one in own if isinstance(one, HookDecorators) for hook in hooks_of(one).in_start_order()
-        ]
-        known = {identity_of(function) for function in own}
-        repeated = {hook for hook in flattened(self._plan) if identity_of(hook.function) in known}
-        for hook in repeated:
-            logger.warning("%s is run by %s too, and only there; remove it in one place", hook.label, self.label)
-        if repeated:
-            self._plan = without(self._plan, repeated)
-            self._make_hooks()
 
     def _add_hooks(self, plan: Plan, after: Sequence[Unit], inherits: Unit | None) -> Sequence[Unit]:
         """Make the units of a plan, all of one batch, and return those that what follows the plan starts after.
@@ -360,59 +368,6 @@ class Run:
                 after = [unit]
                 inherits = inherits if unit.is_background else unit
         return after
-
-    def _new_tree(self) -> Tree:
-        tree = Tree(self._app, self._scope, self._realm, self._settings)
-        self.root = tree.root
-        self.label = tree.root.label
-        return tree
-
-    async def _start_branches(self, tree: Tree) -> None:
-        """Start the mounts one after the other, in route order, each before what is mounted in it."""
-        todo = tree.scan(tree.root)[::-1]
-        while todo or (todo := tree.scan_again()[::-1]):
-            node = todo.pop()
-            if self._decide(tree, node):
-                await self._start_apps(tree, [node])
-            todo += reversed(tree.scan(node))
-
-    async def _start_levels(self, tree: Tree) -> None:
-        """Start the mounts side by side, one level of the tree after the other."""
-        level = tree.scan(tree.root)
-        while level or (level := tree.scan_again()):
-            later = level
-            while later:
-                # One app at two paths: the second place is decided on when the app has started at the first.
-                now, later = tree.apart(later)
-                await self._start_apps(tree, [node for node in now if self._decide(tree, node)])
-            level = [inner for node in level for inner in tree.scan(node)]
-
-    def _decide(self, tree: Tree, node: AppNode) -> bool:
-        """Return whether an app is ours to start; show it to the observers if it is not."""
-        is_ours = tree.decide(node)
-        if not is_ours and self._is_observed():
-            self._show_row(report_left_out(self, node))
-        return is_ours
-
-    async def _start_apps(self, tree: Tree, nodes: list[AppNode]) -> None:
-        """Start apps side by side, and take over their state."""
-        sessions: list[Session] = []
-        for node in nodes:
-            session = Session(node.app, tree.begin(node), strict=self._settings.strict)
-            unit = self.units[node] = self._new_unit(node.label, session.live)
-            self._nodes[unit], self._sessions[node] = node, session
-            if self._settings.concurrent and node.parent is not None and node.parent in self.units:
-                unit.inherits = self.units[node.parent]
-            sessions.append(session)
-        if nodes:
-            await self._units.start(*(self.units[node] for node in nodes))
-        for node, session in zip(nodes, sessions, strict=True):
-            node.is_supported = session.phase is not Phase.UNSUPPORTED
-            node.refusal = session.refusal
-            if node is not tree.root and _is_mistake(node.refusal):
-                self._tell_mistake(node)
-            tree.settle(node)
-            self._mounts += node is not tree.root and node.is_supported
 
     def _unit_of(self, hook: Hook) -> Unit:
         lock = hook.lock
@@ -461,8 +416,8 @@ class Run:
         return True
 
     def _application(self) -> object:
-        assert self._tree is not None, "it is starting"
-        return self._tree.application
+        assert self.apps is not None, "it is starting"
+        return self.apps.tree.application
 
     def _new_unit(self, name: str, body: Callable[[Unit], Awaitable[None]], **options: Any) -> Unit:
         """Make a unit; a run that begins in its body is inside of this one."""
@@ -485,8 +440,8 @@ class Run:
         self.times.setdefault(event, time.perf_counter())
 
     def _leave(self) -> None:
-        if self._tree is not None:
-            self._tree.leave()
+        if self.apps is not None:
+            self.apps.tree.leave()
 
     def _failed(self, phase: str) -> BaseException:
         """Log what failed, and return what is to be raised."""
@@ -513,8 +468,8 @@ class Run:
 
     def _show(self, unit: Unit) -> None:
         """Show a unit to the observers if its outcome has changed."""
-        node = self._nodes.get(unit)
-        is_supported = node is None or self._sessions[node].phase is not Phase.UNSUPPORTED
+        node = self.node_of(unit)
+        is_supported = node is None or self.apps is None or self.apps.is_supported(node)
         row = report_unit(self, unit, node, is_supported=is_supported)
         if (row.outcome, row.reason) != self._outcomes.get(unit):
             self._outcomes[unit] = row.outcome, row.reason
@@ -529,7 +484,7 @@ class Run:
                 log_error(f"observe= failed at {row.unit}, {row.outcome}: {text_of(error)}", error)
         if self._enclosing is not None and self._is_observed():
             run, unit = self._enclosing
-            outer = report_unit(run, unit, run._nodes.get(unit))  # noqa: SLF001 - another of this class
+            outer = report_unit(run, unit, run.node_of(unit))
             later = self.times["start"] - run.times["start"]
             run._show_row(  # noqa: SLF001 - another of this class
                 replace(
@@ -547,33 +502,6 @@ class Run:
         if self._is_serving:
             self._on_crash(unit.failure)
 
-    def _tell_refusal(self, root: AppNode) -> None:
-        if not self.hooks and not self.units.keys() - {root}:
-            self.is_refused, self.refusal = True, root.refusal
-            self._leave()
-            if self.refusal is not None and self._enclosing is not None:
-                # LifespanMiddleware(Starlette(routes=[Mount("/", LifespanMiddleware(app_without_lifespan))]))
-                node = self._enclosing.run._nodes.get(self._enclosing.unit)  # noqa: SLF001 - another of this class
-                if node is not None:
-                    self._enclosing.run._sessions[node].refuse()  # noqa: SLF001 - another of this class
-        elif _is_mistake(root.refusal):
-            self._tell_mistake(root)
-        elif _never_takes_it([*root.members.values(), *root.wrapped.values()]):
-            logger.info("%s does not support the lifespan protocol; what else there is was started", self.label)
-        else:
-            logger.warning("%s does not support the lifespan protocol", self.label, exc_info=root.refusal)
-
-    def _tell_mistake(self, node: AppNode) -> None:
-        assert node.refusal is not None, "it is a mistake"
-        trim(node.refusal)
-        logger.warning(
-            "%s cannot be called with a lifespan: %s. Requests will fail too; is it a factory that was not called, or "
-            "a middleware with a wrong argument?",
-            node.label,
-            text_of(node.refusal),
-            exc_info=node.refusal,
-        )
-
     def _log(self, phase: str, first: str, then: str) -> None:
         took = self.seconds(first, then)
         is_started = self.root is not None and self.root in self.units and self.root.is_supported
@@ -581,7 +509,15 @@ class Run:
         background = sum(unit.is_background and not unit.has_started for unit in self.hooks)
         later = f", still starting in the background {background}" if background and phase == "startup" else ""
         hooks = len(self.hooks) - background
-        logger.info("%s complete in %.3f s: %shooks %d, mounts %d%s", phase, took, of_app, hooks, self._mounts, later)
+        logger.info(
+            "%s complete in %.3f s: %shooks %d, mounts %d%s",
+            phase,
+            took,
+            of_app,
+            hooks,
+            self.apps.started if self.apps is not None else 0,
+            later,
+        )
 
 
 @final
@@ -609,14 +545,3 @@ class _EnteredUnderLock(AbstractAsyncContextManager[State]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         return await self._context.__aexit__(kind, error, trace)
-
-
-def _never_takes_it(aliases: Iterable[object]) -> bool:
-    return any(cls.__module__.startswith(_NEVER_TAKE_IT) for thing in aliases for cls in type(thing).__mro__)
-
-
-def _is_mistake(refusal: Exception | None) -> bool:
-    """Return whether an app raised for another reason than the type of the scope, so that requests fail too."""
-    if is_a(refusal, TypeError):  # a middleware that was given a wrong keyword; a factory that was not called
-        return any(words in text_of(refusal) for words in ("argument", "not callable", "in 'await' expression"))
-    return is_a(refusal, NameError, ImportError, SyntaxError)
