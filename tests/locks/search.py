@@ -2,8 +2,8 @@
 
 Usage: python -m tests.locks.search KIND FAULTS SEED
 
-The journal of the processes is checked against a model of the lock: when each process led, by one clock, how long two led
-at once, and for how long that is documented after the faults before it.
+The journal of the processes is checked against a model of the lock: when each process led, by one clock, how long two
+led at once, and for how long that is documented after the faults before it.
 """
 
 import itertools
@@ -383,7 +383,8 @@ def main(kind: str, number: int, seed: int) -> list[str]:
         fault.what for fault in search.faults if fault.what not in ("continue", "restarted", "all stopped")
     )
     overlaps = overlaps_of(kind, spans, search.faults)
-    gaps = [later.first - max(one.last for one in spans[: i + 1]) for i, later in enumerate(spans[1:])]
+    ends_of = itertools.accumulate((span.last for span in spans), max)
+    gaps = [later.first - last for last, later in zip(ends_of, spans[1:], strict=False)]
     print(f"{kind}, seed {seed}: {sum(faults.values())} faults in {took:.0f} s: {dict(faults)}")
     print(f"  {len(spans)} times a process led; nobody led for at most {max(gaps):.1f} s")
     worst = max(overlaps, key=lambda one: one.seconds, default=None)

@@ -1064,7 +1064,8 @@ def test_a_lock_is_renewed_until_its_release_if_a_server_cancels_all_tasks(has_g
 
     began = time.process_time()
     asyncio.run(serve())
-    assert order[-2:] == ["ended", "released"]
+    assert "ended" in order
+    assert order[-1] == "released"
     assert order.count("renewed") > 3
     assert time.process_time() - began < 2  # a loop that never waits would take all of it and more
 
