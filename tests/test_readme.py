@@ -26,7 +26,7 @@ BESIDE = {
     place: (ROOT / place).read_text(encoding="utf-8")
     for place in (
         "tests/examples/README.md",
-        "tests/locks/README.md",
+        "docs/locks.md",
         "tests/migration/README.md",
         "tests/reference/README.md",
         "tests/servers/README.md",
@@ -128,6 +128,7 @@ BLOCKS = [
     ("Try it in a checkout", "sh", "../.ci/run::tests"),
     ("The shop", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
     ("The shop", "sh", "servers/test_examples.py::test_the_shop_is_served_and_visited_as_the_readme_says"),
+    ("Who leads", "text", "locks/test_page.py::test_the_lines_of_the_page_are_those_of_a_run"),
     ("The log", "text", "test_log.py::test_the_lines_in_the_readme_are_those_of_a_run"),
     ("Commands", "sh", "servers/test_deploying.py::test_each_command_serves_and_stops_at_sigterm"),
     ("Docker", "dockerfile", "servers/test_deploying.py::test_the_image_and_the_service_run_the_first_command"),
