@@ -219,6 +219,26 @@ def test_the_package_imports_no_engine() -> None:
     assert ran.stdout == "set()\n"
 
 
+@pytest.mark.parametrize(
+    ("make", "another"),
+    [
+        (lambda: FileLock("a"), lambda: FileLock("b")),
+        (lambda: PostgresLock("host=h", "a"), lambda: PostgresLock("host=h", "b")),
+        (lambda: RedisLock("redis://h", "a"), lambda: RedisLock("redis://h", "b")),
+    ],
+    ids=["file", "postgres", "redis"],
+)
+def test_two_locks_of_one_name_are_one(make: Any, another: Any) -> None:
+    """The engine does not tell them apart either."""
+    hooks = Lifespan()
+    hooks.on_startup(anyio.sleep_forever, lock=make())
+    with pytest.raises(ValueError, match="a lock of its own"):
+        hooks.worker(anyio.sleep_forever, leader=make())
+    hooks.worker(anyio.sleep_forever, leader=another())
+    assert hash(make()) == hash(make())
+    assert make() != "another thing"
+
+
 async def test_a_redis_server_that_is_not_there_fails_the_start() -> None:
     """With its own error, and without a password."""
     hooks = Lifespan()
