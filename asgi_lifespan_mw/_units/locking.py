@@ -441,8 +441,8 @@ class _ReleasedByThreads:
             try:
                 await anyio.sleep(POLL_THREADS_EVERY)
             except asyncios_cancellation():
-                # gunicorn's ASGI worker at SIGQUIT: the stop goes on, and waits for the thread. At its end, `asyncio.run`
-                # waits for this task.
+                # gunicorn's ASGI worker at SIGQUIT: the stop goes on, and waits for the thread. `asyncio.run` at its
+                # end: it waits for this task.
                 uncancel_current_task()
                 self._is_cancelled = True
                 if self._keep_if_late():

@@ -79,7 +79,7 @@ class HeldFile(AbstractAsyncContextManager["HeldFile"]):
         self._limiter = anyio.CapacityLimiter(1)  # the threads of the event loop may all be busy
 
     async def __aenter__(self) -> "HeldFile":
-        await succeed(lambda: self._call(self._try, if_abandoned=lambda _: self._free()))
+        await succeed(lambda: self._call(self._try, if_abandoned=self._free))
         return self
 
     async def __aexit__(
@@ -123,7 +123,7 @@ class HeldFile(AbstractAsyncContextManager["HeldFile"]):
         self._free()
         return is_there
 
-    def _free(self) -> None:
+    def _free(self, _: object = None) -> None:
         with _quiet():
             self._lock.release()
 

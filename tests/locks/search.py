@@ -405,7 +405,7 @@ def main(kind: str, number: int, seed: int) -> list[str]:
 
 if __name__ == "__main__":
     if sys.argv[1] == "member":
-        anyio.run(member, *sys.argv[2:5])
+        anyio.run(member, sys.argv[2], sys.argv[3], sys.argv[4])
     else:
         problems: list[Any] = main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
         print(*problems, sep=os.linesep)
