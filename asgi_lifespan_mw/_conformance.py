@@ -15,10 +15,10 @@ from ._exceptions import LifespanError, LifespanTimeout, ProtocolViolation
 from ._protocol.session import Session, on_deviation
 from ._protocol.table import Phase, Severity
 from ._types import ASGIApp, Receive, Scope, Send, State
-from ._units.backend import CANCELLED_GRACE, current_asyncio_task, is_closing
+from ._units.backend import current_asyncio_task, is_closing
 from ._units.failure import text_of
 from ._units.supervisor import Supervisor, UnitFailed
-from ._units.unit import Unit
+from ._units.unit import GRACE, Unit
 
 _Word: TypeAlias = Literal["note", "warning", "violation"]
 
@@ -133,7 +133,7 @@ class _Probe:
         return self._unit.failure is None and self._session.phase is not Phase.UNSUPPORTED
 
     async def _start_and_stop(self) -> None:
-        self._units.set_deadline(self._seconds)
+        self._units.shared.set_deadline(self._seconds)
         with suppress(UnitFailed):
             await self._units.start(self._unit)
         late = [key for key, value in self._state.items() if self._answered.get(key, self) is not value]
@@ -146,7 +146,7 @@ class _Probe:
         if self._way.cancels is Phase.STARTED:
             self._server.cancel()
         await anyio.lowlevel.checkpoint()  # a cancellation arrives before the stop does
-        self._units.set_deadline(self._seconds)
+        self._units.shared.set_deadline(self._seconds)
         await self._units.stop()
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -192,11 +192,11 @@ class _Probe:
         elif error is not None and self._unit.failure is not None:
             self._find(f"{self._unit.failure.phase.value} in {name}: {text_of(error)}", severity)
         if self._unit.is_cancelled() and phase is Phase.STOPPED and not self._is_told_to_return:
-            self._find(f"{name} was still busy {CANCELLED_GRACE:g} s after its last answer")
+            self._find(f"{name} was still busy {GRACE:g} s after its last answer")
         if self._way.lacks != "state" and self._scope.get("state") is not self._state:
             self._find(f"{name} replaced scope['state'], where requests see what is put into it")
         if left := _tasks() - tasks:
-            _, left = await asyncio.wait(left, timeout=CANCELLED_GRACE)
+            _, left = await asyncio.wait(left, timeout=GRACE)
         if left:
             names = sorted(getattr(task.get_coro(), "__qualname__", task.get_name()) for task in left)
             self._find(f"{name} left tasks behind: {', '.join(names)}")

@@ -10,7 +10,6 @@ from ._hooks.hook import HookFunction, HookKind
 from ._log import logger
 from ._run.run import Run
 from ._types import ASGIApp, State
-from ._units.backend import is_closing
 
 
 @final
@@ -96,18 +95,8 @@ class Lifespan(HookDecorators):
         )
         hooks.runs += 1  # hooks that are registered from now on come too late for this run
         try:
-            if (failure := await run.start()) is not None:
-                raise failure
-            run.serve()
-            try:
+            async with run:
                 yield state or None
-            except BaseException as error:
-                if is_closing(error):
-                    raise
-                await run.stop_after(error)
-                raise
-            if (failure := await run.stop()) is not None:
-                raise failure
         finally:
             hooks.runs -= 1
 

@@ -115,14 +115,12 @@ class LifespanManager:
             logs_tracebacks=False,
         )
         try:
-            if (error := await run.start()) is not None:
-                raise error
+            await run.__aenter__()
             if run.is_refused:
                 raise LifespanNotSupported(run.label) from run.refusal
-        except BaseException:
+        except BaseException as error:
             self._run = None
-            raise
-        run.serve()
+            raise error.with_traceback(run.trace) if error is run.error else error
         return self
 
     async def ready(self) -> None:
@@ -157,11 +155,10 @@ class LifespanManager:
         run, self._run = self._run, None
         if run is None:
             raise RuntimeError("LifespanManager was not entered")
-        if error is None:
-            if (failure := await run.stop()) is not None:
-                raise failure
-        else:
-            await run.stop_after(error)
+        try:
+            await run.__aexit__(kind, error, traceback)
+        except BaseException as failed:
+            raise failed.with_traceback(run.trace) if failed is run.error else failed
 
     def __enter__(self) -> "LifespanManager":
         """Start the app in an event loop in a thread of its own, and wait until it has started.

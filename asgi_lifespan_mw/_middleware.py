@@ -13,14 +13,15 @@ from ._hooks.decorators import ContextFunction, HookDecorators, hooks_of
 from ._hooks.hook import HookFunction, HookKind
 from ._lifespan import Lifespan
 from ._log import logger
-from ._on_request import Starts
+from ._on_request import StartsOnRequest, Step
 from ._protocol.table import Phase
 from ._reporting.crash import CrashPolicy, OnCrash, checked_on_crash, terminate
 from ._reporting.failures import is_read
 from ._reporting.report import Observer, Report, UnitReport, build_report, checked_observer
+from ._requests import Requests
 from ._run.run import Run
-from ._types import ASGIApp, Receive, Scope, Send, State
-from ._units.backend import current_asyncio_task, current_loop, is_closing, is_loop_closed
+from ._types import ASGIApp, Receive, Scope, Send
+from ._units.backend import current_asyncio_task, is_closing
 from ._units.failure import Failure
 
 _WHILE_STARTING = "LifespanMiddleware(while_starting=...)"
@@ -50,6 +51,7 @@ class LifespanMiddleware(HookDecorators):
         mounts: Literal["auto", "off"] | Iterable[ASGIApp] = "auto",
         exclude: Iterable[ASGIApp] = (),
         concurrent: bool = False,
+        background: bool = False,
         strict: bool = False,
         startup_timeout: float | None = None,
         shutdown_timeout: float | None = None,
@@ -72,13 +74,15 @@ class LifespanMiddleware(HookDecorators):
             concurrent: Whether the hooks that are registered here, and the mounts of one level, start and stop side
                 by side. What `lifespan` names comes before, one after the other. The context variables of a mount
                 are seen by what is mounted in it.
+            background: Whether the startup is answered before the wrapped app and its mounts start. They start then, in
+                their order; if one fails, that is a crash, and what follows does not start.
             strict: Departures from the lifespan protocol are errors, not warnings.
             startup_timeout: Seconds for the whole startup; None for no limit.
             shutdown_timeout: Seconds for the whole shutdown; None for no limit.
             on_crash: What is done when something that had started breaks: ``"log"`` it, also ``"stop"`` the process,
                 or a function that is called with the error.
-            while_starting: An app that answers the requests until all background hooks have started, and for good if
-                one of them fails. It is sent no lifespan. None lets the wrapped app answer.
+            while_starting: An app that answers the requests until all that starts in the background has started, and for
+                good if some of it fails. It is sent no lifespan. None lets the wrapped app answer.
             start_on_request: Whether the first request starts everything if the server sent no lifespan before it.
                 Requests wait for the start. If it fails, they raise its error, and the next request tries again. All
                 stops when the event loop cancels its tasks, as `asyncio.run` does, or by `stop`. On trio, only `stop`
@@ -109,13 +113,15 @@ class LifespanMiddleware(HookDecorators):
         )
         self._on_crash: OnCrash = checked_on_crash(on_crash)
         self._observe = checked_observer(observe)
-        self._while_starting = None if while_starting is None else checked_app(while_starting, _WHILE_STARTING)
-        # The runs that serve requests, each with its event loop: several threads may run one app.
-        self._serving: dict[Run, object] = {}
-        # Those of them whose requests get more than the server gives them.
-        self._detoured: dict[Run | None, object] = {None: None}  # at None until a lifespan came, or was warned of
-        self._starts = Starts(self._live) if checked_flag(start_on_request, _START_ON_REQUEST) else None
-        # The run that began last, and its report once it is over: a run holds on to all that its units hold.
+        self._background = checked_flag(background, "LifespanMiddleware(background=...)")
+        busy = None if while_starting is None else checked_app(while_starting, _WHILE_STARTING)
+        is_on_request = checked_flag(start_on_request, _START_ON_REQUEST)
+        self._starts = StartsOnRequest(self._prepare, self._serve) if is_on_request else None
+        self._next: ASGIApp = self.app  # the wrapped app, or a detour
+        self._requests = Requests(
+            self.app, busy, self._starts, route=self._route, warn_of_missing_lifespan=self._warn_of_missing_lifespan
+        )
+        # The run that began last, until its report was read after its end.
         self._run: Run | None = None
         self._last_report: Report | None = None
 
@@ -131,27 +137,7 @@ class LifespanMiddleware(HookDecorators):
         """
         if scope["type"] == "lifespan":
             return self._lifespan(scope, receive, send)
-        if self._detoured or "state" not in scope:
-            return self._detour(scope, receive, send)
-        return self.app(scope, receive, send)
-
-    def _detour(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Pass a request on that needs more than the wrapped app: a start, another app, or state."""
-        if self._starts is not None and self._starts.is_pending():
-            return self._start_first(self._starts, scope, receive, send)
-        if self._starts is None and self._detoured.pop(None, self) is not self:
-            self._warn_of_missing_lifespan()
-        app, run = self.app, self._run_of_request()
-        if run is not None:
-            if self._while_starting is not None and run.is_starting:
-                app = self._while_starting
-            scope = {**scope, "state": {**run.state, **scope.get("state", {})}}
-        return app(scope, receive, send)
-
-    async def _start_first(self, starts: Starts, scope: Scope, receive: Receive, send: Send) -> None:
-        __tracebackhide__ = True
-        await starts.started()
-        await self._detour(scope, receive, send)
+        return self._next(scope, receive, send)
 
     def _warn_of_missing_lifespan(self) -> None:
         """Log a WARNING if a request came without a lifespan, and something waits to be started."""
@@ -160,20 +146,13 @@ class LifespanMiddleware(HookDecorators):
         hooks, mounts = len(run.hooks), run.count_mounts()
         if hooks or mounts:
             logger.warning(
-                "a request came, but the server sent no lifespan before it: hooks %d, mounts %d of %s are not started. "
-                "Let the server send it (uvicorn --lifespan on), enter `with TestClient(app)` or LifespanManager(app), "
-                "or pass start_on_request=True",
-                hooks,
-                mounts,
+                "no lifespan reached %s before the first request; %s and %s have not started. Run the server with "
+                "lifespan on (uvicorn --lifespan on), enter `with TestClient(app)` or LifespanManager(app), or pass "
+                "start_on_request=True",
                 run.label,
+                _counted(hooks, "hook"),
+                _counted(mounts, "mount"),
             )
-
-    def _run_of_request(self) -> Run | None:
-        """Return the run that serves a request: the last one in its event loop, else the last one in an open loop."""
-        serving = [(run, loop) for run, loop in list(self._serving.items()) if not is_loop_closed(loop)]
-        loop = current_loop() if len(serving) > 1 else None
-        here = [run for run, other in serving if other is loop] or [run for run, _ in serving]
-        return here[-1] if here else None
 
     async def stop(self) -> None:
         """Stop what a request started, with `start_on_request`, and wait for that. The next request starts anew.
@@ -182,6 +161,7 @@ class LifespanMiddleware(HookDecorators):
         after a lifespan of the server, whose shutdown stops everything, it does nothing.
 
         Raises:
+            RuntimeError: If a hook calls it that the start runs, which would wait for itself.
             BaseException: What failed; several errors as a group.
 
         *Cancellation:* The stop goes on.
@@ -194,15 +174,20 @@ class LifespanMiddleware(HookDecorators):
     def ready(self) -> bool:
         """Whether everything that was to start has started, and nothing has begun to stop.
 
-        It becomes true when the startup is answered and all background hooks have started. It never does if one of them
-        fails.
+        It becomes true when the startup was answered and all that starts in the background has started. It never does if
+        some of that fails. Runs that began and ended inside a hook do not count.
         """
         return self._run is not None and self._run.is_ready
 
     @property
     def report(self) -> Report | None:
         """The report of the run that began last: what started and stopped, and how long that took; None before one."""
-        return self._last_report if self._run is None else build_report(self._run)
+        if self._run is None:
+            return self._last_report
+        report = build_report(self._run)
+        if self._run.is_over:
+            self._run, self._last_report = None, report
+        return report
 
     @contextmanager
     def override(self, hook: HookFunction | ASGIApp | str, replacement: HookFunction | None) -> Generator[None]:
@@ -245,71 +230,76 @@ class LifespanMiddleware(HookDecorators):
         """Answer a lifespan of the server."""
         if not isinstance(scope.get("state", {}), MutableMapping):
             return _refuse_state(scope["state"], receive, send)
-        if self._starts is not None:
-            return self._starts.lifespan(scope, receive, send)
-        self._detoured.pop(None, None)
         return self._live(scope, receive, send)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Start everything, serve, and stop everything, from the first message to the last."""
+        """Take the server's messages, from the first to the last, around a run."""
         __tracebackhide__ = True
         await _received(receive, "lifespan.startup", Phase.IDLE)
-        state: State = scope.get("state", {})
+        self._requests.lifespan_came()
+        started = None if self._starts is None else await self._starts.take_over()
+        run, serve = (self._prepare(scope), self._serve) if started is None else (started.run, started.serve)
+        failed: BaseException | None = None
+
+        async def answer() -> None:
+            if run.is_refused and run.refusal is not None:
+                raise run.refusal  # the app raised at the lifespan, and nothing of ours was to be run
+            await send({"type": "lifespan.startup.complete"})
+
+        try:
+            await serve(run, scope, answer, lambda: _received(receive, "lifespan.shutdown", Phase.STARTED))
+        except BaseException as error:
+            if error is not run.error:
+                raise
+            failed = error
+            if self._starts is not None:
+                self._starts.release()
+        # Outside of any `except`, so that nothing is chained to what the server raises by accident.
+        if failed is None:
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        message = run.format_failures() or str(failed)
+        try:
+            await send({"type": f"lifespan.{run.failed_phase}.failed", "message": message})
+        except BaseException as refusal:  # hypercorn refuses to serve only if its own error is raised
+            refusal.__context__, refusal.__suppress_context__ = failed, True
+            _log_discarded(run.failed_phase, message)
+            raise
+        raise failed.with_traceback(run.trace)
+
+    def _prepare(self, scope: Scope) -> Run:
+        """Prepare a run for a lifespan of the server, or for a request that starts everything."""
         policy = CrashPolicy(self._on_crash)
-        run = prepare_run(self, {**scope, "state": state}, on_crash=policy)
+        return prepare_run(self, {**scope, "state": scope.get("state", {})}, on_crash=policy)
+
+    async def _serve(self, run: Run, scope: Scope, answer: Step, shutdown: Step) -> None:
+        """Start everything, answer, let requests have it until the shutdown, and stop everything."""
+        __tracebackhide__ = True
+        interrupt = cast("CrashPolicy", run.on_crash).interrupt
         collection = hooks_of(self)
         collection.runs += 1  # hooks that are registered from now on come too late for this run
         try:
-            phase, error = "startup", await run.start()
-            if error is None and run.is_refused:
-                phase, error = "", run.refusal  # the app raised at the lifespan, and nothing of ours was to be run
-            if error is None:
+            async with run:
                 try:
-                    self._serve(run)
-                    await send({"type": "lifespan.startup.complete"})
-                    with policy.interrupt:
-                        await _received(receive, "lifespan.shutdown", Phase.STARTED)
-                    if policy.interrupt.cancelled_caught:
+                    self._requests.begin(run, gives_state="state" in scope)
+                    await answer()
+                    with interrupt:
+                        await shutdown()
+                    if interrupt.cancelled_caught:  # a crash is to stop the process
                         await run.abandon()
                         terminate()
-                        await _received(receive, "lifespan.shutdown", Phase.STARTED)
-                except BaseException as failure:
-                    if not is_closing(failure):
+                        await shutdown()
+                except BaseException as error:
+                    if not is_closing(error):
                         await run.abandon()
                     raise
                 finally:
-                    self._serving.pop(run, None)
-                    self._detoured.pop(run, None)
-                phase, error = "shutdown", await run.stop()
+                    self._requests.end(run)
         finally:
             collection.runs -= 1
-            if self._run is run:
-                self._last_report, self._run = build_report(run), None
-        if error is None:
-            await send({"type": "lifespan.shutdown.complete"})
-            return
-        if phase:
-            # Outside of any `except`, so that nothing is chained to what the server raises by accident.
-            message = run.format_failures()
-            try:
-                await send({"type": f"lifespan.{phase}.failed", "message": message})
-            except BaseException as refusal:  # hypercorn refuses to serve only if its own error is raised
-                refusal.__context__, refusal.__suppress_context__ = error, True
-                _log_discarded(phase, message)
-                raise
-        raise error
 
-    def _serve(self, run: Run) -> None:
-        """Let requests see the state of a run."""
-        for other, loop in list(self._serving.items()):
-            if is_loop_closed(loop):  # without a shutdown
-                self._serving.pop(other, None)
-                self._detoured.pop(other, None)
-        run.serve()
-        loop = current_loop()
-        self._serving[run] = loop
-        if run.has_late_state or self._while_starting is not None or self._starts is not None:
-            self._detoured[run] = loop
+    def _route(self, app: ASGIApp) -> None:
+        self._next = app
 
     def _include_all(self, lifespans: object) -> None:
         if isinstance(lifespans, Sequence) and not isinstance(lifespans, str):
@@ -346,9 +336,21 @@ def prepare_run(
                 observer(row)
 
     observer = observe_both if observe is not None else own
-    run = Run(middleware.app, hooks.plan(), settings, scope, on_crash=on_crash, observe=observer)
+    run = Run(
+        middleware.app,
+        hooks.plan(),
+        settings,
+        scope,
+        background=middleware._background,  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        on_crash=on_crash,
+        observe=observer,
+    )
     middleware._run = run  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the class is public, this is not
     return run
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 async def _refuse_state(state: object, receive: Receive, send: Send) -> None:

@@ -1,40 +1,57 @@
 """Starts that a request triggers, for servers that send no lifespan.
 
-A start plays the server's side of a lifespan, in a task of its own: so it is a run as any other, with another trigger.
+A start is a run as any other, in a task of its own. An event stands for the server's shutdown.
 """
 
 from collections.abc import Awaitable, Callable
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, final
+from typing import Any, TypeAlias, final
 from weakref import WeakKeyDictionary
 
 import anyio
 
-from ._exceptions import StartupFailed
-from ._types import Receive, Scope, Send
+from ._exceptions import ShutdownFailed, StartupFailed
+from ._run.run import Run
+from ._types import Scope
 from ._units.backend import current_loop, is_cancellation, is_loop_closed, is_loop_gone, spawn
+from ._units.failure import text_of
 
-_own_start: "ContextVar[Start | None]" = ContextVar("asgi_lifespan_mw_own_start", default=None)
+_own_start: "ContextVar[StartOnRequest | None]" = ContextVar("asgi_lifespan_mw_own_start", default=None)
 """The start in whose hooks and apps the code runs."""
+
+Step: TypeAlias = Callable[[], Awaitable[Any]]
+Serve: TypeAlias = Callable[[Run, Scope, Step, Step], Awaitable[None]]
+"""Starts a run, calls the first step to answer, waits for the second one, and stops the run."""
+
+_WHO = "start on request"
 
 
 @final
-class Starts:
+class StartsOnRequest:
     """The starts of one app, one in each event loop."""
 
-    def __init__(self, lifespan: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
-        """Keep what runs a lifespan. Hooks see the context variables of now, not those of the first request."""
-        self._lifespan = lifespan
+    def __init__(self, prepare: Callable[[Scope], Run], serve: Serve) -> None:
+        """Keep what makes a run, and what serves it.
+
+        Hooks see the context variables of now, not those of the first request.
+        """
+        self._prepare = prepare
+        self._serve = serve
         self._context = copy_context()
         # None if the server sent a lifespan, whose shutdown stops everything.
-        self._in_loop: WeakKeyDictionary[Any, Start | None] = WeakKeyDictionary()
+        self._in_loop: WeakKeyDictionary[Any, StartOnRequest | None] = WeakKeyDictionary()
+        # The start that was asked for last, with its event loop: most programs have one.
+        self._last: tuple[object, StartOnRequest | None] = None, None
 
     def is_pending(self) -> bool:
         """Return whether a request has to wait for a start, or to begin one."""
         loop = current_loop()
-        if loop is None or loop not in self._in_loop:
-            return True
-        start = self._in_loop[loop]
+        last, start = self._last
+        if last is not loop or loop is None:
+            if loop is None or loop not in self._in_loop:
+                return True
+            start = self._in_loop[loop]
+            self._last = loop, start
         # A hook may send a request to its own app, which must not wait for the hook.
         return start is not None and not start.is_serving and _own_start.get() is not start
 
@@ -42,102 +59,127 @@ class Starts:
         """Start everything if that was not begun, and wait until it has started. A stop that is going on comes first.
 
         Raises:
-            BaseException: What failed. The next call tries again.
+            BaseException: What failed, in the request that began the start. The next request tries again.
+            StartupFailed: What failed, in the requests that waited: an exception each, since one that is shared grows a
+                traceback with each request.
 
         *Cancellation:* The start goes on, for others.
         """
         loop = current_loop()
         await self._wait_for_stop(loop)
-        if loop not in self._in_loop:
+        is_first = loop not in self._in_loop
+        if is_first:
             for other in list(self._in_loop):
                 if is_loop_closed(other):  # without a stop: its start would keep it in memory
+                    self._set(other, None)
                     del self._in_loop[other]
-            self._in_loop[loop] = Start(self._lifespan, self._context.copy(), lambda start: self._forget(loop, start))
+            self._set(loop, StartOnRequest(self._prepare, self._serve, self._context.copy(), loop, self._forget))
         start = self._in_loop[loop]
-        if start is not None:
-            await start.started()
+        if start is None:
+            return
+        error = await start.failed_start()
+        if error is not None:
+            if is_first:
+                raise error
+            raise StartupFailed(_WHO, text_of(error)) from error
 
     async def stop(self) -> None:
         """Stop what a request started in this event loop, and wait for that.
 
         Raises:
+            RuntimeError: If code of the start itself calls it.
             BaseException: What failed.
         """
         start = self._in_loop.get(current_loop())
-        if start is not None:
-            await start.stop()
+        if start is None:
+            return
+        if _own_start.get() is start:
+            raise RuntimeError(
+                "stop() was called by a hook or an app that it would stop, and would wait for itself; call it from "
+                "outside of the lifespan"
+            )
+        await start.stop()
 
-    async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a lifespan of the server. If requests came before, it starts nothing twice."""
+    async def take_over(self) -> "StartOnRequest | None":
+        """Return the start that requests began before the server sent a lifespan; None if there is none.
+
+        From now on, the lifespan of the server stops everything.
+        """
         loop = current_loop()
         await self._wait_for_stop(loop)
-        start = self._in_loop.setdefault(loop, None)
-        if start is None:
-            await self._lifespan(scope, receive, send)
-            return
-        await receive()
-        await start.wait_for_answer()
-        self._in_loop[loop] = None
-        await start.answer(scope, receive, send)
+        start = self._in_loop.get(loop)
+        self._set(loop, None)
+        return start
+
+    def release(self) -> None:
+        """Let the next request start anew, because the lifespan of the server failed."""
+        loop = current_loop()
+        if loop in self._in_loop and self._in_loop[loop] is None:
+            del self._in_loop[loop]
+            self._last = None, None
 
     async def _wait_for_stop(self, loop: object) -> None:
         while (start := self._in_loop.get(loop)) is not None and start.is_stopping:
             await start.wait_until_over()
 
-    def _forget(self, loop: object, start: "Start") -> None:
+    def _set(self, loop: object, start: "StartOnRequest | None") -> None:
+        self._in_loop[loop] = start
+        self._last = None, None
+
+    def _forget(self, loop: object, start: "StartOnRequest") -> None:
         if self._in_loop.get(loop) is start:  # a lifespan that came later has taken it over
             del self._in_loop[loop]
+            self._last = None, None
 
 
 @final
-class Start:
-    """One start, from the request that triggers it to its stop."""
+class StartOnRequest:
+    """One start, from the request that triggers it to its stop.
+
+    Attributes:
+        run: What is started.
+        is_serving: Whether the start has ended, well or badly, and no stop has begun.
+        error: What failed; None for nothing.
+    """
 
     def __init__(
         self,
-        lifespan: Callable[[Scope, Receive, Send], Awaitable[None]],
+        prepare: Callable[[Scope], Run],
+        serve: Serve,
         context: Context,
-        when_over: Callable[["Start"], object],
+        loop: object,
+        when_over: Callable[[object, "StartOnRequest"], object],
     ) -> None:
-        self._lifespan = lifespan
+        self._scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}}
+        self.run = prepare(self._scope)
+        self.is_serving = False
+        self.error: BaseException | None = None
+        self._serve = serve
+        self._loop = loop
         self._when_over = when_over
-        self._scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
-        self._messages = [{"type": "lifespan.startup"}]
-        self._answer: dict[str, Any] = {}
-        self._error: BaseException | None = None
         self._answered = anyio.Event()
         self._stop = anyio.Event()
         self._over = anyio.Event()
+        self._has_started = False
         context.run(_own_start.set, self)
-        self._task = spawn(self._live, "start on request", context)
-
-    @property
-    def is_serving(self) -> bool:
-        """Whether the start has ended, well or badly, and no stop has begun."""
-        return self._answered.is_set() and not self.is_stopping
+        self._task = spawn(self._live, _WHO, context)
 
     @property
     def is_stopping(self) -> bool:
         """Whether the stop has begun."""
         return self._stop.is_set()
 
-    async def wait_for_answer(self) -> None:
-        """Wait until everything has started, or has failed to."""
-        await self._answered.wait()
-
     async def wait_until_over(self) -> None:
         """Wait until everything has stopped."""
         await self._over.wait()
 
-    async def started(self) -> None:
-        """Wait until everything has started.
-
-        Raises:
-            BaseException: What failed.
-        """
+    async def failed_start(self) -> BaseException | None:
+        """Wait until everything has started, and return what failed instead."""
         await self._answered.wait()
-        if self._answer["type"] == "lifespan.startup.failed":
-            await self._raise_error()
+        if self._has_started:
+            return None
+        await self._over.wait()
+        return self.error
 
     async def stop(self) -> None:
         """Stop everything, and wait for that.
@@ -145,58 +187,51 @@ class Start:
         Raises:
             BaseException: What failed.
         """
+        self.is_serving = False
         self._stop.set()
-        await self._raise_error()
+        await self._over.wait()
+        if self.error is not None:
+            raise self.error
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the startup that a server sends after the start, and stop everything at its shutdown.
+    async def serve(self, _: Run, scope: Scope, answer: Step, shutdown: Step) -> None:
+        """Answer a lifespan that the server sends after the start, and stop everything at its shutdown.
 
         Raises:
-            BaseException: What failed, after the server was answered.
+            BaseException: What failed.
 
         *Cancellation:* Everything is stopped, shielded.
         """
-        scope.get("state", {}).update(self._scope["state"])
-        await send(self._answer)
-        if self._answer["type"] == "lifespan.startup.complete":
-            try:
-                await receive()
-            finally:
-                self._stop.set()
-                with anyio.CancelScope(shield=True):
-                    await self._over.wait()
-            await send(self._answer)
-        await self._raise_error()
-
-    async def _raise_error(self) -> None:
-        """Wait for the end, and raise what failed."""
-        await self._over.wait()
-        if self._error is not None:
-            raise self._error
+        if (error := await self.failed_start()) is not None:
+            raise error
+        scope.get("state", {}).update(self.run.state)
+        try:
+            await answer()
+            await shutdown()
+        finally:
+            self._stop.set()
+            with anyio.CancelScope(shield=True):
+                await self._over.wait()
+        if self.error is not None:
+            raise self.error
 
     async def _live(self) -> None:
         try:
-            await self._lifespan(self._scope, self._receive, self._send)
+            await self._serve(self.run, self._scope, self._answer, self._stop.wait)
         except BaseException as error:
             if is_loop_gone():  # pragma: no cover - the garbage collector closes the coroutine, if it comes to that
                 raise
-            self._error = error
-        if not self._answer and is_cancellation(self._error):
-            self._error = StartupFailed("start on request", "it was cancelled")
-            await self._send({"type": "lifespan.startup.failed"})
-        elif not self._answer:  # the app does not support the lifespan protocol, and there is nothing else to start
-            self._error = None
-            await self._send({"type": "lifespan.startup.complete"})
-            await self._receive()
-        self._when_over(self)
+            self.error = self._cancelled() if is_cancellation(error) else error
+        self.is_serving = False
+        self._answered.set()
+        self._when_over(self._loop, self)
         self._over.set()
 
-    async def _receive(self) -> dict[str, Any]:
-        if self._messages:
-            return self._messages.pop()
-        await self._stop.wait()
-        return {"type": "lifespan.shutdown"}
-
-    async def _send(self, message: dict[str, Any]) -> None:
-        self._answer = message
+    async def _answer(self) -> None:
+        self._has_started = self.is_serving = True
         self._answered.set()
+
+    def _cancelled(self) -> BaseException:
+        """Return an error in place of the cancellation of this start, which is not one of those who wait for it."""
+        failed, phase = (ShutdownFailed, "shutdown") if self._has_started else (StartupFailed, "startup")
+        self.run.failed_phase, self.run.error = phase, failed(_WHO, "it was cancelled")
+        return self.run.error

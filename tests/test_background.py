@@ -286,11 +286,11 @@ async def test_the_log_counts_what_still_starts(caplog: pytest.LogCaptureFixture
         await anyio.sleep(1)
     lines = [record.getMessage() for record in caplog.records]
     assert [line.partition(" s: ")[2] for line in lines] == [
-        "app Starlette, hooks 1, mounts 0, still starting in the background 1",
-        "1",
+        "app Starlette, hooks 1, mounts 0, still starting in the background hooks 1",
+        "hooks 1",
         "app Starlette, hooks 2, mounts 0",
     ]
-    assert lines[1].startswith("background hooks complete in ")
+    assert lines[1].startswith("background start complete in ")
 
 
 async def test_late_state_that_collides_is_a_crash_of_the_hook() -> None:
@@ -488,7 +488,9 @@ def test_a_loop_that_was_closed_without_a_shutdown_leaves_no_state() -> None:
     loop.close()
 
     async def again() -> str:
-        async with served(app):
+        server = RecordingServer(holds_on=True)
+        del server.scope["state"]
+        async with served(app, server):
             return await answer(app)
 
     assert anyio.run(again) == '{"pool":1}'
@@ -498,7 +500,7 @@ def test_a_loop_that_was_closed_without_a_shutdown_leaves_no_state() -> None:
 def test_a_request_outside_of_any_loop_gets_the_state_of_the_only_run() -> None:
     """`asyncio.run(app(...))` calls the app before its loop runs."""
     app = app_that_shows_its_state(lifespan=[Journal().context("pool", pool=1)])
-    with LifespanManager(app):
+    with LifespanManager(app) as manager:
         bodies: list[Any] = []
 
         async def send(message: dict[str, Any]) -> None:
@@ -508,7 +510,7 @@ def test_a_request_outside_of_any_loop_gets_the_state_of_the_only_run() -> None:
             return {"type": "http.request", "body": b""}  # pragma: no cover - the app does not ask
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
-        asyncio.run(app(scope, receive, send))
+        asyncio.run(manager.app(scope, receive, send))
     assert bodies[-1] == b'{"pool":1}'
 
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from asgi_lifespan_mw import Lifespan, LifespanManager, LifespanMiddleware
+from asgi_lifespan_mw import Lifespan, LifespanManager, LifespanMiddleware, StartupFailed
 from tests.plans import Boom, Journal, fails_to_start, fails_to_stop, hangs_at_start
 from tests.server import RecordingServer, request
 
@@ -163,13 +163,17 @@ async def test_a_start_that_fails_raises_in_each_request_and_is_tried_again() ->
     async def ask() -> None:
         try:
             await answer(app)
-        except Boom as error:
+        except (Boom, StartupFailed) as error:
             errors.append(error)
 
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
             tasks.start_soon(ask)
-    assert len(errors) == 3
+    [original] = [error for error in errors if isinstance(error, Boom)]
+    waited = [error for error in errors if isinstance(error, StartupFailed)]
+    assert [error.__cause__ for error in waited] == [original, original]
+    assert waited[0] is not waited[1]
+    assert str(waited[0]) == "startup failed in start on request: tests.plans.Boom: no database"
     assert await answer(app) == '{"attempts":2}'
     await app.stop()
 
@@ -392,6 +396,7 @@ def test_a_request_in_a_new_loop_sees_nothing_of_a_closed_one(journal: Journal) 
     """The loop ended without a shutdown, so what had started there is lost."""
     app = LifespanMiddleware(Starlette(routes=[Route("/", shows_state)]), journal.context("pool", pool=1))
     closed, server = asyncio.new_event_loop(), RecordingServer(holds_on=True)
+    del server.scope["state"]
 
     async def serve() -> str:
         tasks.append(asyncio.ensure_future(server.run(app)))
@@ -434,7 +439,7 @@ def test_start_on_request_is_true_or_false(flag: Any) -> None:
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return the warnings about requests without a lifespan."""
     messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    return [message for message in messages if "the server sent no lifespan before it" in message]
+    return [message for message in messages if "no lifespan reached" in message]
 
 
 async def test_a_request_without_a_lifespan_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -443,7 +448,7 @@ async def test_a_request_without_a_lifespan_is_warned_of_once(caplog: pytest.Log
     await request(app)
     await request(app, state={})
     [warning] = warnings_of(caplog)
-    assert "hooks 1, mounts 1 of app Starlette are not started" in warning
+    assert "app Starlette before the first request; 1 hook and 1 mount have not started" in warning
     assert "start_on_request=True" in warning
 
 

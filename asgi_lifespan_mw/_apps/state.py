@@ -22,7 +22,7 @@ class SharedState:
     def __init__(self, state: State) -> None:
         """Begin with `state`. What it holds was set by no unit of this realm, and may be set anew."""
         self.state = state
-        self._found = state.copy()
+        self._found = dict(state)
         self._setters: dict[str, tuple[str, bool]] = {}
 
     def add(

@@ -182,6 +182,7 @@ class Tree:
             self._startups.known.pop(key, None)
         self._keys.clear()
         self._startups.excluded[:] = [one for one in self._startups.excluded if one is not self._excluded]
+        self._scope = {}
         for isolated, _, _, own in self._isolated:
             isolated.states[:] = [state for state in isolated.states if state is not own]
 

@@ -62,11 +62,9 @@ def check(app: Any, options: argparse.Namespace, screen: Screen) -> tuple[Report
 
     async def live() -> None:
         with _interrupting_blocking_code():
-            failed = await run.start()
-            if failed is None and not run.is_refused:
-                failed = await run.stop()
-        if failed is not None:
-            raise failed
+            async with run:
+                if not run.is_refused:
+                    await run.wait_until_ready()
 
     error, status = "", OK
     try:

@@ -13,7 +13,7 @@ import anyio
 from .._exceptions import ProtocolViolation, ShutdownFailed, StartupFailed
 from .._log import logger
 from .._types import SHUTDOWN, STARTUP, ASGIApp, Scope
-from .._units.unit import Unit
+from .._units.unit import GRACE, Unit
 from .table import EXPECTED, Action, Event, Phase, Severity, Transition, advance, entry_of, event_of
 
 _LEVELS = {Severity.NOTE: logging.DEBUG, Severity.WARNING: logging.WARNING}
@@ -84,7 +84,7 @@ class Session:
                 case Action.GIVES_SHUTDOWN:
                     return SHUTDOWN.copy()
                 case Action.CANCELS:
-                    self._unit.cancel()
+                    self._unit.cancel(GRACE)
                     await anyio.sleep_forever()
                 case Action.WAITS | Action.NOTHING:
                     self._moved = self._moved or anyio.Event()
@@ -98,7 +98,7 @@ class Session:
         transition = self._transition(event, message)
         if transition.action is Action.CANCELS:
             self._unit.stopped()
-            self._unit.cancel()
+            self._unit.cancel(GRACE)
         elif self.phase is before:
             return
         elif self.phase is Phase.STARTED:

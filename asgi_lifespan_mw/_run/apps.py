@@ -75,6 +75,17 @@ class Apps:
         if (node := self._nodes.get(unit)) is not None:
             self._sessions[node].refuse()
 
+    def release(self) -> None:
+        """Let go of what the apps' lifespans hold, once everything has stopped. What a report shows stays."""
+        self._sessions.clear()
+        for unit in self.units.values():
+            unit.release()
+        todo = [self.tree.root]
+        while todo:
+            node = todo.pop()
+            node.given, node.state, node.shared = {}, {}, None
+            todo += node.children
+
     def survey(self) -> None:
         """Find what would be started, as far as can be seen without a start."""
         tree = self.tree
@@ -95,9 +106,9 @@ class Apps:
         return found
 
     def repeated(self, hooks: Iterable[Hook]) -> set[Hook]:
-        """Return those of the hooks that the wrapped app runs as its own lifespan: FastAPI(lifespan=f), and lifespan=f here.
+        """Return those of the hooks that the wrapped app runs as its own lifespan, and name each in a WARNING.
 
-        Each is named in a WARNING.
+        ``LifespanMiddleware(FastAPI(lifespan=f), lifespan=f)``
         """
         own = self.tree.lifespans_around() if self._sends_to_app else []
         own += [

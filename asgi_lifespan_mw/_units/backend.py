@@ -11,9 +11,9 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
 from contextvars import Context
 from inspect import CORO_CREATED, getcoroutinestate
+from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -23,9 +23,6 @@ from .._types import is_a
 
 if TYPE_CHECKING:
     import asyncio
-
-CANCELLED_GRACE = 1.0
-"""Seconds that a cancelled unit has for its ``finally``. Gunicorn's ASGI worker grants no more."""
 
 
 def current_asyncio_task() -> "asyncio.Task[object] | None":
@@ -53,17 +50,34 @@ def current_loop() -> object:
 
 
 def is_loop_closed(loop: object) -> bool:
-    """Return whether an event loop of asyncio was closed."""
+    """Return whether an event loop of asyncio was closed; never true for trio."""
+    is_closed: Callable[[], bool] | None = getattr(loop, "is_closed", None)
+    return is_closed is not None and is_closed()
+
+
+def running_clock() -> Callable[[], float]:
+    """Return a function that returns the time of the running event loop, in seconds."""
     import asyncio
 
-    return isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()
+    try:
+        return asyncio.get_running_loop().time
+    except RuntimeError:
+        import trio
+
+        return trio.lowlevel.current_clock().current_time
 
 
-async def checkpoint(task: "asyncio.Task[object] | None") -> None:
-    """Let the other tasks of the event loop run one step; `task` is the running asyncio task, or None on trio."""
-    import asyncio
+async def checkpoint() -> None:
+    """Let the other tasks of the event loop run one step."""
+    if current_asyncio_task() is None:
+        await anyio.lowlevel.checkpoint()
+    else:
+        await _one_turn()
 
-    await (anyio.lowlevel.checkpoint() if task is None else asyncio.sleep(0))
+
+@coroutine
+def _one_turn() -> Generator[None, None, None]:
+    yield  # what `asyncio.sleep(0)` does, without its checks
 
 
 async def wait_until(event: anyio.Event, when: float) -> None:
@@ -163,15 +177,9 @@ def was_uncancelled(task: object) -> bool:
     return getattr(task, "was_uncancelled", False)
 
 
-@contextmanager
-def seeing_cancellations(see: Callable[[object], None]) -> Generator[None]:
-    """Call `see` with the message of each ``Task.cancel()`` of the running task, while the block runs. Not on trio."""
-    watchers: list[Callable[[object], None]] = getattr(current_asyncio_task(), "when_cancelled", [])
-    watchers.append(see)
-    try:
-        yield
-    finally:
-        watchers.remove(see)
+def cancellation_watchers() -> list[Callable[[object], None]]:
+    """Return the list of what is called with the message of each ``Task.cancel()`` of the running task. Not on trio."""
+    return getattr(current_asyncio_task(), "when_cancelled", [])
 
 
 def is_loop_gone() -> bool:

@@ -23,14 +23,14 @@ counts the calls of ``Task.cancel()``, and anyio looks at the count, but for its
 """
 
 import math
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any, final
 
 import anyio
 
 from .._types import is_a
-from .backend import current_asyncio_task, seeing_cancellations
+from .backend import cancellation_watchers, current_asyncio_task
 
 
 @final
@@ -39,6 +39,7 @@ class Cancellable:
 
     Attributes:
         is_cancelled: Whether the cancellation was requested.
+        is_cancelled_for_good: Whether each wait is cancelled, because the time for the clean-up is up.
     """
 
     __slots__ = (
@@ -48,19 +49,23 @@ class Cancellable:
         "_has_arrived",
         "_inner",
         "_is_delivered",
-        "_is_for_good",
         "_outer",
         "is_cancelled",
+        "is_cancelled_for_good",
     )
 
-    def __init__(self) -> None:
-        """Prepare to run a coroutine; needs a running event loop."""
+    def __init__(self, new_scope: Callable[[], anyio.CancelScope] = anyio.CancelScope) -> None:
+        """Prepare to run a coroutine; needs a running event loop.
+
+        Args:
+            new_scope: Makes a cancel scope. `anyio.CancelScope` looks for the event loop at each call.
+        """
         self.is_cancelled = False
-        self._outer = anyio.CancelScope()
-        self._inner = type(self._outer)()  # `anyio.CancelScope` looks for the event loop at each call
+        self._outer = new_scope()
+        self._inner = new_scope()
         self._is_delivered = False
         self._has_arrived = False
-        self._is_for_good = False
+        self.is_cancelled_for_good = False
         self._groups: list[Any] = []
         self._body: Coroutine[Any, Any, None] | None = None
 
@@ -72,8 +77,13 @@ class Cancellable:
         """
         self._body = body
         self._cancelled = anyio.get_cancelled_exc_class()
-        with seeing_cancellations(self._requested), self._outer, self._inner:
-            await self._drive(body, is_on_trio=current_asyncio_task() is None)
+        watchers = cancellation_watchers()
+        watchers.append(self._requested)
+        try:
+            with self._outer, self._inner:
+                await self._drive(body, is_on_trio=current_asyncio_task() is None)
+        finally:
+            watchers.remove(self._requested)
 
     def cancel(self) -> None:
         """Cancel the body at its next wait that it does not shield; its waits after that one are not cancelled."""
@@ -82,7 +92,7 @@ class Cancellable:
 
     def cancel_for_good(self) -> None:
         """Cancel each wait of the body from now on, because the time for its clean-up is up."""
-        self._is_for_good = self.is_cancelled = True
+        self.is_cancelled_for_good = self.is_cancelled = True
         self._inner.shield = False
         self._outer.cancel()
 
@@ -92,7 +102,7 @@ class Cancellable:
 
     def _requested(self, message: object) -> None:
         """See a call of `Task.cancel()`. Anyio puts the identity of the cancelled scope into the message."""
-        if not self._is_for_good and f"cancel scope {id(self._outer):x}" in str(message):
+        if not self.is_cancelled_for_good and f"cancel scope {id(self._outer):x}" in str(message):
             self._is_delivered = self._inner.shield = True
 
     @coroutine
@@ -107,7 +117,7 @@ class Cancellable:
             except StopIteration:
                 return
             is_passing = False
-            if self.is_cancelled and not self._is_for_good:
+            if self.is_cancelled and not self.is_cancelled_for_good:
                 # A checkpoint of trio raises by opening a cancelled scope, if it sees a cancellation before it waits.
                 is_passing = is_on_trio and is_reachable and self._is_own_scope_cancelled()
                 self._inner.shield = self._is_delivered or not (is_passing or self._is_cancelled_from_outside())
@@ -118,7 +128,7 @@ class Cancellable:
             except BaseException as raised:
                 value = error = raised
                 resume = body.throw
-            if self.is_cancelled and not self._is_for_good:
+            if self.is_cancelled and not self.is_cancelled_for_good:
                 if is_on_trio and not self._is_delivered:
                     self._is_delivered = self._has_reached(error, is_passing=is_passing)
                 is_reachable = self._is_visible(error)

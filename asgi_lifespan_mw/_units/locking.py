@@ -32,7 +32,6 @@ import anyio
 from .._exceptions import StartupFailed
 from .._log import logger
 from .backend import (
-    CANCELLED_GRACE,
     asyncios_cancellation,
     checkpoint,
     current_asyncio_task,
@@ -44,9 +43,8 @@ from .backend import (
 )
 from .cancellation import Cancellable
 from .failure import text_of
-from .location import where
 from .threads import collect_thread_calls
-from .unit import Unit
+from .unit import GRACE, Unit
 
 Lock: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 """A function without arguments that returns an asynchronous context manager, which is entered once."""
@@ -147,14 +145,14 @@ async def lead(unit: Unit, lock: Lock, work: Callable[[], Awaitable[None]]) -> N
             await attempts.pause(error)
             continue
         leader = _Leader(unit, held, work)
-        unit.inside = lambda body=body: (place := where(body)) and f"at {place}"  # type: ignore[misc]
         try:
             await body.run(leader.live(waits=held.has_waited or attempts.have_failed))
         finally:
-            unit.inside = str
             unit.set_note("")
             await held.release()
             unit.set_note("lost the lock" if held.loss else "released the lock")
+        if unit.is_cancelled():  # its one cancellation came first, and the loss during the clean-up after it
+            return
         if leader.has_returned:
             logger.warning("%s lost its lock after it had returned; another process may run it again", unit.name)
             return
@@ -330,14 +328,14 @@ class HeldLock:
             if self._is_watched:
                 self._spawn(partial(self._watch, handle), "watch of the lock")
                 # `def migrate(): time.sleep(60)`: its `wait()` begins before the work blocks the event loop.
-                await checkpoint(current_asyncio_task())
+                await checkpoint()
             self._settled.set()
             await self._until_released()
             if self._is_kept:
                 getattr(handle, "keep_until_exit", lambda: None)()
             elif not self._is_uncancelled and not self.loss:
                 for _ in range(_LAST_TURNS):
-                    await checkpoint(current_asyncio_task())
+                    await checkpoint()
         except BaseException:
             if not self._holding.cancel_called:
                 self._lose("it was cancelled by its own context manager")
@@ -392,7 +390,7 @@ class HeldLock:
 
     async def _limit_overlap(self) -> None:
         with suppress(asyncios_cancellation()):
-            if await self._is_released_within(CANCELLED_GRACE):
+            if await self._is_released_within(GRACE):
                 return
             logger.error(
                 "%s did not stop after losing its lock (still running %s); another process may be running it",
@@ -400,7 +398,7 @@ class HeldLock:
                 self._unit.whereabouts() or "at an unknown place",
             )
             limit = LOSS_LIMIT if self._unit.timeout is None else self._unit.timeout
-            if not await self._is_released_within(limit - CANCELLED_GRACE):
+            if not await self._is_released_within(limit - GRACE):
                 self._on_late()
 
     async def _is_released_within(self, seconds: float) -> bool:

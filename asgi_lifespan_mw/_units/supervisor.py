@@ -1,7 +1,8 @@
 """The supervisor: starts units in order, stops them in reverse, within time limits.
 
 Rule 1: Units start in order and stop in reverse. The units of a batch start, and later stop, side by side. An order
-inside the batch is kept by `Unit.start_after`. Most batches hold one unit.
+inside the batch is kept by `Unit.start_after`: a unit stops when all that follow it are over, directly or not, whatever
+became of them. Most batches hold one unit.
 
 Rule 2: A unit that fails or runs out of time ends a startup, never a shutdown.
 
@@ -9,36 +10,29 @@ Rule 3: The task that drives the units may be cancelled at any await. `Superviso
 where that task was.
 
 Rule 4: The start of a background unit is not waited for. A task of its own watches its time limit.
+
+Rule 5: Another task than the one that stops the units may start some of them, after the startup was answered. The stop
+waits until that task has noticed it.
 """
 
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from contextvars import copy_context
-from typing import TYPE_CHECKING, final
+from typing import Any, final
 
 import anyio
 
 from .._log import logger
-from .backend import (
-    CANCELLED_GRACE,
-    asyncios_cancellation,
-    checkpoint,
-    current_asyncio_task,
-    spawn,
-    wait_until,
-    was_uncancelled,
-)
+from .backend import asyncios_cancellation, checkpoint, spawn
 from .failure import Failure
+from .shared import Shared
 from .unit import Unit, UnitState, finish
-
-if TYPE_CHECKING:
-    import asyncio
 
 SLOW_AFTER = 10.0
 """Seconds after which a unit at work is named in the log; then after twice as long, and so on."""
-
 
 UNBLOCK = "threaded() runs a `def` hook in a worker thread"
 """The hint for a unit that blocks the event loop."""
@@ -56,34 +50,19 @@ class Supervisor:
     """The units of one run, in the order of their start.
 
     Attributes:
-        failures: The failures of the units, in the order in which they happened.
-        context: The context variables that the next unit begins with.
-        on_change: Called with a unit that changed its state or failed.
-        is_answered: Whether the startup was answered, so that the failure of a background unit is a crash.
+        shared: What the units share.
     """
 
-    def __init__(self, on_crash: Callable[[Unit], None], on_change: Callable[[Unit], None] = lambda _: None) -> None:
-        self.failures: list[Failure] = []
-        self.context = copy_context()
-        self.is_answered = False
-        self.on_change = on_change
-        self._on_crash = on_crash
+    def __init__(self, on_crash: Callable[[Unit], None], on_change: Callable[[Unit], None] | None = None) -> None:
+        self.shared = Shared(on_crash, on_change)
         self._batches: list[Sequence[Unit]] = []
-        self._deadline = math.inf
-        self._seconds = math.inf
-        self._waiting: list[anyio.Event] = []
         self._watchers: dict[Unit, object] = {}  # the tasks that watch the start of background units
-        self._owner_task: asyncio.Task[object] | None = None
-        self._before = 0
+        self._starting = 0  # how many calls of `start` are under way
 
-    def on_crash(self, unit: Unit, /) -> None:
-        """Report a unit that failed between its start and its stop."""
-        self._on_crash(unit)
-
-    def set_deadline(self, seconds: float | None) -> None:
-        """Limit the time for all that follows, counted from now; None for no limit."""
-        self._seconds = math.inf if seconds is None else seconds
-        self._deadline = anyio.current_time() + self._seconds
+    @property
+    def failures(self) -> list[Failure]:
+        """The failures of the units, in the order in which they happened."""
+        return self.shared.failures
 
     async def start(self, *batch: Unit) -> None:
         """Start units side by side, and wait until each has started, ended or failed, but for background units.
@@ -91,57 +70,104 @@ class Supervisor:
         The context variables of a single unit reach the units after it; those of several units do not.
 
         Raises:
-            UnitFailed: If one of them fails or runs out of time, or an earlier unit broke meanwhile. Nothing is
-                stopped: that is for `stop`.
+            UnitFailed: If one of them fails or runs out of time, if an earlier unit broke before the startup was
+                answered, or if the stop has begun. Nothing is stopped: that is for `stop`.
 
         *Cancellation:* The units that are starting go on until `stop`.
         """
-        self.check()
-        self._adopt_owner()
+        self.check(*batch)
+        if not self.shared.is_answered:
+            self.shared.adopt_owner()
         self._batches.append(batch)
-        self._start_next(batch)
-        slow = _SlowLog(UnitState.STARTING)
-        while (starting := [unit for unit in batch if _is_starting(unit)]) and not self.failures:
-            await self._wait_for_change(starting, slow, self._deadline)
-            if not self.failures:
-                self._start_next(batch)
-        self.check()
-        if ending := _all_in(UnitState.ENDING, batch):
-            await self._finish(ending)
+        self._starting += 1
+        try:
+            await self._start(batch)
+        finally:
+            self._starting -= 1
+            self.shared.wake()
+        self.check(*batch)
+        if ending := [unit for unit in batch if unit.stage is UnitState.ENDING]:
+            await finish(self.shared, ending)
         if len(batch) == 1:
-            self.context = batch[0].context or self.context
+            self.shared.context = batch[0].context or self.shared.context
 
-    def check(self) -> None:
-        """Raise `UnitFailed` if a unit has failed."""
-        if self.failures:
+    def start_later(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `work`, which starts units after the startup was answered, in a task of its own. It raises nothing."""
+
+        async def live() -> None:
+            try:
+                with suppress(asyncios_cancellation(), UnitFailed):
+                    await work()
+            finally:
+                self._starting -= 1
+                self.shared.wake()
+
+        self._starting += 1
+        self._later = spawn(live, "start in the background", self.shared.context.copy())
+
+    async def _start(self, batch: Sequence[Unit]) -> None:
+        """Start units, each when those that it waits for have started."""
+        work = _AtWork(self.shared, UnitState.STARTING)
+        ready = [unit for unit in batch if not unit.waits_for]
+        while True:
+            for unit in ready:  # it grows: a background unit is not waited for
+                unit.start(self.shared)
+                if unit.is_background:
+                    self._watchers[unit] = spawn(functools.partial(self._watch, unit), "watch", copy_context())
+                if unit.is_background or unit.stage is not UnitState.STARTING:
+                    ready += _released(unit)
+                else:
+                    work.add(unit)
+            if not work.units or self._is_over(batch):
+                return
+            ready = [follower for unit in await work.wait() for follower in _released(unit)]
+            if self._is_over(batch):
+                return
+
+    def check(self, *batch: Unit) -> None:
+        """Raise `UnitFailed` if a unit has failed, or the stop has begun. After the answer, only `batch` counts."""
+        if self._is_over(batch):
             raise UnitFailed
+
+    def _is_over(self, batch: Sequence[Unit]) -> bool:
+        shared = self.shared
+        failed = any(unit.failure is not None for unit in batch) if shared.is_answered else bool(shared.failures)
+        return failed or shared.is_stopping
 
     async def stop(self) -> None:
         """Stop all units in reverse. Failures are recorded in `failures`, and the stop goes on.
 
         *Cancellation:* The units that are left go on. Call `stop_shielded` to stop them.
         """
-        self._adopt_owner()
+        self.shared.adopt_owner()
+        self.shared.is_stopping = True
+        self.shared.wake()
+        while self._starting:
+            await self.shared.next_change()
         while self._batches:
-            batch = self._batches[-1]
-            slow = _SlowLog(UnitState.STOPPING)
-            while True:
-                _stop_next(batch)
-                stopping = _all_in(UnitState.STOPPING, batch)
-                # A unit whose task goes on after its part holds up those that stop after it.
-                ending = [unit for unit in _all_in(UnitState.ENDING, batch) if unit.after or not stopping]
-                if ending:
-                    await self._finish(ending)
-                elif stopping:
-                    await self._wait_for_change(stopping, slow, self._deadline)
-                else:
-                    break
-            while any(unit in self._watchers for unit in batch):
-                await self.next_change()
-            for unit in batch:
-                if unit.aftermath is not None:
-                    await unit.aftermath(self._deadline)
+            await self._stop(self._batches[-1])
             self._batches.pop()
+
+    async def _stop(self, batch: Sequence[Unit]) -> None:
+        """Stop units, each when all that follow it are over."""
+        work = _AtWork(self.shared, UnitState.STOPPING)
+        followers = {unit: len(unit.before) for unit in batch}
+        ready = [unit for unit in batch if not unit.before]
+        while True:
+            for unit in ready:  # it grows: a unit that is over holds up nothing
+                unit.request_stop()
+                if unit.stage in (UnitState.NEW, UnitState.OVER):
+                    ready += _let_go(unit, followers)
+                else:
+                    work.add(unit)
+            if not work.units:
+                break
+            ready = [one for unit in await work.wait() for one in _let_go(unit, followers)]
+        while any(unit in self._watchers for unit in batch):
+            await self.shared.next_change()
+        for unit in batch:
+            if unit.aftermath is not None:
+                await unit.aftermath(self.shared.deadline)
 
     async def stop_shielded(self) -> None:
         """Stop the units that are left, and ignore cancellations meanwhile.
@@ -156,146 +182,139 @@ class Supervisor:
             except asyncios_cancellation():
                 continue
 
-    def _start_next(self, batch: Sequence[Unit]) -> None:
-        """Start the units that need not wait for others of the batch."""
-        for unit in batch:
-            if unit.stage is UnitState.NEW and not any(
-                other.stage is UnitState.NEW or _is_starting(other) for other in unit.after
-            ):
-                unit.start(self)
-                if unit.is_background:
-                    self._watchers[unit] = spawn(functools.partial(self._watch, unit), "watch", copy_context())
-
     async def _watch(self, unit: Unit) -> None:
         """Watch the start of a background unit, which nobody waits for."""
-        slow = _SlowLog(UnitState.STARTING)
         try:
+            work = _AtWork(self.shared, UnitState.STARTING, whole=math.inf)
+            work.add(unit)
             while unit.stage is UnitState.STARTING:
-                await self._wait_for_change([unit], slow, math.inf)
+                await work.wait()
             if unit.failure is not None:
-                await finish([unit], CANCELLED_GRACE)
+                await finish(self.shared, [unit])
         finally:
             del self._watchers[unit]
-            self.wake()
-
-    def _is_time_up(self) -> bool:
-        return self._seconds < math.inf and self._deadline <= anyio.current_time()
-
-    def is_owner_cancelled(self) -> bool:
-        """Return whether the owner is being cancelled, so that it is about to stop the units. Never true on trio."""
-        owner = self._owner_task
-        # A LifespanMiddleware inside a mounted app: its owner is a unit of the outer run, which undid its cancellation.
-        return owner is not None and not owner.done() and (owner.cancelling() > self._before or was_uncancelled(owner))
-
-    def when_owner_is_done(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when the owner has finished, after which nobody stops the units."""
-        assert self._owner_task is not None, "a unit calls this only if its owner was cancelled, on asyncio"
-        self._owner_task.add_done_callback(lambda _: callback())
-
-    def _adopt_owner(self) -> None:
-        """Make the running task the owner. A cancellation that it caught earlier does not count."""
-        task = current_asyncio_task()
-        if task is not self._owner_task:
-            self._owner_task = task
-            self._before = 0 if task is None else task.cancelling()
+            self.shared.wake()
 
     def in_progress(self) -> list[Unit]:
         """Return the units that are starting or stopping now."""
         last = self._batches[-1] if self._batches else ()
-        return [*_all_in(UnitState.STARTING, last), *_all_in(UnitState.STOPPING, last)]
+        return [unit for unit in last if unit.stage in (UnitState.STARTING, UnitState.STOPPING)]
 
-    def wake(self) -> None:
-        """Wake every task that waits for a change."""
-        for event in self._waiting:
-            event.set()
 
-    async def next_change(self, until: float = math.inf) -> None:
-        """Wait until a unit changes, or until the time `until` of the event loop's clock."""
-        event = anyio.Event()
-        self._waiting.append(event)
-        try:
-            await wait_until(event, until)
-        finally:
-            self._waiting.remove(event)
+def _released(unit: Unit) -> list[Unit]:
+    """Return the units that may start now that a unit has started."""
+    ready: list[Unit] = []
+    for follower in unit.before:
+        follower.waits_for -= 1
+        if not follower.waits_for:
+            ready.append(follower)
+    return ready
 
-    async def _wait_for_change(self, units: Sequence[Unit], slow: "_SlowLog", whole: float) -> None:
-        """Wait until a unit at work changes. A unit that passes its deadline, or the deadline `whole`, fails."""
-        if slow.is_new and not self._is_time_up():
-            slow.is_new = False
-            await checkpoint(self._owner_task)  # most units need no more than this step
-        else:
-            now = anyio.current_time()
-            overdue = [unit for unit in units if unit.deadline(whole) <= now]
-            for unit in overdue:
-                unit.time_out(slow.phase, self._seconds)
-            if overdue:
-                return
-            due = min(unit.deadline(whole) for unit in units)
-            await self.next_change(min(due, slow.next_time(units, now)))
-        for unit in units:
-            if unit.stage is not slow.busy and unit.failure is None:
-                # `def load(): time.sleep(60)`: a hook that blocks the event loop blocks this task and its timers too.
-                due = unit.deadline(whole)
-                if due < math.inf and due <= anyio.current_time():
-                    unit.time_out(slow.phase, self._seconds, f"it blocked the event loop; {UNBLOCK}")
-                else:
-                    slow.log_blocking(unit)
 
-    async def _finish(self, batch: Sequence[Unit]) -> None:
-        """Wait for the tasks of units to finish, at most for a second, and end those that do not."""
-        await finish(batch, max(0, min(CANCELLED_GRACE, self._deadline - anyio.current_time())))
+def _let_go(unit: Unit, followers: dict[Unit, int]) -> list[Unit]:
+    """Return the units that may stop now that a unit, and all that follows it, is over."""
+    ready: list[Unit] = []
+    for before in unit.after:
+        followers[before] -= 1
+        if not followers[before]:
+            ready.append(before)
+    return ready
 
 
 @final
-class _SlowLog:
-    """The log of units that take long: named after 10 s, 20 s, 40 s and so on.
+class _AtWork:
+    """Units that start, or that stop and end: what is due for each, and when it is named in the log.
+
+    A unit that takes long is named after 10 s, 20 s, 40 s and so on.
 
     Attributes:
-        busy: The state of the units while they are at work.
-        phase: That state in words.
-        is_new: Whether nothing was waited for yet.
+        units: The units at work, each with the time at which it is named, and how long it takes by then.
     """
 
-    def __init__(self, busy: UnitState) -> None:
-        self.busy = busy
-        self.phase = "startup" if busy is UnitState.STARTING else "shutdown"
-        self.is_new = True
-        self._seen: dict[Unit, tuple[float, float]] = {}  # when each was seen first, and after how long it is named
+    def __init__(self, shared: Shared, busy: UnitState, whole: float | None = None) -> None:
+        """Begin without units.
 
-    def next_time(self, units: Sequence[Unit], now: float) -> float:
-        """Name the units that have taken long by now, and return the time at which the next one will have."""
-        times: list[float] = []
-        for unit in units:
-            began, patience = self._seen.get(unit, (now, SLOW_AFTER))
-            if now >= began + patience:
-                location = unit.whereabouts()
-                at = f", {location}" if location else ""
-                logger.warning("%s of %s takes more than %g s%s", self.phase, unit.name, patience, at)
-                patience *= 2
-            self._seen[unit] = began, patience
-            times.append(began + patience)
-        return min(times)
+        Args:
+            shared: What the units share.
+            busy: The state of the units at work. A unit that stops is at work until it is over.
+            whole: The deadline of all units; None for that of the phase.
+        """
+        self.units: dict[Unit, tuple[float, float]] = {}
+        self._shared = shared
+        self._busy = busy
+        self._phase = "startup" if busy is UnitState.STARTING else "shutdown"
+        self._whole = whole
+        self._changes: list[Any] = []
+        self._due = -math.inf
+        self._is_new = True
 
-    def log_blocking(self, unit: Unit) -> None:
-        """Name a unit that is done, if it took long and blocked the event loop, so that it could not be named."""
-        _, patience = self._seen.get(unit, (0, SLOW_AFTER))
-        if time.perf_counter() - unit.history[self.busy] > patience + _BARELY:
-            logger.warning(
-                "%s of %s took more than %g s and blocked the event loop; %s", self.phase, unit.name, patience, UNBLOCK
+    def add(self, unit: Unit) -> None:
+        """Add a unit that begins to work."""
+        unit.changes = self._changes
+        self.units[unit] = self._shared.now() + SLOW_AFTER, SLOW_AFTER
+        self._due = -math.inf
+
+    async def wait(self) -> list[Unit]:
+        """Wait until a unit changes, or something is due for one, and return the units that are done."""
+        shared = self._shared
+        whole = shared.deadline if self._whole is None else self._whole
+        if self._is_new and not shared.is_time_up():
+            self._is_new = False
+            await checkpoint()  # most units need no more than this step
+        else:
+            self._is_new = False
+            now = shared.now()
+            if now >= self._due:
+                self._end_overdue(whole, now)
+            if not self._changes:
+                await shared.next_change(self._due)
+        done: list[Unit] = []
+        changes, self._changes[:] = self._changes[:], []
+        for unit in changes:
+            self._log_blocking(unit, whole)
+            self._due = -math.inf  # a unit that has done its part has less time for its end
+            is_done = unit.stage is UnitState.OVER or (
+                self._busy is UnitState.STARTING and unit.stage is not self._busy
             )
+            if is_done and unit in self.units:
+                del self.units[unit]
+                done.append(unit)
+        return done
 
+    def _end_overdue(self, whole: float, now: float) -> None:
+        """End what is overdue, name what takes long, and find when something is due next."""
+        self._due = math.inf
+        for unit, (named_at, patience) in list(self.units.items()):
+            if unit.due(whole) <= now:
+                unit.end_overdue()
+            if now >= named_at:
+                self._name(unit, patience)
+                self.units[unit] = named_at, patience = named_at + patience, patience * 2
+            self._due = min(self._due, unit.due(whole), named_at)
 
-def _stop_next(batch: Sequence[Unit]) -> None:
-    """Stop the units that need not wait for others of the batch."""
-    for unit in batch:
-        if all(other.stage in (UnitState.NEW, UnitState.OVER) for other in unit.before):
-            unit.request_stop()
+    def _name(self, unit: Unit, patience: float) -> None:
+        # A unit in which a run waits for one of its own: that run names it.
+        if unit.stage is self._busy and not unit.inside():
+            location = unit.whereabouts()
+            at = f", {location}" if location else ""
+            hint = (
+                f"; no {self._phase}_timeout is set" if unit.due(math.inf) == self._shared.deadline == math.inf else ""
+            )
+            logger.warning("%s of %s takes more than %g s%s%s", self._phase, unit.name, patience, at, hint)
 
+    def _log_blocking(self, unit: Unit, whole: float) -> None:
+        """Name a unit that has done its part too late: a hook that blocks the event loop blocks this task and its timers.
 
-def _is_starting(unit: Unit) -> bool:
-    """Return whether a unit is starting, and is waited for."""
-    return unit.stage is UnitState.STARTING and not unit.is_background
-
-
-def _all_in(stage: UnitState, batch: Sequence[Unit]) -> list[Unit]:
-    return [unit for unit in batch if unit.stage is stage]
+        Time it out if it had a limit: ``def load(): time.sleep(60)``.
+        """
+        if unit.stage is self._busy or unit.failure is not None or unit not in self.units or unit.is_cancelled():
+            return
+        due = unit.due_for_its_part(whole)
+        if due < math.inf and due <= self._shared.now():
+            unit.time_out(self._phase, f"it blocked the event loop; {UNBLOCK}")
+            return
+        _, patience = self.units[unit]
+        if time.perf_counter() - unit.history[self._busy] > patience + _BARELY:
+            logger.warning(
+                "%s of %s took more than %g s and blocked the event loop; %s", self._phase, unit.name, patience, UNBLOCK
+            )

@@ -10,11 +10,11 @@ No exception leaves the task: it is recorded as the unit's failure.
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from contextvars import Context, copy_context
 from enum import Enum
-from typing import Protocol, final
+from typing import Any, final
 
 import anyio
 
@@ -22,7 +22,6 @@ from .._exceptions import LifespanTimeout, ShutdownFailed, StartupFailed
 from .._log import logger
 from .._types import State, is_a
 from .backend import (
-    CANCELLED_GRACE,
     asyncios_cancellation,
     is_cancellation,
     is_loop_gone,
@@ -30,8 +29,19 @@ from .backend import (
     uncancel_current_task,
     was_cancelled,
 )
+from .cancellation import Cancellable
 from .failure import FailedPhase, Failure, text_of
 from .location import where
+from .shared import Shared
+
+GRACE = 1.0
+"""Seconds for a task to finish after its part is done, and for a ``finally`` after a time limit of the user's ran out.
+
+Gunicorn's ASGI worker grants no more.
+"""
+
+LAST_GRACE = 0.1
+"""Seconds for a task to finish after it was cancelled for good; then it is abandoned."""
 
 
 class UnitState(Enum):
@@ -49,44 +59,6 @@ class UnitState(Enum):
     """The task has finished, or was abandoned because it did not stop after being cancelled."""
 
 
-class Owner(Protocol):
-    """What a unit needs of its supervisor.
-
-    Attributes:
-        context: The context variables that the next unit begins with.
-        failures: The failures of all units, in the order in which they happened.
-        is_answered: Whether the startup was answered.
-    """
-
-    context: Context
-    failures: list[Failure]
-    is_answered: bool
-
-    def wake(self) -> None:
-        """Wake every task that waits for a change."""
-        ...
-
-    def on_change(self, unit: "Unit", /) -> None:
-        """Report a unit that changed its state or failed."""
-        ...
-
-    async def next_change(self, until: float, /) -> None:
-        """Wait until a unit changes, or until the time `until` of the event loop's clock."""
-        ...
-
-    def on_crash(self, unit: "Unit", /) -> None:
-        """Report a unit that failed between its start and its stop."""
-        ...
-
-    def is_owner_cancelled(self) -> bool:
-        """Return whether the owner, the task that starts and stops the units, is being cancelled."""
-        ...
-
-    def when_owner_is_done(self, callback: Callable[[], None], /) -> None:
-        """Call `callback` when the owner has finished."""
-        ...
-
-
 @final
 class Unit:
     """One hook or app, from its start to its stop.
@@ -96,15 +68,17 @@ class Unit:
         body: The coroutine function that runs in the unit's task. It calls `started`, awaits `wait_for_stop`, and
             returns.
         timeout: Seconds for the start, and as many for the stop; None for no limit of its own.
-        is_hook: Whether the unit is a hook of the user's; otherwise it is an app.
         is_shutdown_function: Whether the body runs at the stop. The start of such a unit does nothing.
         stage: The current state.
         state: The lifespan state that the unit set; empty before it has started.
         failure: The first failure; None for a unit that has not failed.
         is_background: Whether the startup is answered without waiting for the unit.
+        is_worker: Whether the body runs for the life of the app, so that it is cancelled when the unit is to stop.
         inherits: The unit whose context variables it begins with; None for those of the owner.
         after: The units of its batch that start before it, and stop after it.
         before: The units of its batch that start after it, and stop before it.
+        waits_for: The number of units in `after` that have not started yet.
+        changes: Where the unit is added at each change of its state, for the task that drives it; None for nowhere.
         context: The context variables at the end of the start; None before.
         history: The time at which each state after NEW was entered first, by `time.perf_counter`.
         note: What the unit does beyond its state, such as "waiting for the lock"; "" if there is nothing to say.
@@ -118,21 +92,23 @@ class Unit:
     def __init__(
         self,
         name: str,
-        body: "Callable[[Unit], Awaitable[None]]",
+        body: "Callable[[Unit], Coroutine[Any, Any, None]]",
         *,
         timeout: float | None = None,
-        is_hook: bool = False,
         is_shutdown_function: bool = False,
         is_background: bool = False,
+        is_worker: bool = False,
         on_enter: "Callable[[Unit], object]" = lambda _: None,
+        on_started: "Callable[[Unit], object]" = lambda _: None,
     ) -> None:
         self.name = name
         self.body = body
         self.timeout = timeout
-        self.is_hook = is_hook
         self.is_shutdown_function = is_shutdown_function
         self.is_background = is_background
+        self.is_worker = is_worker
         self._on_enter = on_enter  # called in its task before the body, to set context variables
+        self._on_started = on_started
         self.stage = UnitState.NEW
         self.state: State = {}
         self.failure: Failure | None = None
@@ -145,9 +121,11 @@ class Unit:
         self.aftermath: Callable[[float], Awaitable[None]] | None = None
         self.inside: Callable[[], str] = str
         self.cancelled_at = ""
+        self.waits_for = 0
+        self.changes: list[Unit] | None = None
         self._began = math.inf
+        self._ends_by = math.inf
         self._is_reported = False
-        self._work: anyio.CancelScope | None = None
 
     def __repr__(self) -> str:
         return f"<Unit {self.name}: {self.stage.value}>"
@@ -165,6 +143,7 @@ class Unit:
         self.context = copy_context()
         if self.stage is UnitState.STARTING:
             self._transition(UnitState.STARTED)
+            self._on_started(self)
 
     async def wait_for_stop(self) -> None:
         """Wait until the unit is to stop.
@@ -175,11 +154,11 @@ class Unit:
         try:
             await self._stop.wait()
         except asyncios_cancellation():
-            if self._scope.cancel_called or not self._owner.is_owner_cancelled():
+            if self.is_cancelled() or not self._shared.is_owner_cancelled():
                 raise
             # uvicorn at a second Ctrl-C, gunicorn's ASGI worker at SIGQUIT: no shield stops a plain Task.cancel().
             # A fixture of pytest, whose task is cancelled and never resumed: nobody will stop this unit.
-            self._owner.when_owner_is_done(self.cancel)
+            self._shared.when_owner_is_done(self.cancel)
         while not self._stop.is_set():
             uncancel_current_task()
             # `async with create_task_group(): yield` in a hook: the server cancelled the group's tasks as well, and
@@ -204,46 +183,50 @@ class Unit:
 
     async def _end_crashed(self) -> None:
         # Starlette sends *.failed and then raises the exception, which is the better error.
-        await is_over(self, seconds=CANCELLED_GRACE)
+        await finish(self._shared, [self], until=self._ends_by)
         self._report_crash()
-        await finish([self], seconds=0)
+        await finish(self._shared, [self])
 
     def set_note(self, note: str) -> None:
         """Set the note, and report the change."""
         if note != self.note:
             self.note = note
-            self._owner.on_change(self)
+            self._report()
 
-    @contextmanager
-    def cancelled_at_stop(self) -> Generator[None]:
-        """Cancel the block when the unit is to stop."""
-        with anyio.CancelScope() as self._work:
-            yield
-
-    def fail_and_cancel(self, error: BaseException, phase: FailedPhase | None = None, **fields: str) -> None:
-        """Mark the unit as failed by an error of this package, and cancel it."""
+    def fail_and_cancel(
+        self, error: BaseException, phase: FailedPhase | None = None, *, seconds: float | None = None, **fields: str
+    ) -> None:
+        """Mark the unit as failed by an error of this package, and cancel it; `seconds` are for its clean-up."""
         self._mark_failed(error, phase, **fields)
         self.stopped()
-        self.cancel()
+        self.cancel(seconds)
 
-    def cancel(self) -> None:
-        """Cancel the body and all that is open in it."""
+    def cancel(self, seconds: float | None = None) -> None:
+        """Cancel the body and all that is open in it, once.
+
+        Args:
+            seconds: The time for the clean-up; None for the unit's own limit, or what is left of the whole.
+        """
         self._stop.set()
-        self._scope.cancel()
+        if not self.is_cancelled():
+            shared = self._shared
+            self._ends_by = shared.clean_up_deadline(self.timeout) if seconds is None else shared.now() + seconds
+            self._cancellable.cancel()
 
     # What `Supervisor` calls.
 
     def start_after(self, units: "Sequence[Unit]") -> None:
         """Start after `units` of the same batch, and stop before them."""
         self.after = units
+        self.waits_for = len(units)
         for unit in units:
             unit.before.append(self)
 
-    def start(self, owner: Owner) -> None:
+    def start(self, shared: Shared) -> None:
         """Start the body in a task; a shutdown function counts as started at once."""
-        self._owner = owner
-        self._scope = anyio.CancelScope()
-        self._stop = anyio.Event()
+        self._shared = shared
+        self._cancellable = Cancellable(shared.new_scope)
+        self._stop = shared.new_event()
         if self.is_shutdown_function:
             self._set_state(UnitState.STARTED)
         else:
@@ -260,66 +243,110 @@ class Unit:
         elif self.stage is UnitState.STARTED:
             self._set_state(UnitState.STOPPING)
             self._stop.set()
-            if self._work is not None:
-                self._work.cancel()
+            if self.is_worker:
+                self._cancellable.cancel()
+        elif self.stage is UnitState.ENDING:
+            # Cancelled before the stop began, such as by a lost lock: what is left of the whole counts from now on.
+            self._ends_by = min(self._ends_by, max(self._shared.deadline, self._shared.now()))
 
-    def deadline(self, whole: float) -> float:
+    def due(self, whole: float) -> float:
+        """Return the time at which the unit times out, or is ended; `whole` is the deadline of all units."""
+        if self.stage is UnitState.ENDING:
+            return self._ends_by if self.is_cancelled() else min(self._ends_by, whole)
+        return self.due_for_its_part(whole)
+
+    def due_for_its_part(self, whole: float) -> float:
         """Return the time at which the current start or stop times out; `whole` is the deadline of all units."""
         return whole if self.timeout is None else min(whole, self._began + self.timeout)
 
-    def time_out(self, phase: str, seconds: float, advice: str = "") -> None:
-        """Mark the unit as timed out, by its own limit or that of `seconds` for all units, and cancel it."""
-        if self.timeout is not None and self._began + self.timeout <= anyio.current_time():
+    def end_overdue(self) -> None:
+        """Time out a unit whose start or stop is overdue; cancel, then abandon one that is overdue in its end."""
+        if self.stage is not UnitState.ENDING:
+            self.time_out("startup" if self.stage is UnitState.STARTING else "shutdown")
+        elif not self.is_cancelled():
+            self.cancel(GRACE)  # it had its time: it said that it is done
+        elif not self._cancellable.is_cancelled_for_good:
+            if self.failure is None:
+                location = self.whereabouts()
+                at = f", {location}" if location else ""
+                logger.warning(
+                    "%s was cancelled, and its clean-up takes too long%s; cancelling it again", self.name, at
+                )
+            self._cancel_for_good()
+        else:
+            self._abandon()
+
+    def release(self) -> None:
+        """Let go of what the unit holds, once it is over. What a report shows stays."""
+        self.state = dict.fromkeys(self.state)
+        self.context = self.inherits = None
+        self.body = _ended
+
+    def is_cancelled(self) -> bool:
+        """Return whether this package cancelled the unit."""
+        return self._cancellable.is_cancelled
+
+    def whereabouts(self) -> str:
+        """Return what the body waits for: a lock, a line of its code, or a unit of a run in it; "" if unknown."""
+        return self.inside() or self.own_whereabouts()
+
+    def own_whereabouts(self) -> str:
+        """Return what the body waits for, in its own code or for a lock; "" if unknown."""
+        if self.stage is UnitState.STARTING and self.note:
+            return self.note
+        try:
+            place = where(self._cancellable)
+        except Exception:  # it reads objects of the user's, whose properties may raise
+            logger.debug("cannot find the line at which %s waits", self.name, exc_info=True)
+            return ""
+        return place and f"at {place}"
+
+    def time_out(self, phase: str, advice: str = "") -> None:
+        """Mark the unit as timed out, by its own limit or that for all units, and cancel it."""
+        seconds = self._shared.seconds
+        if self.timeout is not None and self._began + self.timeout <= self._shared.now():
             seconds = self.timeout
         error = LifespanTimeout(self.name, phase, seconds)
         location = self.whereabouts()
         if location:
             error.add_note(f"it was {location}")
         failed_phase = FailedPhase.STARTUP if phase == "startup" else FailedPhase.SHUTDOWN
-        self.fail_and_cancel(error, failed_phase, location=location, advice=advice)
+        is_second = self.is_cancelled()  # a worker, which was cancelled at its stop, and has had its time
+        self.fail_and_cancel(error, failed_phase, seconds=GRACE, location=location, advice=advice)
+        if is_second:
+            self._cancel_for_good()
 
-    def is_cancelled(self) -> bool:
-        """Return whether this package cancelled the unit."""
-        return self._scope.cancel_called
+    def _cancel_for_good(self) -> None:
+        self._ends_by = self._shared.now() + LAST_GRACE
+        self._cancellable.cancel_for_good()
 
-    async def wait_until_over(self, until: float) -> None:
-        """Wait until the task has finished or was abandoned, or until the time `until`."""
-        while self.stage is not UnitState.OVER:
-            await self._owner.next_change(until)  # even if the time is up: most tasks need no more than this step
-            if anyio.current_time() >= until:
-                return
-
-    def abandon(self) -> None:
+    def _abandon(self) -> None:
         """Stop waiting for a unit that does not stop after being cancelled."""
         location = self.whereabouts() or "at an unknown place"
         logger.error("%s did not stop after being cancelled; abandoning it (still running %s)", self.name, location)
         self._end()
 
-    def whereabouts(self) -> str:
-        """Return what the body waits for: a lock, a line of its code, or a unit of a run in it; "" if unknown."""
-        if inside := self.inside():
-            return inside
-        if self.stage is UnitState.STARTING and self.note:
-            return self.note
-        try:
-            place = where(self._task)
-        except Exception:  # it reads objects of the user's, whose properties may raise
-            logger.debug("cannot find the line at which %s waits", self.name, exc_info=True)
-            return ""
-        return place and f"at {place}"
-
     def _transition(self, stage: UnitState) -> None:
         if self.failure is None and logger.isEnabledFor(logging.DEBUG):
             self._log_progress(stage)
         self._set_state(stage)
-        self._owner.wake()
+        self._shared.wake()
 
     def _set_state(self, stage: UnitState) -> None:
         self.stage = stage
         self.history.setdefault(stage, time.perf_counter())
-        if self.timeout is not None and stage in (UnitState.STARTING, UnitState.STOPPING):
-            self._began = anyio.current_time()
-        self._owner.on_change(self)
+        if stage is UnitState.ENDING:
+            if not self.is_cancelled():
+                self._ends_by = self._shared.now() + GRACE
+        elif self.timeout is not None and stage in (UnitState.STARTING, UnitState.STOPPING):
+            self._began = self._shared.now()
+        if self.changes is not None:
+            self.changes.append(self)
+        self._report()
+
+    def _report(self) -> None:
+        if self._shared.on_change is not None:
+            self._shared.on_change(self)
 
     def _log_progress(self, stage: UnitState) -> None:
         took = time.perf_counter() - self.history[self.stage]
@@ -331,14 +358,13 @@ class Unit:
     def _run(self, stage: UnitState) -> None:
         self._set_state(stage)
         inherited = self.inherits and self.inherits.context
-        context = (inherited or self._owner.context).copy()
+        context = (inherited or self._shared.context).copy()
         self._task = spawn(self._live, self.name, context)
 
     async def _live(self) -> None:
         self._on_enter(self)
         try:
-            with self._scope:
-                await self.body(self)
+            await self._cancellable.run(self.body(self))
         except BaseException as error:  # a SystemExit in a task would end the event loop of asyncio
             if is_loop_gone():
                 raise
@@ -347,10 +373,10 @@ class Unit:
 
     def _record_result(self, error: BaseException) -> None:
         """Record the exception, unless it is the cancellation we requested."""
-        if is_cancellation(error) and self._scope.cancel_called:
+        if is_cancellation(error) and self.is_cancelled():
             return
         # `await cancelled_task` in a hook raises a cancellation too, but the hook's own task was not cancelled.
-        if is_cancellation(error) and self._owner.is_owner_cancelled() and was_cancelled(self._task):
+        if is_cancellation(error) and self._shared.is_owner_cancelled() and was_cancelled(self._task):
             if self.stage is not UnitState.STOPPING:
                 return
             # gunicorn's ASGI worker cancels all tasks a second time, one second after the first.
@@ -377,13 +403,13 @@ class Unit:
             if phase is None and self.has_started:
                 phase = FailedPhase.SERVING if self.stage is UnitState.STARTED else FailedPhase.SHUTDOWN
             phase = phase or FailedPhase.STARTUP
-            # An error in the clean-up of a start that the shutdown cancelled is not a crash.
-            is_late = self.is_background and self._owner.is_answered and not self.is_cancelled()
-            if phase is FailedPhase.STARTUP and is_late:
+            # What starts after the answer starts in the background. An error in the clean-up of a start that the
+            # shutdown cancelled is not a crash.
+            if phase is FailedPhase.STARTUP and self._shared.is_answered and not self.is_cancelled():
                 phase = FailedPhase.SERVING
             self.failure = Failure(self.name, phase, error, **fields)
-            self._owner.failures.append(self.failure)
-            self._owner.on_change(self)
+            self._shared.failures.append(self.failure)
+            self._report()
 
     def _end(self) -> None:
         if self.stage is UnitState.OVER:  # it was abandoned, and has finished after all
@@ -397,27 +423,28 @@ class Unit:
         """Report a crash, once."""
         if self.failure is not None and self.failure.phase is FailedPhase.SERVING and not self._is_reported:
             self._is_reported = True
-            self._owner.on_crash(self)
+            self._shared.on_crash(self)
 
 
-async def is_over(*units: Unit, seconds: float) -> bool:
-    """Wait until the tasks of units have finished, at most for so many seconds, and return whether they have."""
-    until = anyio.current_time() + seconds
-    for unit in units:
-        await unit.wait_until_over(until)
-    return all(unit.stage is UnitState.OVER for unit in units)
+async def _ended(_: Unit) -> None:
+    """Stand for the body of a unit that is over."""
+    raise AssertionError
 
 
-async def finish(units: Sequence[Unit], seconds: float) -> None:
-    """Wait for tasks to finish, cancel those that have not, wait a second, and abandon those that are left."""
-    if await is_over(*(unit for unit in units if not unit.is_cancelled()), seconds=seconds):
-        units = [unit for unit in units if unit.is_cancelled()]
-    for unit in _unfinished(units):
-        unit.cancel()
-    if not await is_over(*units, seconds=CANCELLED_GRACE):
-        for unit in _unfinished(units):
-            unit.abandon()
+async def finish(shared: Shared, units: Sequence[Unit], until: float = math.inf) -> None:
+    """Wait until the tasks of units have finished, or were cancelled and abandoned, or until the time `until`.
 
-
-def _unfinished(units: Sequence[Unit]) -> list[Unit]:
-    return [unit for unit in units if unit.stage is not UnitState.OVER]
+    Args:
+        shared: What the units share.
+        units: Units whose start or stop is done or has failed.
+        until: The time by the event loop's clock.
+    """
+    while left := [unit for unit in units if unit.stage is not UnitState.OVER]:
+        # Even if the time is up: most tasks need no more than this step.
+        await shared.next_change(min(until, *(unit.due(shared.deadline) for unit in left)))
+        now = shared.now()
+        for unit in left:
+            if unit.stage is UnitState.ENDING and unit.due(shared.deadline) <= now:
+                unit.end_overdue()
+        if now >= until:
+            return

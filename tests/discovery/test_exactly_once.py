@@ -308,7 +308,7 @@ async def test_a_lifespan_in_two_places_runs_once_with_a_warning(
     await lived(served)
     assert log == ["start hook", "start own", "stop own"]
     [warning] = warnings_of(caplog)
-    assert warning.endswith("is run by app FastAPI too, and only there; remove it in one place")
+    assert warning.endswith("is also the lifespan of app FastAPI; it runs once, there. Remove one of the two")
     assert served.report is not None
     assert [row.kind for row in served.report.units][:2] == ["hook", "app"]
 

@@ -286,7 +286,7 @@ async def test_a_hook_that_an_app_runs_itself_is_left_out_of_a_group(caplog: pyt
     twice.context(clock.context("c"))
     await RecordingServer().run(app)
     await RecordingServer().run(twice)
-    assert "is run by app Starlette too" in caplog.text
+    assert "is also the lifespan of app Starlette" in caplog.text
     assert {"+own", "+a", "+b", "+c"} <= clock.at.keys()
 
 
@@ -376,7 +376,7 @@ async def test_a_unit_does_not_start_before_what_it_starts_after() -> None:
     first, second = unit("first"), unit("second")
     second.start_after([first])
     supervisor = Supervisor(lambda _: None)
-    supervisor.set_deadline(None)
+    supervisor.shared.set_deadline(None)
     await supervisor.start(second, first)
     await supervisor.stop()
     assert started == ["first", "second"]

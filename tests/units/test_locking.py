@@ -944,6 +944,22 @@ async def test_a_release_that_raises_a_cancellation_is_a_warning(caplog: pytest.
     assert "its lock could not be released: " in caplog.text
 
 
+async def test_a_lock_that_is_lost_while_its_worker_stops_is_not_waited_for_again() -> None:
+    """The cancellation of the shutdown is delivered once, and must not be taken for that of the loss."""
+    engine, work = FakeEngine(), Work()
+    async with anyio.create_task_group() as tasks:
+        async with LifespanManager(app_of(work, leader=engine.lock), None, 5):
+            await anyio.sleep(1)
+            tasks.start_soon(_lose_later, engine)
+    assert work.events == ["begins", "is cancelled"]
+    assert engine.acquired == engine.released == 1
+
+
+async def _lose_later(engine: FakeEngine) -> None:
+    await anyio.sleep(0.2)
+    engine.lose()
+
+
 async def test_an_engine_that_cannot_be_reached_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     """With growing pauses; the log says so at once, then every minute."""
     engine = FakeEngine()

@@ -28,6 +28,7 @@ from asgi_lifespan_mw import (
     StartupFailed,
 )
 from asgi_lifespan_mw._types import Receive, Scope, Send
+from asgi_lifespan_mw._units import shared
 from asgi_lifespan_mw._units.backend import spawn
 from asgi_lifespan_mw._units.supervisor import Supervisor, UnitFailed
 from asgi_lifespan_mw._units.unit import Unit, UnitState, finish
@@ -375,13 +376,13 @@ async def test_an_app_that_turns_the_lifespan_away_and_stays_does_not_hold_the_s
 def block(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Holds the event loop up for so many seconds, which are over at once."""
     jumped = 0.0
-    now, counted = anyio.current_time, time.perf_counter
+    counted = time.perf_counter
 
     def jump(seconds: float) -> None:
         nonlocal jumped
         jumped += seconds
 
-    monkeypatch.setattr(anyio, "current_time", lambda: now() + jumped)
+    monkeypatch.setattr(shared, "running_clock", lambda: lambda: anyio.current_time() + jumped)
     monkeypatch.setattr(time, "perf_counter", lambda: counted() + jumped)
     return jump
 
@@ -996,15 +997,15 @@ class TestNativeCancellation:
         units, unit = Supervisor(lambda _: None), Unit("it", body)
         await units.start(unit)
         unit.request_stop()
-        await finish([unit], seconds=0)
+        await finish(units.shared, [unit], until=anyio.current_time())
         assert not unit.is_cancelled()
         assert unit.stage is UnitState.OVER
         await units.stop()
 
-    async def test_a_unit_that_is_cancelled_before_its_first_step_has_failed(
+    async def test_a_unit_that_is_cancelled_before_its_first_step_makes_it_and_has_failed(
         self, journal: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Its body never ran, and nobody waits for it."""
+        """It is cancelled where it waits, so that it cleans up, and nobody waits for it."""
 
         def spawn_cancelled(*args: Any) -> object:
             task = spawn(*args)
@@ -1012,14 +1013,18 @@ class TestNativeCancellation:
             task.cancel()
             return task
 
-        def never_runs() -> None:
-            raise AssertionError
+        async def waits() -> None:
+            journal.events.append("begun")
+            try:
+                await anyio.sleep_forever()
+            finally:
+                journal.events.append("cleaned up")
 
         monkeypatch.setattr("asgi_lifespan_mw._units.unit.spawn", spawn_cancelled)
-        app = LifespanMiddleware(journal.app(), on_startup=[never_runs])
+        app = LifespanMiddleware(journal.app(), on_startup=[waits])
         _, error = await failing(app, StartupFailed)
-        assert "hook 'never_runs'" in str(error)
-        assert journal.events == []
+        assert "hook 'waits'" in str(error)
+        assert journal.events == ["begun", "cleaned up"]
 
 
 async def test_the_line_of_a_unit_is_its_own_if_the_run_in_it_is_done() -> None:
