@@ -978,7 +978,8 @@ def test_a_process_that_drains_a_stream_may_begin_the_job(tmp_path: Path) -> Non
         while pid == leader:
             stack.close()  # what the leader streams is closed again
             response = stack.enter_context(httpx.stream("GET", f"http://127.0.0.1:{port}/stream", timeout=PATIENCE))
-            pid = int(next(response.iter_lines()))
+            lines = response.iter_lines()  # an iterator that is dropped would close the stream
+            pid = int(next(lines))
         time.sleep(1)
         process.terminate()
         eventually(lambda: len(holders(journal)) == 2)
