@@ -83,8 +83,8 @@ class LifespanMiddleware(HookDecorators):
             mount_timeout: Seconds for the start of each mount, and as many for its stop; None for no limit.
             on_crash: What is done when something that had started breaks: ``"log"`` it, also ``"stop"`` the process,
                 or a function that is called with the error.
-            while_starting: An app that answers the requests until all that starts in the background has started, and for
-                good if some of it fails. It is sent no lifespan. None lets the wrapped app answer.
+            while_starting: An app that answers the requests until all that starts in the background has started, and
+                for good if some of it fails. It is sent no lifespan. None lets the wrapped app answer.
             start_on_request: Whether the first request starts everything if the server sent no lifespan before it.
                 Requests wait for the start. If it fails, they raise its error, and the next request tries again. All
                 stops when the event loop cancels its tasks, as `asyncio.run` does, or by `stop`. On trio, only `stop`
@@ -178,8 +178,8 @@ class LifespanMiddleware(HookDecorators):
     def ready(self) -> bool:
         """Whether everything that was to start has started, and nothing has begun to stop.
 
-        It becomes true when the startup was answered and all that starts in the background has started. It never does if
-        some of that fails. Runs that began and ended inside a hook do not count.
+        It becomes true when the startup was answered and all that starts in the background has started. It never does
+        if some of that fails. Runs that began and ended inside a hook do not count.
         """
         return self._run is not None and self._run.is_ready
 

@@ -103,7 +103,11 @@ def test_the_guide_lists_all_hidden_state() -> None:
     for file in PACKAGE.rglob("*.py"):
         name, text = file.relative_to(PACKAGE).as_posix(), file.read_text(encoding="utf-8")
         found |= {(variable, name) for variable in STATE.findall(text)}
-        assert name.startswith("_apps/") or name == "_units/backend.py" or not re.search(r"\b(lru_cache|functools\.cache)\b", text), name
+        assert (
+            name.startswith("_apps/")
+            or name == "_units/backend.py"
+            or not re.search(r"\b(lru_cache|functools\.cache)\b", text)
+        ), name
     listed = {(row[0].strip("`"), row[1].rpartition(" in ")[2].strip("`")) for row in table("state")}
     assert listed == found
 

@@ -206,6 +206,7 @@ BLOCKS = {
         ("Look at it", "console", "examples/test_first_steps.py::test_check_shows_the_app_of_the_tutorial"),
         ("When something fails", "text", "examples/test_first_steps.py::test_the_tutorials_failure_is_that_of_a_run"),
     ],
+    "docs/locks.md": [("Who leads", "text", "locks/test_page.py::test_the_lines_of_the_page_are_those_of_a_run")],
     "docs/reference.md": [("The log", "text", "test_log.py::test_the_lines_in_the_readme_are_those_of_a_run")],
     ".github/CONTRIBUTING.md": [
         ("Contributing", "sh", "../.ci/run::setup"),

@@ -131,7 +131,12 @@ class HookCollection:
         self.lifespans = {identity_of(self)}
 
     def add(self, hook: Hook) -> None:
-        """Register a hook at the end. Log a WARNING if its function is registered already, or a run is on."""
+        """Register a hook at the end. Log a WARNING if its function is registered already, or a run is on.
+
+        Raises:
+            ValueError: If a worker and another hook would use one lock.
+        """
+        self._check_locks([hook])
         function = hook.kind, identity_of(hook.function)
         if any(function in one.functions for one in self._related()):
             logger.warning("%s is registered twice and runs twice; remove one of the two", hook.label)
@@ -150,6 +155,7 @@ class HookCollection:
             self.lifespans |= theirs
             self.add(entry)
         else:
+            self._check_locks([hook for _, hook in entry.placed()])
             self._append(entry, "the included Lifespan")
             self._included.append(entry)
             entry.included_in.add(self)
@@ -159,6 +165,21 @@ class HookCollection:
         if any(one.runs for one in self.around()):
             logger.warning("%s was registered while a run is on; it takes effect at the next start", who)
         self._slots.append(_Slot(entry))
+
+    def _check_locks(self, hooks: Iterable[Hook]) -> None:
+        """Raise ValueError if a worker's lock is used by another hook, which would wait for as long as the worker runs.
+
+        ``leader = FileLock("shop.lock")`` under two workers, or under a migration and a worker.
+        """
+        added = [hook for hook in hooks if hook.lock is not None]
+        for outer in self.around() if added else ():
+            for _, known in outer.placed():
+                for hook in added:
+                    if hook.lock == known.lock and HookKind.WORKER in (hook.kind, known.kind):
+                        raise ValueError(
+                            f"{hook.label} got the lock of {known.label}, and one of them would wait until the other "
+                            "one ends. Give each a lock of its own, with a name of its own"
+                        )
 
     def end_series(self) -> None:
         """Let the entries until now start one after the other, before those that start side by side."""
@@ -285,7 +306,7 @@ class HookDecorators:
 
         Raises:
             TypeError: If `fn` cannot be a context, or another argument has the wrong type.
-            ValueError: If `timeout` is not positive.
+            ValueError: If `timeout` is not positive, or a worker uses the lock too.
 
         *Cancellation:* If the startup is cancelled or its time is up, the cancellation is raised where the context
         waits. What has started is left in reverse order, as at shutdown.
@@ -329,7 +350,7 @@ class HookDecorators:
 
         Raises:
             TypeError: If `fn` cannot be called so, or yields, or another argument has the wrong type.
-            ValueError: If `timeout` is not positive.
+            ValueError: If `timeout` is not positive, or a worker uses the lock too.
 
         *Cancellation:* Raised where the function waits.
         """
@@ -377,17 +398,18 @@ class HookDecorators:
             fn: An ``async def``. It is passed the app if it requires an argument.
             name: The name in messages; None for the function's own.
             timeout: Seconds for its ``finally`` after the cancellation; None for no limit of its own.
-            leader: A lock: the worker runs only while this process holds it; see `asgi_lifespan_mw.locks`. If the lock
-                is lost, the worker is cancelled, and a second later it waits for the lock again. An engine that cannot
-                be reached is tried again after 1, 2, 4 s, and so on, up to 30 s. If the worker returns or raises, the
-                lock is released, and this process leads no more.
+            leader: A lock: the worker runs only while this process holds it; see `asgi_lifespan_mw.locks`. A worker
+                that waited for its lock begins a second after it got the lock. If the lock is lost, the worker is
+                cancelled, and a second later it waits for the lock again. An engine that cannot be reached is tried
+                again after 1, 2, 4 s, and so on, up to 30 s. If the worker returns, the lock is held until the
+                shutdown. If it raises, the lock is released, and this process leads no more.
 
         Returns:
             `fn`, unchanged.
 
         Raises:
             TypeError: If `fn` is not an ``async def``, or another argument has the wrong type.
-            ValueError: If `timeout` is not positive.
+            ValueError: If `timeout` is not positive, or another hook or worker uses the lock too.
 
         *Cancellation:* Raised where the worker waits. Its lock is released after it has ended.
         """
@@ -439,7 +461,8 @@ class HookDecorators:
 
         Raises:
             TypeError: If `other` is neither.
-            ValueError: If `other` is included already and would run twice, or if it names mounts and this one does not.
+            ValueError: If `other` is included already and would run twice; if it names mounts and this one does not; or
+                if a worker of one and a hook of the other use one lock.
         """
         self._include(other, "include()")
         return other

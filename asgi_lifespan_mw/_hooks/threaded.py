@@ -2,18 +2,14 @@
 
 import functools
 import inspect
-import math
 from collections.abc import Awaitable, Callable, Generator
-from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
-import anyio
-from anyio import to_thread
-
 from .._callables import unwrapped
 from .._config import check
+from .._units.threads import call_in_thread
 from .contexts import GeneratorContext
 from .hook import described
 
@@ -32,7 +28,7 @@ class _ThreadedCall(AbstractAsyncContextManager[Any], Awaitable[Any]):
         return self._result().__await__()
 
     async def _result(self) -> object:
-        result = await _run(self._call)
+        result = await call_in_thread(self._call)
         if inspect.iscoroutine(result):
             result.close()
             raise TypeError(f"hook {self._hook} returned a coroutine to threaded(), expected a plain function")
@@ -48,39 +44,16 @@ class _ThreadedCall(AbstractAsyncContextManager[Any], Awaitable[Any]):
                 f"hook {self._hook} returned a value of type {kind}, expected a context manager, or a yield in it"
             )
         self._context = cast("AbstractContextManager[Any]", result)
-        entered = Future[Any]()
+        # If its time runs out, what it opens is closed again when its thread has opened it.
+        return await call_in_thread(self._context.__enter__, if_abandoned=self._leave)
 
-        def enter() -> None:
-            try:
-                entered.set_result(self._context.__enter__())
-            except BaseException as error:
-                entered.set_exception(error)
-
-        try:
-            await _run(enter)
-        except BaseException:
-            # Its time ran out, and its thread goes on: a pool that it opens later is closed again.
-            entered.add_done_callback(self._leave)
-            raise
-        return entered.result()
-
-    def _leave(self, entered: Future[Any]) -> None:
-        if entered.exception() is None:
-            self._context.__exit__(None, None, None)
+    def _leave(self, _: object) -> None:
+        self._context.__exit__(None, None, None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        return await _run(functools.partial(self._context.__exit__, kind, error, traceback))
-
-
-async def _run(function: Callable[[], T]) -> T:
-    # Not returned by the thread: trio refuses a coroutine that comes back.
-    results: list[T] = []
-    # A unit that is stopped after the time is up is cancelled already, and its thread would not begin to close it.
-    with anyio.CancelScope(shield=anyio.current_effective_deadline() == -math.inf):
-        await to_thread.run_sync(lambda: results.append(function()), abandon_on_cancel=True)
-    return results[0]
+        return await call_in_thread(functools.partial(self._context.__exit__, kind, error, traceback))
 
 
 def _is_asynchronous(function: Any) -> bool:

@@ -62,10 +62,11 @@ class _EnteredUnderLock(AbstractAsyncContextManager[State]):
             async with under_lock(self._unit, self._lock):
                 state = await self._context.__aenter__()
                 self._is_entered = True
-        except BaseException as error:
-            # The server cancels all tasks while the lock is released: what the context has opened is closed.
+        except BaseException:
+            # The lock was lost, which is seen at its release; or the server cancels all tasks while it is released. What
+            # the context has opened is closed, as at the shutdown.
             if self._is_entered:
-                await self._context.__aexit__(type(error), error, error.__traceback__)
+                await self._context.__aexit__(None, None, None)
             raise
         return state
 

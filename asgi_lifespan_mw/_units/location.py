@@ -7,10 +7,23 @@ from operator import attrgetter
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
+from .cancellation import Cancellable
+
+_DRIVE = Cancellable._drive.__code__  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - to look through it
+"""A coroutine that a `Cancellable` runs is awaited by nothing: this drives it."""
+
+
+def _of_generator(generator: Any) -> tuple[Any, Any]:
+    frame, awaited = generator.gi_frame, generator.gi_yieldfrom
+    if frame is not None and frame.f_code is _DRIVE:
+        awaited = frame.f_locals["body"]
+    return frame, awaited
+
+
 _PARTS: dict[type, Callable[[Any], tuple[Any, Any]]] = {
     CoroutineType: attrgetter("cr_frame", "cr_await"),
     AsyncGeneratorType: attrgetter("ag_frame", "ag_await"),
-    GeneratorType: attrgetter("gi_frame", "gi_yieldfrom"),
+    GeneratorType: _of_generator,
 }
 """The frame of an awaited object, and the object that it awaits in turn."""
 

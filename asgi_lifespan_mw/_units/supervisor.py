@@ -165,6 +165,9 @@ class Supervisor:
             ready = [one for unit in await work.wait() for one in _let_go(unit, followers)]
         while any(unit in self._watchers for unit in batch):
             await self.shared.next_change()
+        for unit in batch:
+            if unit.aftermath is not None:
+                await unit.aftermath(self.shared.deadline)
 
     async def stop_shielded(self) -> None:
         """Stop the units that are left, and ignore cancellations meanwhile.

@@ -10,7 +10,7 @@ No exception leaves the task: it is recorded as the unit's failure.
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from enum import Enum
@@ -82,6 +82,8 @@ class Unit:
         context: The context variables at the end of the start; None before.
         history: The time at which each state after NEW was entered first, by `time.perf_counter`.
         note: What the unit does beyond its state, such as "waiting for the lock"; "" if there is nothing to say.
+        aftermath: Waits, until the time that it is given, for what goes on after the body has ended: a thread that
+            works under a lock. None if there is nothing.
         inside: Returns what the unit at work in a run inside the body waits for; "" if there is none.
         let_go: Called when its start takes long; returns whether it is waited for no longer.
         cancelled_at: What the unit waited for when its start was cancelled, such as "at shop/db.py:12"; "" if it was
@@ -117,6 +119,7 @@ class Unit:
         self.context: Context | None = None
         self.history: dict[UnitState, float] = {}
         self.note = ""
+        self.aftermath: Callable[[float], Awaitable[None]] | None = None
         self.inside: Callable[[], str] = str
         self.let_go: Callable[[], bool] = bool
         self.cancelled_at = ""

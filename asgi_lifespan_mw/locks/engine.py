@@ -1,10 +1,28 @@
 """What the locks have in common: the import of a library, and the event loop that it needs."""
 
-import asyncio
 import math
 import time
+from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Any
+
+import anyio
+
+from .._units.backend import current_asyncio_task
+
+FIRST_PAUSE = 0.1
+"""Seconds between the first two attempts to get a lock that another one holds."""
+
+LONGEST_PAUSE = 1.0
+"""Seconds between two attempts after some seconds."""
+
+
+async def succeed(attempt: Callable[[], Awaitable[bool]]) -> None:
+    """Attempt to get a lock until that succeeds; the pauses grow from `FIRST_PAUSE` to `LONGEST_PAUSE`."""
+    pause = FIRST_PAUSE
+    while not await attempt():
+        await anyio.sleep(pause)
+        pause = min(pause * 1.2, LONGEST_PAUSE)
 
 
 def imported(module: str, extra: str, who: str) -> Any:
@@ -59,10 +77,8 @@ def check_seconds(seconds: object, least: float, where: str) -> float:
 
 def need_asyncio(who: str) -> None:
     """Raise NotImplementedError if the event loop is not asyncio's."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        raise NotImplementedError(f"{who} needs asyncio; on trio, use FileLock or a lock of your own") from None
+    if current_asyncio_task() is None:
+        raise NotImplementedError(f"{who} needs asyncio; on trio, use FileLock or a lock of your own")
 
 
 def now() -> float:

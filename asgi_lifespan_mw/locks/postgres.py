@@ -1,11 +1,15 @@
 """`PostgresLock`: a session advisory lock, for the processes of several hosts."""
 
-import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
-from .engine import check_name, check_string, imported, need_asyncio
+from .._config import checked_flag
+from .._units.locking import LockLost, LockRefused
+from .engine import check_name, check_string, imported, need_asyncio, succeed
+
+if TYPE_CHECKING:
+    import asyncio
 
 CHECK_EVERY = 5.0
 """Seconds between two questions to the server, for networks that fail in silence."""
@@ -31,27 +35,34 @@ class PostgresLock:
     """A session advisory lock of PostgreSQL, on a connection of its own. It needs the extra ``postgres``: psycopg 3.
 
     *Guarantee:* The server gives the lock to one session at a time. It frees the lock when the holder's connection
-    ends, also by SIGKILL, and within half a minute if its host or the network is gone. A holder notices a lost
-    connection at once, and a network that fails in silence within 10 s.
+    ends, also by SIGKILL, and within half a minute if its host or the network is gone; then another one has it within
+    1 s. A holder notices a lost connection at once, and a network that fails in silence within 10 s.
 
     *No guarantee:* If a connection is severed, the server may give the lock to another one moments before the holder
-    has noticed. Work that must never overlap has to check a token where it writes. A transaction pooler, such as
-    PgBouncer, breaks session locks: connect to the server itself.
+    has noticed. Work that must never overlap has to check a token where it writes.
+
+    *Poolers:* A transaction pooler breaks session locks, so a connection that does not lead to the server itself is
+    refused.
+
+    *Costs:* One connection for each process that holds the lock or waits for it. A process that waits asks once a
+    second, and keeps no snapshot: it holds up neither VACUUM nor ``CREATE INDEX CONCURRENTLY``.
 
     It needs asyncio, or uvloop.
     """
 
-    def __init__(self, conninfo: str, name: str) -> None:
+    def __init__(self, conninfo: str, name: str, *, allow_pooler: bool = False) -> None:
         """Prepare a lock; nothing is connected yet.
 
         Args:
             conninfo: A connection string of libpq, such as ``"postgresql://user@host/shop"``. It is never shown.
             name: The name of the lock, which is the same in all processes. Locks of one name in one database exclude
                 each other.
+            allow_pooler: Whether the connection may lead through a pooler or proxy. It has to be in session mode, where
+                a connection of the client has one of the server to itself until it is closed.
 
         Raises:
             ImportError: If psycopg is not installed.
-            TypeError: If an argument is not a string.
+            TypeError: If an argument has the wrong type.
             ValueError: If `conninfo` is not a connection string, or `name` is empty.
         """
         self._psycopg = imported("psycopg", "postgres", "PostgresLock")
@@ -67,6 +78,7 @@ class PostgresLock:
                 "'postgresql://user@host/shop', without a driver's name as SQLAlchemy has it"
             )
         self._options: dict[str, Any] = {**_CLIENT, **given}
+        self._allow_pooler = checked_flag(allow_pooler, "PostgresLock(allow_pooler=...)")
 
     def __call__(self) -> "AbstractAsyncContextManager[PostgresWatch]":
         """Return a context manager that holds the lock, and yields what tells of its loss.
@@ -78,25 +90,64 @@ class PostgresLock:
     def __repr__(self) -> str:
         return f"PostgresLock(..., {self._name!r})"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PostgresLock) and (self._name, self._options) == (other._name, other._options)
+
+    def __hash__(self) -> int:
+        return hash(self._name)
+
     @asynccontextmanager
     async def _held(self) -> "AsyncGenerator[PostgresWatch]":
         need_asyncio("PostgresLock")
         connection = await self._psycopg.AsyncConnection.connect(autocommit=True, **self._options)
         try:
+            await self._check_server(connection)
             for setting, value in _SERVER.items():
                 # An older server, or one without TCP, has not all of them.
                 await connection.execute(
                     "select set_config(name, %s, false) from pg_settings where name = %s", (value, setting)
                 )
-            await connection.execute("select pg_advisory_lock(hashtextextended(%s, 0))", (self._name,))
+            # Not `pg_advisory_lock`: a statement that waits keeps its snapshot, for which the holder's
+            # `CREATE INDEX CONCURRENTLY` would wait in turn.
+            await succeed(lambda: self._ask(connection, "pg_try_advisory_lock"))
             watch = PostgresWatch(connection, self._psycopg.Error)
             try:
                 yield watch
             finally:
-                await connection.close()  # which frees the lock
-                watch.close()
+                await self._unlock(connection, watch)
         finally:
             await connection.close()
+
+    async def _check_server(self, connection: Any) -> None:
+        """Raise LockRefused if the connection leads to a pooler: that made up the process ID which it told."""
+        [pid] = await (await connection.execute("select pg_backend_pid()")).fetchone()
+        if pid != connection.info.backend_pid and not self._allow_pooler:
+            raise LockRefused(
+                f"{self!r} got a connection through a pooler or proxy, such as PgBouncer; expected one to the server "
+                "itself, since a pooler in transaction mode gives the lock to two processes. Connect to the server; if "
+                "the pooler runs in session mode, pass allow_pooler=True"
+            )
+
+    async def _unlock(self, connection: Any, watch: "PostgresWatch") -> None:
+        """Release the lock, and close the connection in any case.
+
+        Raises:
+            LockLost: If it was not held any more.
+        """
+        try:
+            was_held = await watch.ask(self._ask(connection, "pg_advisory_unlock"))
+        except (self._psycopg.Error, TimeoutError) as error:
+            raise LockLost(f"the connection was lost: {error}") from error
+        finally:
+            await connection.close()
+            watch.close()
+        if not was_held:
+            raise LockLost("the server does not know of it")
+
+    async def _ask(self, connection: Any, function: str) -> bool:
+        query = f"select {function}(hashtextextended(%s, 0))"
+        [answer] = await (await connection.execute(query, (self._name,))).fetchone()
+        return bool(answer)
 
 
 @final
@@ -114,14 +165,24 @@ class PostgresWatch:
             while True:
                 # Listening sees the end of the connection at once, but not a network that fails in silence.
                 _ = [notice async for notice in self._connection.notifies(timeout=CHECK_EVERY)]
-                # A task, for psycopg's own answer to a cancellation is a question to the server, which may be silent.
-                question = self._question = asyncio.create_task(self._connection.execute("select 1"))
-                await asyncio.wait({question}, timeout=CHECK_LIMIT)
-                if not question.done():
-                    return
-                question.result()
-        except self._severed:
+                await self.ask(self._connection.execute("select 1"))
+        except (self._severed, TimeoutError):
             return
+
+    async def ask(self, question: Coroutine[Any, Any, Any]) -> Any:
+        """Return the answer to a question to the server.
+
+        Raises:
+            TimeoutError: If there is no answer in time.
+        """
+        import asyncio
+
+        # A task, for psycopg's own answer to a cancellation is a question to the server, which may be silent.
+        task = self._question = asyncio.create_task(question)
+        await asyncio.wait({task}, timeout=CHECK_LIMIT)
+        if not task.done():
+            raise TimeoutError
+        return task.result()
 
     def close(self) -> None:
         """Give up a question that was not answered. The connection is closed by then."""

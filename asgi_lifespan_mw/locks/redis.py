@@ -1,6 +1,5 @@
 """`RedisLock`: a lease in Redis or Valkey, for the processes of several hosts."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, cast, final
@@ -8,10 +7,11 @@ from uuid import uuid4
 
 import anyio
 
-from .engine import check_name, check_seconds, imported, need_asyncio, now
+from .._units.locking import LockLost
+from .engine import check_name, check_seconds, imported, need_asyncio, now, succeed
 
-POLL_EVERY = 0.25
-"""Seconds between two attempts to get the lock."""
+RETRY_AFTER = 0.25
+"""Seconds before a renewal that failed is tried again."""
 
 
 @final
@@ -66,6 +66,12 @@ class RedisLock:
     def __repr__(self) -> str:
         return f"RedisLock(..., {self._name!r})"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RedisLock) and (self._name, self._client_or_url) == (other._name, other._client_or_url)
+
+    def __hash__(self) -> int:
+        return hash(self._name)
+
     @asynccontextmanager
     async def _held(self) -> "AsyncGenerator[RedisLease]":
         need_asyncio("RedisLock")
@@ -75,8 +81,7 @@ class RedisLock:
         lock: Any = client.lock(self._name, timeout=self._ttl, thread_local=False)
         lease = RedisLease(lock, self._ttl, self._errors)
         try:
-            while not await lease.acquired():  # noqa: ASYNC110 - another process frees it, and no event tells
-                await asyncio.sleep(POLL_EVERY)
+            await succeed(lease.acquired)
             try:
                 yield lease
             finally:
@@ -112,29 +117,37 @@ class RedisLease:
     async def wait(self) -> None:
         """Renew the lease, and return when it is lost, or may be lost soon."""
         while True:
-            await asyncio.sleep(max(0.0, self._sent + self._ttl / 3 - now()))
+            await anyio.sleep(max(0.0, self._sent + self._ttl / 3 - now()))
             left = self._sent + self._ttl * 2 / 3 - now()
             if left <= 0:
                 break
             sent = now()
             try:
-                async with asyncio.timeout(left):
+                with anyio.fail_after(left):
                     await self._lock.reacquire()
             except self._errors.LockError:
                 break
             except (self._errors.RedisError, OSError, TimeoutError):
-                await asyncio.sleep(min(POLL_EVERY, self._ttl / 12))
+                await anyio.sleep(min(RETRY_AFTER, self._ttl / 12))
             else:
                 self._sent = sent
         self._is_lost = True
 
     async def release(self) -> None:
-        """Release the lock, unless it is lost.
+        """Release the lock, unless it is known to be lost.
 
         Raises:
-            redis.exceptions.RedisError: If the server cannot be reached.
+            LockLost: If another process may have held the lock meanwhile.
+            redis.exceptions.RedisError: If the server cannot be reached, within the lease.
         """
         if self._is_lost:
             return
-        async with asyncio.timeout(self._ttl / 3):
-            await self._lock.release()
+        try:
+            with anyio.fail_after(self._ttl / 3):
+                await self._lock.release()
+        except self._errors.LockError as error:
+            raise LockLost("the server does not know of it, or has given it to another process") from error
+        except (self._errors.RedisError, OSError) as error:
+            if now() < self._sent + self._ttl:
+                raise
+            raise LockLost("its lease has run out") from error

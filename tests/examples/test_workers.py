@@ -111,17 +111,21 @@ class Leases:
     Attributes:
         lease: What is stored; None at first.
         is_cut: Whether requests are lost.
+        answer: What is answered instead; None for the right answer.
     """
 
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
         self.is_cut = False
+        self.answer: httpx.Response | None = None
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         """Answer a request."""
         if self.is_cut:
             await anyio.sleep(1)
             raise httpx.ConnectTimeout("no answer")
+        if self.answer is not None:
+            return self.answer
         assert request.url.path.startswith("/apis/coordination.k8s.io/v1/namespaces/shop/leases")
         if request.method == "GET":
             return httpx.Response(404) if self.lease is None else httpx.Response(200, json=self.lease)
@@ -173,13 +177,13 @@ async def test_a_lease_has_one_holder() -> None:
 
 @JUMPING
 async def test_a_lease_of_a_dead_holder_runs_out() -> None:
-    """After its 15 seconds, by the clock of the one that waits."""
+    """After its 15 seconds, by the clock of the one that waits; a second later the worker begins."""
     leases, log = Leases(), list[str]()
     async with httpx.AsyncClient(transport=httpx.MockTransport(leases), base_url="http://kubernetes") as api:
         assert await example("A lock of your own")["KubernetesLease"](api, "shop", "scheduler", "dead").take()
     async with pod(leases, "a", log):
         await anyio.sleep(30)
-    assert log == ["15 a begins", "30 a ends"]
+    assert log == ["16 a begins", "30 a ends"]
 
 
 @JUMPING
@@ -207,4 +211,18 @@ async def test_a_lease_that_cannot_be_renewed_is_lost_before_it_runs_out(caplog:
     begins, lost, again, _ = (int(line.split()[0]) for line in log)
     assert (begins, lost) == (0, 10)
     assert again <= 31 + 30 + 1
+    assert "lost its lock" in caplog.text
+
+
+@JUMPING
+async def test_a_lease_whose_renewal_breaks_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    """The answer of a proxy is not JSON: the group in the lock cancels what it holds, and the worker is stopped."""
+    leases, log = Leases(), list[str]()
+    async with pod(leases, "a", log):
+        await anyio.sleep(1)
+        lease, leases.lease = leases.lease, None
+        leases.answer = httpx.Response(200, text="<html>")
+        await anyio.sleep(4)
+        assert log == ["0 a begins", "3 a ends"]
+        leases.lease, leases.answer = lease, None
     assert "lost its lock" in caplog.text

@@ -6,7 +6,7 @@ import logging
 import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import count
@@ -1057,3 +1057,57 @@ async def test_a_class_whose_instances_are_async_context_managers_is_a_lock() ->
     await lived(hooks)
     assert log == ["call migrate"]
     assert ClassLock.entered == before + 1
+
+
+# --- locks ---
+
+
+async def is_a_worker() -> None:
+    """Work for the life of the app."""
+
+
+class Locks:
+    """A client whose method is a lock: each access gives another object."""
+
+    def lock(self) -> Any: ...  # pragma: no cover - it is only registered
+
+
+@pytest.mark.parametrize("kind", ["worker", "on_startup", "context"])
+@pytest.mark.parametrize("is_included", [True, False])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_lock_of_a_worker_is_refused_for_another_hook(kind: str, is_included: bool, is_first: bool) -> None:
+    """One of them would wait for as long as the other one runs."""
+    locks, hooks = Locks(), Lifespan()
+    other = Lifespan() if is_included else hooks
+
+    def register() -> None:
+        if kind == "worker":
+            other.worker(is_a_worker, name="other", leader=locks.lock)
+        elif kind == "on_startup":
+            other.on_startup(is_a_worker, name="other", lock=locks.lock)
+        else:
+            other.context(nullcontext, name="other", lock=locks.lock)
+
+    if is_first:
+        hooks.worker(is_a_worker, name="job", leader=locks.lock)
+        if is_included:
+            register()
+    else:
+        register()
+    with pytest.raises(ValueError, match=r"got the lock of hook '(job|other)' .*a lock of its own"):
+        if not is_first:
+            hooks.worker(is_a_worker, name="job", leader=locks.lock)
+            hooks.include(other)
+        elif is_included:
+            hooks.include(other)
+        else:
+            register()
+
+
+def test_hooks_that_start_under_one_lock_are_not_refused() -> None:
+    """They start one after the other, and workers have locks of their own."""
+    locks, hooks = Locks(), Lifespan()
+    hooks.on_startup(is_a_worker, name="one", lock=locks.lock)
+    hooks.on_startup(is_a_worker, name="two", lock=locks.lock)
+    hooks.worker(is_a_worker, name="job", leader=Locks().lock)
+    hooks.worker(is_a_worker, name="another")

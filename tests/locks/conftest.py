@@ -26,13 +26,35 @@ class Engine:
 
     Attributes:
         url: How it is reached.
-        process: Its process; PostgreSQL's has children, in its group.
         port: Its port on 127.0.0.1.
+        run: Starts its process.
+        answers: Returns whether it answers.
+        process: Its process; PostgreSQL's has children, in its group.
     """
 
     url: str
-    process: subprocess.Popen[bytes]
     port: int
+    run: Callable[[], "subprocess.Popen[bytes]"]
+    answers: Callable[[], bool]
+
+    def __post_init__(self) -> None:
+        """Start it."""
+        self.process = self.run()
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        until(self.answers, self.process)
+
+    def crash(self) -> None:
+        """End it at once: its connections break, and what it keeps in memory is lost."""
+        self.process.send_signal(signal.SIGQUIT if "postgres" in self.url else signal.SIGKILL)
+        self.process.wait(PATIENCE)
+
+    def restart(self) -> None:
+        """End it at once, and start it again."""
+        self.crash()
+        self.process = self.run()
+        self.wait()
 
     def pause(self) -> None:
         """Stop it in the middle of everything: connections stay open, and nothing is answered."""
@@ -89,11 +111,13 @@ def postgres_server(host: str = "127.0.0.1", namespace: str | None = None) -> It
         with Path(data, "pg_hba.conf").open("a") as rules:
             rules.write("host all all all trust\n")
         options = ["-D", data, "-p", str(port), "-h", host, "-k", folder, "-c", "fsync=off"]
-        process = subprocess.Popen(
-            [*inside(namespace), *as_user, server, *options],
-            cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
+
+        def run() -> "subprocess.Popen[bytes]":
+            return subprocess.Popen(
+                [*inside(namespace), *as_user, server, *options],
+                cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
 
         def answers() -> bool:
             try:  # by a socket in the file system, which every network namespace sees
@@ -102,14 +126,13 @@ def postgres_server(host: str = "127.0.0.1", namespace: str | None = None) -> It
                 return False
             return True
 
-        engine = Engine(f"postgresql://tests:secret@{host}:{port}/postgres", process, port)
+        engine = Engine(f"postgresql://tests:secret@{host}:{port}/postgres", port, run, answers)
         try:
-            until(answers, process)
+            engine.wait()
             yield engine
         finally:
             engine.resume()
-            process.send_signal(signal.SIGQUIT)
-            process.wait(PATIENCE)
+            engine.crash()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -122,12 +145,14 @@ def redis_or_valkey_server(host: str = "127.0.0.1", namespace: str | None = None
         pytest.skip("Redis is not installed")  # pragma: no cover - it is, where coverage is measured
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen(
-            [*inside(namespace), binary, "--port", str(port), "--bind", host, "--protected-mode", "no",
-             "--unixsocket", f"{folder}/socket", "--save", "", "--dir", folder],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        engine = Engine(f"redis://{host}:{port}/0", process, port)
+
+        def run() -> "subprocess.Popen[bytes]":
+            return subprocess.Popen(
+                [*inside(namespace), binary, "--port", str(port), "--bind", host, "--protected-mode", "no",
+                 "--unixsocket", f"{folder}/socket", "--save", "", "--dir", folder],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+
         client = redis.Redis(unix_socket_path=f"{folder}/socket", socket_timeout=2)
 
         def answers() -> bool:
@@ -136,14 +161,14 @@ def redis_or_valkey_server(host: str = "127.0.0.1", namespace: str | None = None
             except redis.RedisError:  # pragma: no cover - it may be up at once
                 return False  # pragma: no cover
 
+        engine = Engine(f"redis://{host}:{port}/0", port, run, answers)
         try:
-            until(answers, process)
-            client.close()
+            engine.wait()
             yield engine
         finally:
             engine.resume()
-            process.kill()
-            process.wait(PATIENCE)
+            engine.crash()
+            client.close()
 
 
 def inside(namespace: str | None) -> list[str]:

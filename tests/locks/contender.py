@@ -9,11 +9,15 @@ MODE is ``lead``, for a worker with ``leader=``, or ``start``, for a function wi
 import os
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
 from asgi_lifespan_mw import LifespanManager, LifespanMiddleware
 from asgi_lifespan_mw.locks import FileLock, PostgresLock, RedisLock
@@ -40,9 +44,25 @@ class Journal:
         os.write(self._file, f"{os.getpid()} {what} {time.monotonic():.6f}\n".encode())
 
 
+def stream(_: Request) -> StreamingResponse:
+    """Stream for as long as the client listens; the first line is the number of the process."""
+
+    async def lines() -> AsyncIterator[str]:
+        yield f"{os.getpid()}\n"
+        while True:
+            await anyio.sleep(0.1)
+            yield "still here\n"
+
+    return StreamingResponse(lines())
+
+
 def app_of(mode: str, kind: str, address: str, name: str, journal: str) -> LifespanMiddleware:
     """Return an app that leads, or starts, under a lock."""
-    app, pages, lock = LifespanMiddleware(Starlette()), Journal(journal), lock_of(kind, address, name)
+    app, pages, lock = (
+        LifespanMiddleware(Starlette(routes=[Route("/stream", stream)])),
+        Journal(journal),
+        lock_of(kind, address, name),
+    )
 
     async def leads() -> None:
         pages.write("enter")

@@ -1,9 +1,9 @@
 """FileLock, PostgresLock and RedisLock, each on its real engine."""
 
 import asyncio
-import importlib.metadata
-import inspect
+import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,21 +14,27 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
+from unittest.mock import AsyncMock
 
 import anyio
 import anyio.lowlevel
+import filelock
+import httpx
 import psycopg
 import pytest
 import redis
 import redis.asyncio
+from blockbuster import blockbuster_ctx
 
 import asgi_lifespan_mw.locks.engine
 import asgi_lifespan_mw.locks.postgres
 from asgi_lifespan_mw import Lifespan, LifespanManager
+from asgi_lifespan_mw._units.locking import LockLost, LockRefused
 from asgi_lifespan_mw.locks import FileLock, PostgresLock, RedisLock
 from tests.locks.conftest import Engine, free_port, inside, postgres_server, redis_or_valkey_server
 from tests.locks.contender import TTL, holders, lock_of, overlaps, read
 from tests.locks.network import three_hosts
+from tests.locks.search import main as search
 
 PATIENCE = 60.0
 ROOT = Path(__file__).parent.parent.parent
@@ -213,23 +219,24 @@ def test_the_package_imports_no_engine() -> None:
     assert ran.stdout == "set()\n"
 
 
-def test_the_table_of_the_readme_has_each_lock_with_its_extra() -> None:
-    """As it is called, and with what installs its library."""
-    readme = (Path(__file__).parent.parent.parent / "docs" / "locks.md").read_text(encoding="utf-8")
-    rows = readme.partition("<!-- table: engines -->")[2].partition("<!-- end -->")[0].strip().splitlines()[2:]
-    shown = {cells[0].strip(" `"): cells[1].strip(" `") for cells in (row.strip("|").split("|") for row in rows)}
-    extras = dict(zip((FileLock, PostgresLock, RedisLock), ("file", "postgres", "redis"), strict=True))
-    assert shown == {
-        f"{lock.__name__}({', '.join(str(one.replace(annotation=one.empty)) for one in _arguments(lock))})": extra
-        for lock, extra in extras.items()
-    }
-    requirements = importlib.metadata.requires("asgi-lifespan-mw") or []
-    for extra in extras.values():
-        assert any(requirement.endswith(f"extra == '{extra}'") for requirement in requirements)
-
-
-def _arguments(lock: type) -> list[inspect.Parameter]:
-    return [*inspect.signature(lock).parameters.values()]
+@pytest.mark.parametrize(
+    ("make", "another"),
+    [
+        (lambda: FileLock("a"), lambda: FileLock("b")),
+        (lambda: PostgresLock("host=h", "a"), lambda: PostgresLock("host=h", "b")),
+        (lambda: RedisLock("redis://h", "a"), lambda: RedisLock("redis://h", "b")),
+    ],
+    ids=["file", "postgres", "redis"],
+)
+def test_two_locks_of_one_name_are_one(make: Any, another: Any) -> None:
+    """The engine does not tell them apart either."""
+    hooks = Lifespan()
+    hooks.on_startup(anyio.sleep_forever, lock=make())
+    with pytest.raises(ValueError, match="a lock of its own"):
+        hooks.worker(anyio.sleep_forever, leader=make())
+    hooks.worker(anyio.sleep_forever, leader=another())
+    assert hash(make()) == hash(make())
+    assert make() != "another thing"
 
 
 async def test_a_redis_server_that_is_not_there_fails_the_start() -> None:
@@ -279,8 +286,9 @@ def test_starts_under_a_lock_never_overlap(kind: str, address: str, tmp_path: Pa
     assert len(set(holders(journal))) == 4
 
 
-FAILOVER = {"file": 1.0, "postgres": 1.0, "redis": TTL + 1}
-"""Seconds within which another process leads after the leader was killed, on a machine that has nothing else to do."""
+FAILOVER = {"file": 2.5, "postgres": 2.5, "redis": TTL + 2.5}
+"""Seconds within which another process leads after the leader was killed, on a machine that has nothing else to do: one
+until the next attempt, and one for which it holds the lock before it begins."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -341,6 +349,16 @@ def test_exactly_one_leads_while_leaders_are_killed(kind: str, seconds: int, add
     assert number > seconds / (TTL + 3)
 
 
+@pytest.mark.engines
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_search_at_random_finds_no_overlap_beyond_the_documented(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Faults of all kinds in one seeded run; `python -m tests.locks.search KIND FAULTS SEED` is a longer one."""
+    assert search(kind, 12, seed=1) == []
+    assert "12 faults" in capsys.readouterr().out
+
+
 # --- hosts ---
 
 
@@ -381,10 +399,12 @@ class Held:
 
     Attributes:
         lost_after: The seconds from its beginning until the loss was told; None while it was not.
+        error: What its release raised because of that.
     """
 
     def __init__(self, lock: Any) -> None:
         self.lost_after: float | None = None
+        self.error: Exception | None = None
         self._held, self._lock = threading.Event(), lock
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run)
@@ -401,7 +421,10 @@ class Held:
         self._loop.close()
 
     def _run(self) -> None:
-        self._loop.run_until_complete(self._hold())
+        try:
+            self._loop.run_until_complete(self._hold())
+        except LockLost as error:
+            self.error = error
 
     async def _hold(self) -> None:
         self._stop = asyncio.Event()
@@ -601,6 +624,278 @@ async def test_a_renewal_that_fails_for_a_while_is_tried_again(
         assert failures == []
 
 
+# --- files ---
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_file_that_goes_away_is_a_loss(how: str, tmp_path: Path) -> None:
+    """`git clean`, systemd-tmpfiles, or a deployment that swaps its folder: the next process locks another file."""
+    path = tmp_path / "lock"
+    with Held(FileLock(path)) as held:
+        assert held.lost_after is None
+        if how == "removed":
+            path.unlink()
+        else:
+            (tmp_path / "other").touch()
+            (tmp_path / "other").replace(path)
+        assert held.lost() < 3
+    assert isinstance(held.error, LockLost)
+
+
+async def test_a_file_that_went_away_unseen_is_a_loss_at_the_release(tmp_path: Path) -> None:
+    """A hook that blocks the event loop under a lock whose file is removed meanwhile."""
+    with pytest.raises(LockLost, match="was removed or replaced"):
+        async with FileLock(tmp_path / "lock")():
+            (tmp_path / "lock").unlink()
+
+
+async def test_a_file_that_is_replaced_while_it_is_locked_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the opening of the file and its lock: another process may lock the new one."""
+    path, acquire, times = tmp_path / "lock", filelock.FileLock.acquire, list[int]()
+
+    def replaced(lock: Any, *args: Any, **options: Any) -> Any:
+        acquired = acquire(lock, *args, **options)
+        times.append(1)
+        if len(times) == 1:
+            path.unlink()
+        return acquired
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", replaced)
+    async with FileLock(path)():
+        assert len(times) == 2
+
+
+async def test_a_file_lock_works_off_the_event_loop(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where blocking calls are refused; filelock's own DEBUG lines about each attempt stay out of the log."""
+    caplog.set_level(logging.DEBUG)
+    with blockbuster_ctx(scanned_modules=[asgi_lifespan_mw, filelock]) as blocking:
+        blocking.functions["os.stat"].activate()
+        async with FileLock(tmp_path / "lock")() as held:
+            with anyio.move_on_after(0.3) as limit:
+                async with FileLock(tmp_path / "lock")():
+                    raise AssertionError("two are inside")  # pragma: no cover
+            assert limit.cancelled_caught
+            with anyio.move_on_after(1.2):
+                await held.wait()
+    assert not [record for record in caplog.records if record.name == "filelock"]
+    filelock.FileLock(tmp_path / "another").acquire().lock.release()
+    assert [record for record in caplog.records if record.name == "filelock"]
+
+
+def test_a_forked_child_of_a_killed_leader_does_not_keep_a_file_lock(tmp_path: Path) -> None:
+    """Versions of filelock before 3.30.0 left the lock with it."""
+    code = """
+import os, sys, time, anyio
+from asgi_lifespan_mw.locks import FileLock
+
+async def main():
+    async with FileLock(sys.argv[1])():
+        if os.fork():
+            print("held", flush=True)
+        time.sleep(60)
+
+anyio.run(main)
+"""
+    path = str(tmp_path / "lock")
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code, path], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "held\n"
+            process.kill()
+            process.wait(PATIENCE)
+
+            async def follow() -> None:
+                with anyio.fail_after(5):
+                    async with FileLock(path)():
+                        pass
+
+            anyio.run(follow)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_file_lock_is_held_until_the_process_ends_if_its_thread_goes_on(backend: str, tmp_path: Path) -> None:
+    """The start failed and was answered, the event loop has ended, and the thread still migrates."""
+    code = """
+import sys, threading, time, anyio
+from asgi_lifespan_mw import Lifespan, LifespanManager, threaded
+from asgi_lifespan_mw._units import locking
+from asgi_lifespan_mw.locks import FileLock
+
+locking.THREAD_LIMIT = 0.2
+hooks = Lifespan()
+
+@hooks.on_startup(lock=FileLock(sys.argv[1]), timeout=0.2)
+@threaded
+def migrate():
+    sys.stdin.readline()
+
+async def main():
+    try:
+        async with LifespanManager(hooks, None, None):
+            pass
+    except TimeoutError:
+        pass
+
+anyio.run(main, backend=sys.argv[2])
+print("the loop has ended", flush=True)
+sys.stdin.readline()
+"""
+    path = str(tmp_path / "lock")
+    other = filelock.FileLock(path)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path, backend], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        try:
+            assert process.stdout.readline() == "the loop has ended\n"
+            with pytest.raises(filelock.Timeout):
+                other.acquire(blocking=False)
+            process.stdin.close()
+            process.wait(PATIENCE)
+            other.acquire(timeout=5)
+            other.release()
+        finally:
+            process.kill()
+
+
+# --- PostgreSQL ---
+
+
+@pytest.mark.engines
+async def test_a_process_that_waits_keeps_no_snapshot(postgres: Engine) -> None:
+    """The holder's CREATE INDEX CONCURRENTLY waits for all older snapshots, and VACUUM is held up by them."""
+    lock = PostgresLock(postgres.url, "test/snapshot")
+    async with lock(), anyio.create_task_group() as tasks:
+        tasks.start_soon(lock().__aenter__)
+        await anyio.sleep(1.5)
+        async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as db:
+            await db.execute("set statement_timeout = '10s'")
+            waits = await (
+                await db.execute(
+                    "select count(*), count(backend_xmin) from pg_stat_activity "
+                    "where query like '%pg_try_advisory%' and pid <> pg_backend_pid()"
+                )
+            ).fetchone()
+            assert waits == (2, 0)
+            await db.execute("create table if not exists indexed (a int)")
+            await db.execute("create index concurrently if not exists an_index on indexed (a)")
+        tasks.cancel_scope.cancel()
+
+
+@contextmanager
+def pooler(mode: str, server: Engine, folder: Path) -> Iterator[str]:  # pragma: no cover - where it is installed
+    """Run PgBouncer before a server, and yield the URL for it."""
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if program is None:
+        pytest.skip("PgBouncer is not installed")
+    port = free_port()
+    (folder / "users").write_text('"tests" "secret"\n')
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\npostgres = host=127.0.0.1 port={server.port} user=tests\n[pgbouncer]\n"
+        f"listen_addr = 127.0.0.1\nlisten_port = {port}\npool_mode = {mode}\nauth_type = any\n"
+        f"auth_file = {folder}/users\nunix_socket_dir =\n"
+    )
+    folder.chmod(0o755)
+    for parent in folder.parents[:2]:
+        parent.chmod(0o755)
+    user = ["-u", "postgres"] if os.geteuid() == 0 else []
+    process = subprocess.Popen(
+        [program, *user, "-q", str(folder / "pgbouncer.ini")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    url = f"postgresql://tests:secret@127.0.0.1:{port}/postgres"
+    try:
+
+        def answers() -> bool:
+            assert process.poll() is None, "the pooler ended"
+            with suppress(psycopg.OperationalError):
+                psycopg.connect(url, prepare_threshold=None).close()
+                return True
+            return False
+
+        eventually(answers)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_a_pooler_is_refused(mode: str, postgres: Engine, tmp_path: Path) -> None:
+    """Behind one in transaction mode two processes would lead, in silence; a worker is not tried again."""
+    with pooler(mode, postgres, tmp_path) as url:
+        hooks = Lifespan()
+        hooks.on_startup(anyio.lowlevel.checkpoint, lock=PostgresLock(url, "test/pooler"))
+        with pytest.raises(LockRefused, match=r"a pooler or proxy, .* pass allow_pooler=True") as raised:
+            async with LifespanManager(hooks):
+                raise AssertionError("it did not start")  # pragma: no cover
+        assert "secret" not in str(raised.value)
+
+
+@pytest.mark.engines
+async def test_a_pooler_in_session_mode_may_be_allowed(postgres: Engine, tmp_path: Path) -> None:
+    """There, one connection of the server belongs to one of the client: the lock excludes, and is freed."""
+    with pooler("session", postgres, tmp_path) as url:
+        lock = PostgresLock(url, "test/session", allow_pooler=True)
+        async with lock():
+            for other in (lock, PostgresLock(postgres.url, "test/session")):
+                with anyio.move_on_after(1.5) as limit:
+                    async with other():
+                        raise AssertionError("two are inside")  # pragma: no cover
+                assert limit.cancelled_caught
+        with anyio.fail_after(10):
+            async with PostgresLock(postgres.url, "test/session")():
+                pass
+
+
+@pytest.mark.engines
+async def test_a_severed_session_is_a_loss_at_the_release(postgres: Engine) -> None:
+    """A hook blocked the event loop meanwhile."""
+    with pytest.raises(LockLost, match="the connection was lost"):
+        async with PostgresLock(postgres.url, "test/severed")():
+            with psycopg.connect(postgres.url, autocommit=True) as db:
+                db.execute("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted")
+
+
+@pytest.mark.engines
+async def test_a_lock_that_the_session_has_lost_is_a_loss_at_the_release(postgres: Engine) -> None:
+    """Behind a pooler in transaction mode that was allowed, another session answers."""
+    with pytest.raises(LockLost, match="the server does not know of it"):
+        async with PostgresLock(postgres.url, "test/unlocked")() as watch:
+            await watch._connection.execute("select pg_advisory_unlock_all()")
+
+
+# --- Redis ---
+
+
+@pytest.mark.engines
+async def test_a_lease_that_was_forgotten_is_a_loss_at_the_release(redis_server: Engine) -> None:
+    """FLUSHALL, or an empty replica after a failover."""
+    with pytest.raises(LockLost, match="does not know of it"):
+        async with RedisLock(redis_server.url, "test/forgotten")():
+            redis.Redis.from_url(redis_server.url).delete("test/forgotten")
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("has_run_out", [True, False])
+async def test_a_release_that_cannot_reach_redis_is_a_loss_if_the_lease_has_run_out(
+    has_run_out: bool, redis_server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the lease, no other process can have had the lock."""
+    with pytest.raises(LockLost if has_run_out else redis.ConnectionError, match=r"lease has run out|gone"):
+        async with RedisLock(redis_server.url, "test/unreachable", ttl=1)() as lease:
+            monkeypatch.setattr(lease._lock, "release", AsyncMock(side_effect=redis.ConnectionError("gone")))
+            if has_run_out:
+                time.sleep(1.1)
+
+
 # --- the engines' own locks ---
 
 
@@ -623,6 +918,76 @@ async def test_a_lock_of_redis_py_is_a_lock(redis_server: Engine) -> None:
 # --- servers ---
 
 
+@contextmanager
+def served(server: str, workers: int, lock: str) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
+    """Serve the app of `contender` by several processes; yield the server's process and its port."""
+    port = free_port()
+    options = {
+        "uvicorn": ["--port", f"{port}", "--workers", f"{workers}", "--timeout-graceful-shutdown", "6",
+                    "--log-level", "warning"],
+        "gunicorn": ["-b", f"127.0.0.1:{port}", "-w", f"{workers}", "-k", "uvicorn_worker.UvicornWorker",
+                     "--log-level", "error"],
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", server, *options[server], "tests.locks.contender:app"],
+        cwd=ROOT, env=os.environ | {"TESTS_LOCK": lock}, stdin=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process, port
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        finally:
+            if process.poll() is None:  # pragma: no cover - a server that hangs
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("stops", [1, pytest.param(10, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("server", ["uvicorn", "gunicorn"])
+def test_a_server_that_stops_begins_no_job_anew(server: str, stops: int, tmp_path: Path) -> None:
+    """Its processes are stopped within a second, in which the one that gets the lock does not begin."""
+    for number in range(stops):
+        journal = tmp_path / f"journal-{number}"
+        with served(server, 3, f"lead file {tmp_path} test/stop {journal}") as (process, port):
+            eventually(lambda port=port: answers(port))  # type: ignore[misc]
+            eventually(lambda journal=journal: len(holders(journal)) == 1)  # type: ignore[misc]
+            time.sleep(1.5)  # the others wait for the lock by now
+            process.terminate()
+            process.wait(PATIENCE)
+        assert len(holders(journal)) == 1, f"stop {number}"
+
+
+def answers(port: int) -> bool:
+    """Return whether a server answers."""
+    with suppress(httpx.TransportError):
+        httpx.get(f"http://127.0.0.1:{port}/")
+        return True
+    return False
+
+
+@pytest.mark.servers
+def test_a_process_that_drains_a_stream_may_begin_the_job(tmp_path: Path) -> None:
+    """The limit that the documentation tells: its shutdown comes when the stream has ended, or uvicorn ends it."""
+    journal = tmp_path / "journal"
+    with served("uvicorn", 3, f"lead file {tmp_path} test/drain {journal}") as (process, port), ExitStack() as stack:
+        eventually(lambda: answers(port))
+        eventually(lambda: len(holders(journal)) == 1)
+        pid = leader = holders(journal)[0]
+        while pid == leader:
+            stack.close()  # what the leader streams is closed again
+            response = stack.enter_context(httpx.stream("GET", f"http://127.0.0.1:{port}/stream", timeout=PATIENCE))
+            lines = response.iter_lines()  # an iterator that is dropped would close the stream
+            pid = int(next(lines))
+        time.sleep(1)
+        process.terminate()
+        eventually(lambda: len(holders(journal)) == 2)
+        assert holders(journal)[1] == pid
+        process.wait(PATIENCE)
+    assert overlaps(journal) == []
+
+
 @pytest.mark.engines
 @pytest.mark.servers
 @pytest.mark.parametrize("mode", ["start", "lead"])
@@ -631,28 +996,7 @@ async def test_a_lock_of_redis_py_is_a_lock(redis_server: Engine) -> None:
 def test_four_workers_of_a_server(server: str, kind: str, mode: str, address: str, tmp_path: Path) -> None:
     """Their starts never overlap, and one of them leads; when it is killed, another one does."""
     journal = tmp_path / "journal"
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    options = {
-        "uvicorn": ["--port", str(port), "--workers", "4", "--log-level", "warning"],
-        "gunicorn": [
-            "-b",
-            f"127.0.0.1:{port}",
-            "-w",
-            "4",
-            "-k",
-            "uvicorn_worker.UvicornWorker",
-            "--log-level",
-            "error",
-        ],
-    }
-    environment = os.environ | {"TESTS_LOCK": f"{mode} {kind} {address} test/{server}/{mode} {journal}"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", server, *options[server], "tests.locks.contender:app"],
-        cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
+    with served(server, 4, f"{mode} {kind} {address} test/{server}/{mode} {journal}"):
         if mode == "start":
             eventually(lambda: len(read(journal)) == 8)
             assert [what for _, what, _ in read(journal)] == ["enter", "leave"] * 4
@@ -661,13 +1005,6 @@ def test_four_workers_of_a_server(server: str, kind: str, mode: str, address: st
             os.kill(holders(journal)[0], signal.SIGKILL)
             eventually(lambda: len(holders(journal)) == 2)
             assert overlaps(journal) == []
-    finally:
-        process.terminate()
-        try:
-            process.wait(PATIENCE)
-        finally:
-            if process.poll() is None:  # pragma: no cover - a server that hangs
-                os.killpg(process.pid, signal.SIGKILL)
     assert overlaps(journal) == []
 
 

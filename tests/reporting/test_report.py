@@ -189,7 +189,7 @@ async def test_an_app_without_lifespan_is_told_of() -> None:
     await RecordingServer().run(app)
     assert row_of(app.report, "/old").outcome == "unsupported"
     assert row_of(app.report, "/plain").outcome == "left out"
-    assert row_of(app.report, "/plain").reason == "does not handle the lifespan"
+    assert row_of(app.report, "/plain").reason == "not asked: no mention of lifespan"
     alone = LifespanMiddleware(only_http)
     with pytest.raises(AssertionError):
         await RecordingServer().run(alone)

@@ -2,19 +2,25 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 from unittest.mock import AsyncMock
 
 import anyio
+import anyio.to_thread
 import hypothesis
 import hypothesis.strategies as st
 import pytest
 from starlette.applications import Starlette
 
-from asgi_lifespan_mw import Lifespan, LifespanManager, LifespanMiddleware, LifespanTimeout, StartupFailed
-from asgi_lifespan_mw._units.locking import HeldLock
+from asgi_lifespan_mw import Lifespan, LifespanManager, LifespanMiddleware, LifespanTimeout, StartupFailed, threaded
+from asgi_lifespan_mw._units import locking
+from asgi_lifespan_mw._units.backend import current_asyncio_task
+from asgi_lifespan_mw._units.locking import HeldLock, LockLost, LockRefused
 from asgi_lifespan_mw._units.unit import Unit
 from tests.conftest import VIRTUAL
 from tests.plans import Boom, Journal
@@ -524,36 +530,434 @@ async def test_a_worker_that_ignores_the_loss_is_told_of(caplog: pytest.LogCaptu
     async def ignores_its_cancellation() -> None:
         runs.append(1)
         with anyio.CancelScope(shield=True):
-            await anyio.sleep(10)
+            await anyio.sleep(15)
 
-    async with LifespanManager(app_of(ignores_its_cancellation, leader=engine.lock)):
+    async with LifespanManager(app_of(ignores_its_cancellation, leader=engine.lock), None, None):
         await anyio.sleep(1)
         engine.lose()
-        await anyio.sleep(5)
+        await anyio.sleep(13)
         [error] = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-        assert "lost its lock and ignores its cancellation, at tests/units/test_locking.py" in error
-        assert error.endswith("; two of them may run now")
+        assert "did not stop after losing its lock (still running at tests/units/test_locking.py" in error
+        assert error.endswith("); another process may be running it")
         assert len(runs) == 1
-        await anyio.sleep(7)
+        await anyio.sleep(3)
         assert len(runs) == 2
-        await anyio.sleep(10)
 
 
-@pytest.mark.parametrize("error", [None, Boom("broke")], ids=["returns", "raises"])
-async def test_a_leader_that_ends_frees_the_lock_and_leads_no_more(error: Exception | None) -> None:
-    """Whether it returns or crashes."""
+@pytest.mark.parametrize(("timeout", "limit"), [(None, 10), (3, 3)])
+async def test_the_cleanup_after_a_loss_may_wait_for_some_seconds(timeout: float | None, limit: float) -> None:
+    """The loss is raised once, as ``Task.cancel()`` of asyncio does; when the time is up, every wait is cancelled."""
+    engine, events = FakeEngine(), list[str]()
+
+    async def cleans_up_slowly() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            began = anyio.current_time()
+            await anyio.sleep(1)
+            events.append("cleaned up")
+            try:
+                await anyio.sleep_forever()
+            finally:
+                events.append(f"cut off after {anyio.current_time() - began:.0f} s, {engine.inside} inside")
+
+    async with LifespanManager(app_of(cleans_up_slowly, leader=engine.lock, timeout=timeout), None, 1):
+        await anyio.sleep(1)
+        engine.lose()
+        await anyio.sleep(limit + 0.5)
+        assert events == ["cleaned up", f"cut off after {limit} s, 1 inside"]
+        assert engine.inside == 0
+
+
+async def test_a_leader_that_crashes_frees_the_lock_and_leads_no_more() -> None:
+    """Another process may run it; this one does not."""
     engine = FakeEngine()
     work = Work(engine)
-    work.error = error
-    raised: list[Exception] = []
-    try:
+    work.error = Boom("broke")
+    with pytest.raises(Boom):
         async with LifespanManager(app_of(work, leader=engine.lock)):
             work.may_end.set()
             await anyio.sleep(10)
             assert engine.acquired == engine.released == 1
-    except Boom as failure:
-        raised.append(failure)
-    assert bool(raised) == (error is not None)
+
+
+async def test_a_leader_that_returns_keeps_its_lock_until_the_shutdown(caplog: pytest.LogCaptureFixture) -> None:
+    """A job that is done is not done again by each other process in turn."""
+    caplog.set_level(logging.INFO, "asgi_lifespan_mw")
+    engine, works = FakeEngine(), [Work(), Work()]
+    first, second = (app_of(work, name="job", leader=engine.lock) for work in works)
+    works[0].may_end.set()
+    async with LifespanManager(first):
+        async with LifespanManager(second):
+            await anyio.sleep(10)
+            assert first.report is not None
+            assert [row.reason for row in first.report.units if row.reason] == ["has returned, holds the lock"]
+            assert works[1].events == []
+    assert works[0].events == ["begins", "returns"]
+    assert engine.acquired == engine.released == 1
+    assert "has returned; it holds its lock until the shutdown" in caplog.text
+
+
+async def test_a_lock_that_is_lost_after_the_worker_returned_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Another process may run the job again; this one does not."""
+    engine, work = FakeEngine(), Work()
+    work.may_end.set()
+    async with LifespanManager(app_of(work, leader=engine.lock)):
+        await anyio.sleep(1)
+        engine.lose()
+        await anyio.sleep(10)
+        assert work.events == ["begins", "returns"]
+        assert engine.acquired == engine.released == 1
+    assert "lost its lock after it had returned; another process may run it again" in caplog.text
+
+
+async def test_a_worker_that_waited_for_its_lock_begins_a_second_later(caplog: pytest.LogCaptureFixture) -> None:
+    """The processes of a server are stopped within a second; the one that gets the lock must not begin the job anew."""
+    caplog.set_level(logging.INFO, "asgi_lifespan_mw")
+    engine, work = FakeEngine(), Work()
+    async with LifespanManager(app_of(work, leader=engine.lock)):
+        await anyio.sleep(0.1)
+        assert work.events == ["begins"]  # it did not wait
+    engine, work = FakeEngine(), Work()
+    held = engine.lock()
+    await held.__aenter__()
+    async with LifespanManager(app_of(work, name="work", leader=engine.lock)):
+        await anyio.sleep(10)
+        assert "waits for its lock" in caplog.text
+        await held.__aexit__(None, None, None)
+        await anyio.sleep(0.9)
+        assert (engine.inside, work.events) == (1, [])
+        await anyio.sleep(0.2)
+        assert work.events == ["begins"]
+
+
+@pytest.mark.parametrize("fault", ["stop", "lose"])
+async def test_a_worker_whose_lock_goes_before_it_began_does_not_begin(fault: str) -> None:
+    """In the second before its beginning."""
+    engine, work = FakeEngine(), Work()
+    held = engine.lock()
+    await held.__aenter__()
+    async with LifespanManager(app_of(work, leader=engine.lock)):
+        await anyio.sleep(10)
+        await held.__aexit__(None, None, None)
+        await anyio.sleep(0.5)
+        if fault == "lose":
+            engine.lose()
+            await anyio.sleep(0.9)
+        assert work.events == []
+    assert work.events == []
+    assert engine.inside == 0
+
+
+async def test_a_worker_whose_engine_was_away_begins_a_second_later_too() -> None:
+    """Other processes tried it as well, and their server may be stopping."""
+    engine, work = FakeEngine(), Work()
+    engine.error = OSError("gone")
+    async with LifespanManager(app_of(work, leader=engine.lock)):
+        await anyio.sleep(0.5)
+        engine.error = None
+        await anyio.sleep(1)
+        assert (engine.inside, work.events) == (1, [])
+        await anyio.sleep(1)
+        assert work.events == ["begins"]
+
+
+async def test_an_engine_that_refuses_the_lock_is_not_tried_again() -> None:
+    """A pooler stays one: the worker has crashed."""
+
+    def refuses() -> Any:
+        raise LockRefused("behind a pooler")
+
+    app = app_of(Work(), leader=refuses)
+    with pytest.raises(LockRefused, match="behind a pooler"):
+        async with LifespanManager(app):
+            await anyio.sleep(1)
+            assert app.report is not None
+            assert app.report.units[1].outcome == "crashed"
+
+
+async def test_the_log_and_the_report_say_who_gave_a_lock_back(caplog: pytest.LogCaptureFixture) -> None:
+    """For a hook and for a worker."""
+    caplog.set_level(logging.INFO, "asgi_lifespan_mw")
+    engine, other = FakeEngine(), FakeEngine()
+    app = app_of(Work(), name="work", leader=engine.lock)
+    app.on_startup(lambda: None, name="migrate", lock=other.lock)
+    async with LifespanManager(app):
+        await anyio.sleep(1)
+    told = [re.sub(r" \(.*?\)", "", line) for line in caplog.messages if re.search("lock|leads", line)]
+    assert told == [
+        "hook 'work' leads: it holds the lock",
+        "hook 'migrate' released its lock",
+        "hook 'work' released its lock",
+    ]
+    assert app.report is not None
+    assert app.report.units[1].reason == "released the lock"
+
+
+# --- what counts as a loss ---
+
+
+def group_of_anyio(renew: Any) -> Any:
+    """A lock whose renewal runs in a task group."""
+
+    @asynccontextmanager
+    async def lock() -> AsyncIterator[Any]:
+        async with anyio.create_task_group() as group:
+            group.start_soon(renew)
+            yield None
+            group.cancel_scope.cancel()
+
+    return lock
+
+
+def group_of_asyncio(renew: Any) -> Any:
+    """A lock whose renewal runs in a task group of asyncio."""
+
+    @asynccontextmanager
+    async def lock() -> AsyncIterator[Any]:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(renew())
+            yield None
+            task.cancel()
+
+    return lock
+
+
+def limited(renew: Any) -> Any:
+    """A lock whose context manager ends by itself, without an error."""
+
+    @asynccontextmanager
+    async def lock() -> AsyncIterator[Any]:
+        with anyio.move_on_after(3), suppress(ValueError):
+            yield None
+
+    return lock
+
+
+def limited_with_an_error(renew: Any) -> Any:
+    """A lock whose context manager raises after some time."""
+
+    @asynccontextmanager
+    async def lock() -> AsyncIterator[Any]:
+        with anyio.fail_after(3):
+            yield None
+
+    return lock
+
+
+def with_a_wait_that_never_returns(lock: Any) -> Any:
+    """The same lock, which also has a `wait()`."""
+
+    @asynccontextmanager
+    async def waits() -> AsyncIterator[Any]:
+        async with lock():
+            yield anyio.Event()
+
+    return waits
+
+
+async def breaks() -> None:
+    """Renew a lock until the engine gives an answer that cannot be read."""
+    await anyio.sleep(3)
+    raise ValueError("not JSON")
+
+
+BREAKING = pytest.mark.parametrize("kind", [group_of_anyio, group_of_asyncio, limited, limited_with_an_error])
+
+
+def breaking(kind: Any, *, has_wait: bool) -> Any:
+    """Return a lock that breaks after three seconds."""
+    if kind is group_of_asyncio and current_asyncio_task() is None:
+        pytest.skip("a group of asyncio's")
+    return with_a_wait_that_never_returns(kind(breaks)) if has_wait else kind(breaks)
+
+
+@BREAKING
+@pytest.mark.parametrize("has_wait", [True, False])
+async def test_a_lock_that_cancels_what_it_holds_is_lost_for_its_leader(
+    kind: Any, has_wait: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker is cancelled at once, and leads again when it has the lock again."""
+    work = Work()
+    async with LifespanManager(app_of(work, leader=breaking(kind, has_wait=has_wait))):
+        await anyio.sleep(2.9)
+        assert work.events == ["begins"]
+        await anyio.sleep(1)
+        assert work.events == ["begins", "is cancelled"]
+        assert caplog.text.count("lost its lock and was stopped") == 1
+        await anyio.sleep(1.5)
+        assert work.events == ["begins", "is cancelled", "begins"]
+    assert work.events == ["begins", "is cancelled", "begins", "is cancelled"]
+
+
+@BREAKING
+@pytest.mark.parametrize("has_wait", [True, False])
+async def test_a_lock_that_cancels_what_it_holds_fails_the_start(kind: Any, has_wait: bool) -> None:
+    """Of the hook that starts under it."""
+    lock = breaking(kind, has_wait=has_wait)
+    hooks = Lifespan()
+    hooks.on_startup(lock=lock)(anyio.sleep_forever)
+    with pytest.raises(StartupFailed, match="its lock was lost meanwhile"):
+        async with LifespanManager(hooks, None, None):
+            raise AssertionError("it did not start")  # pragma: no cover
+
+
+class ReportsByTheClock:
+    """A handle whose `wait()` returns two seconds after it began, however long the event loop is blocked."""
+
+    async def wait(self) -> None:
+        """Return when the lock was lost."""
+        until = time.monotonic() + 0.05
+        while time.monotonic() < until:
+            await anyio.sleep(0.01)
+
+
+@asynccontextmanager
+async def reports_by_the_clock() -> AsyncIterator[ReportsByTheClock]:
+    """A lock that is lost after a short time."""
+    yield ReportsByTheClock()
+
+
+@asynccontextmanager
+async def finds_at_its_release() -> AsyncIterator[anyio.Event]:
+    """A lock that notices at its release that it was lost."""
+    yield anyio.Event()
+    raise LockLost("another process has it")
+
+
+@asynccontextmanager
+async def raises_at_its_release() -> AsyncIterator[None]:
+    """A lock as redis-py has it: without a `wait()`, with an error at the release."""
+    yield
+    raise OSError("not owned")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("kind", ["on_startup", "context"])
+@pytest.mark.parametrize("lock", [reports_by_the_clock, finds_at_its_release, raises_at_its_release])
+async def test_a_loss_that_is_seen_at_the_release_fails_the_start(lock: Any, kind: str) -> None:
+    """A hook that blocked the event loop has started by then; a context is left again."""
+    events: list[str] = []
+
+    async def blocks() -> None:
+        time.sleep(0.1)
+        events.append("started")
+
+    async def context() -> AsyncIterator[None]:
+        await blocks()
+        yield
+        events.append("left")
+
+    hooks = Lifespan()
+    hooks.on_startup(blocks, lock=lock) if kind == "on_startup" else hooks.context(context, lock=lock)
+    with pytest.raises(StartupFailed, match="its lock was lost meanwhile"):
+        async with LifespanManager(hooks, None, None):
+            raise AssertionError("it did not start")  # pragma: no cover
+    assert events == (["started"] if kind == "on_startup" else ["started", "left"])
+
+
+async def test_a_hook_that_fails_under_a_lock_that_is_lost_shows_its_own_error() -> None:
+    """The loss is seen at the release, when the start has failed already."""
+    hooks = Lifespan()
+
+    def broken() -> None:
+        raise Boom("no migration")
+
+    hooks.on_startup(broken, lock=finds_at_its_release)
+    with pytest.raises(Boom, match="no migration"):
+        async with LifespanManager(hooks):
+            raise AssertionError("it did not start")  # pragma: no cover
+
+
+async def await_a_cancelled_task() -> None:
+    """Raise a cancellation that nobody asked for, as an engine's library may."""
+    if current_asyncio_task() is None:
+        raise asyncio.CancelledError
+    task = asyncio.ensure_future(asyncio.sleep(10))
+    task.cancel()
+    await task
+
+
+@asynccontextmanager
+async def cancelled_while_waiting() -> AsyncIterator[None]:
+    """A lock that raises a cancellation when it is waited for."""
+    await await_a_cancelled_task()
+    yield  # pragma: no cover
+
+
+class CancelledWait:
+    """A handle whose `wait()` raises a cancellation."""
+
+    async def wait(self) -> None:
+        """Return when the lock was lost."""
+        await anyio.sleep(1)
+        await await_a_cancelled_task()
+
+
+@asynccontextmanager
+async def cancelled_while_held() -> AsyncIterator[CancelledWait]:
+    """A lock whose handle raises a cancellation."""
+    yield CancelledWait()
+
+
+@asynccontextmanager
+async def cancelled_while_released() -> AsyncIterator[anyio.Event]:
+    """A lock that raises a cancellation at its release."""
+    yield anyio.Event()
+    await await_a_cancelled_task()
+
+
+async def test_an_engine_that_raises_a_cancellation_has_failed(caplog: pytest.LogCaptureFixture) -> None:
+    """A leader tries again; that is no crash."""
+    work = Work()
+    async with LifespanManager(app_of(work, leader=cancelled_while_waiting)):
+        await anyio.sleep(4)
+    assert work.events == []
+    assert caplog.text.count("cannot get its lock and tries again: RuntimeError: the lock raised") == 1
+
+
+async def test_a_start_fails_if_its_engine_raises_a_cancellation() -> None:
+    """With words, and not as if the start had been cancelled."""
+    hooks = Lifespan()
+    hooks.on_startup(lambda: None, lock=cancelled_while_waiting)
+    with pytest.raises(RuntimeError, match=r"the lock raised .*CancelledError") as raised:
+        async with LifespanManager(hooks):
+            raise AssertionError("it did not start")  # pragma: no cover
+    assert isinstance(raised.value.__cause__, asyncio.CancelledError)
+
+
+async def test_a_watch_that_raises_a_cancellation_is_a_loss(caplog: pytest.LogCaptureFixture) -> None:
+    """As any error of it."""
+    work = Work()
+    async with LifespanManager(app_of(work, leader=cancelled_while_held)):
+        await anyio.sleep(2)
+        assert work.events == ["begins", "is cancelled"]
+    assert "lost its lock and was stopped; it waits for the lock again: " in caplog.text
+
+
+async def test_a_release_that_raises_a_cancellation_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """The lock was held to the end."""
+    hooks = Lifespan()
+    hooks.on_startup(lambda: None, lock=cancelled_while_released)
+    async with LifespanManager(hooks):
+        pass
+    assert "its lock could not be released: " in caplog.text
+
+
+async def test_a_lock_that_is_lost_while_its_worker_stops_is_not_waited_for_again() -> None:
+    """The cancellation of the shutdown is delivered once, and must not be taken for that of the loss."""
+    engine, work = FakeEngine(), Work()
+    async with anyio.create_task_group() as tasks:
+        async with LifespanManager(app_of(work, leader=engine.lock), None, 5):
+            await anyio.sleep(1)
+            tasks.start_soon(_lose_later, engine)
+    assert work.events == ["begins", "is cancelled"]
+    assert engine.acquired == engine.released == 1
+
+
+async def _lose_later(engine: FakeEngine) -> None:
+    await anyio.sleep(0.2)
+    engine.lose()
 
 
 async def test_an_engine_that_cannot_be_reached_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -634,6 +1038,220 @@ def test_a_server_that_cancels_all_tasks_releases_the_lock_after_the_worker(jour
     asyncio.run(serve())
     assert order == ["ended", "released"]
     assert journal.events == ["+before", "+after", "-after", "-before"]
+
+
+@pytest.mark.parametrize("has_group", [True, False])
+def test_a_lock_is_renewed_until_its_release_if_a_server_cancels_all_tasks(has_group: bool) -> None:
+    """Also if a group in the lock loses its tasks by that: the work under the lock still ends."""
+    order: list[str] = []
+    begun = asyncio.Event()
+
+    class Renewed:
+        async def wait(self) -> None:
+            """Renew the lock every moment."""
+            while True:
+                await anyio.sleep(0.01)
+                order.append("renewed")
+
+    @asynccontextmanager
+    async def lock() -> AsyncIterator[Renewed]:
+        async with anyio.create_task_group() as group:
+            if has_group:
+                group.start_soon(anyio.sleep_forever)
+            yield Renewed()
+            group.cancel_scope.cancel()
+        order.append("released")
+
+    async def works() -> None:
+        try:
+            begun.set()
+            await anyio.sleep_forever()
+        finally:
+            order.clear()
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.1)
+            order.append("ended")
+
+    async def serve() -> None:
+        server = RecordingServer(holds_on=True)
+        task = asyncio.ensure_future(server.run(app_of(works, leader=lock)))
+        await begun.wait()
+        del task
+
+    began = time.process_time()
+    asyncio.run(serve())
+    assert "ended" in order
+    assert order[-1] == "released"
+    assert order.count("renewed") > 3
+    assert time.process_time() - began < 2  # a loop that never waits would take all of it and more
+
+
+# --- threads ---
+
+HOOK_KINDS = pytest.mark.parametrize("kind", ["on_startup", "context"])
+
+
+class Migration:
+    """A migration in a thread, which ends when it may.
+
+    Attributes:
+        running: Whether its thread runs.
+    """
+
+    def __init__(self) -> None:
+        self.running = threading.Event()
+        self.may_end = threading.Event()
+
+    def run(self) -> None:
+        """Migrate."""
+        self.running.set()
+        assert self.may_end.wait(10)
+        self.running.clear()
+
+    def function(self) -> None:
+        """A hook for `on_startup`."""
+        self.run()
+
+    def context(self) -> Iterator[None]:
+        """A hook for `context`."""
+        self.run()
+        yield
+
+    def hooks(self, kind: str, engine: FakeEngine, *, timeout: float | None = None) -> Lifespan:
+        """Return a Lifespan with the migration under a lock, and another hook that may fail beside it."""
+        hooks = Lifespan(concurrent=True)
+        if kind == "on_startup":
+            hooks.on_startup(threaded(self.function), name="migrate", lock=engine.lock, timeout=timeout)
+        else:
+            hooks.context(threaded(self.context), name="migrate", lock=engine.lock, timeout=timeout)
+        return hooks
+
+
+REAL = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+"""Threads do not know of a virtual clock."""
+
+
+@REAL
+@HOOK_KINDS
+@pytest.mark.parametrize("end", ["timeout", "cancelled", "another fails", "stop"])
+async def test_a_thread_under_a_lock_keeps_the_lock_until_it_returns(
+    end: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever ended the wait for it; the start is answered after that."""
+    engine, migration = FakeEngine(), Migration()
+    hooks = migration.hooks(kind, engine, timeout=0.05 if end == "timeout" else None)
+    app = LifespanMiddleware(Starlette(), lifespan=hooks)
+    answered = anyio.Event()
+
+    async def fails() -> None:
+        await anyio.to_thread.run_sync(migration.running.wait)
+        raise Boom("beside it")
+
+    if end == "another fails":
+        hooks.on_startup(fails)
+
+    async def start(scope: anyio.CancelScope) -> None:
+        with scope, suppress(Boom, LifespanTimeout):
+            async with LifespanManager(app, None, None):
+                raise AssertionError("it did not start")  # pragma: no cover
+        answered.set()
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scope = anyio.CancelScope()
+            tasks.start_soon(start, scope)
+            await anyio.to_thread.run_sync(migration.running.wait)
+            if end in ("cancelled", "stop"):
+                scope.cancel()
+            while "goes on in a thread" not in caplog.text:
+                await anyio.sleep(0.01)
+            await anyio.sleep(0.1)
+            assert engine.inside == 1
+            assert not answered.is_set()
+            assert app.report is not None
+            migration.may_end.set()
+            await answered.wait()
+            assert not migration.running.is_set()
+            assert engine.acquired == engine.released == 1
+    assert "'migrate'" in caplog.text
+    assert "has not returned" not in caplog.text
+
+
+@REAL
+@HOOK_KINDS
+async def test_a_thread_that_does_not_return_in_time_is_named(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The start is answered; the lock is released when the thread returns, while the event loop runs."""
+    engine, migration = FakeEngine(), Migration()
+    hooks = migration.hooks(kind, engine, timeout=0.05)
+    app = LifespanMiddleware(Starlette(), lifespan=hooks, shutdown_timeout=0.3)
+    with anyio.fail_after(10):
+        with pytest.raises(LifespanTimeout):
+            async with LifespanManager(app, None, None):
+                raise AssertionError("it did not start")  # pragma: no cover
+        [error] = [line for line in caplog.messages if "has not returned" in line]
+        assert re.fullmatch(
+            r"the thread of hook 'migrate' \(.*\) has not returned; another process may go on beside it", error
+        )
+        assert engine.inside == 1
+        migration.may_end.set()
+        while engine.inside:
+            await anyio.sleep(0.01)
+
+
+@REAL
+async def test_a_stop_without_a_limit_waits_some_seconds_for_a_thread(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten of them, which are shorter here."""
+    assert locking.THREAD_LIMIT == 10
+    monkeypatch.setattr(locking, "THREAD_LIMIT", 0.3)
+    engine, migration = FakeEngine(), Migration()
+    app = LifespanMiddleware(Starlette(), lifespan=migration.hooks("on_startup", engine, timeout=0.05))
+    try:
+        with pytest.raises(LifespanTimeout), anyio.fail_after(10):
+            async with LifespanManager(app, None, None):
+                raise AssertionError("it did not start")  # pragma: no cover
+        assert "has not returned" in caplog.text
+    finally:
+        migration.may_end.set()
+
+
+@REAL
+async def test_a_thread_that_never_began_is_not_waited_for() -> None:
+    """All threads are busy: the cancelled call does not begin later."""
+    engine, migration = FakeEngine(), Migration()
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    tokens, limiter.total_tokens = limiter.total_tokens, 1
+    try:
+        await limiter.acquire_on_behalf_of("another")
+        with pytest.raises(LifespanTimeout), anyio.fail_after(5):
+            async with LifespanManager(migration.hooks("on_startup", engine, timeout=0.05), None, None):
+                raise AssertionError("it did not start")  # pragma: no cover
+        assert engine.acquired == engine.released == 1
+    finally:
+        limiter.release_on_behalf_of("another")
+        limiter.total_tokens = tokens
+    assert not migration.running.is_set()
+
+
+@REAL
+async def test_a_background_hook_in_a_thread_keeps_its_lock_at_the_shutdown(caplog: pytest.LogCaptureFixture) -> None:
+    """The shutdown is answered when its thread has returned."""
+    engine, migration = FakeEngine(), Migration()
+    app = LifespanMiddleware(Starlette())
+    app.on_startup(threaded(migration.function), name="migrate", lock=engine.lock, background=True)
+
+    async def end() -> None:
+        while "goes on in a thread" not in caplog.text:
+            await anyio.sleep(0.01)
+        assert engine.inside == 1
+        migration.may_end.set()
+
+    async with anyio.create_task_group() as tasks:
+        async with LifespanManager(app, None, None):
+            await anyio.to_thread.run_sync(migration.running.wait)
+            tasks.start_soon(end)
+    assert engine.acquired == engine.released == 1
 
 
 # --- any interleaving ---
