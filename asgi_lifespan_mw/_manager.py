@@ -227,7 +227,8 @@ class LifespanManager:
             if self._is_warned:
                 logger.warning(
                     "a request to %s came from another event loop than the one in which LifespanManager started it; "
-                    "what its lifespan opened may not work there. Within a plain `with`, send requests by manager.call(...)",
+                    "what its lifespan opened may not work there. Within a plain `with`, send requests by "
+                    "manager.call(...)",
                     self._run.label,
                 )
 

@@ -510,7 +510,7 @@ def test_a_request_outside_of_any_loop_gets_the_state_of_the_only_run() -> None:
             return {"type": "http.request", "body": b""}  # pragma: no cover - the app does not ask
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
-        asyncio.run(manager.app(scope, receive, send))
+        asyncio.run(manager.app(scope, receive, send))  # type: ignore[arg-type]
     assert bodies[-1] == b'{"pool":1}'
 
 
