@@ -524,7 +524,7 @@ async def test_a_recorder_that_code_keeps_passes_on_after_the_run() -> None:
 
 async def test_a_door_that_gives_no_context_manager_fails_as_it_does_without_us() -> None:
     """What the lifespan returns is given back as it is."""
-    sub = FastAPI(lifespan=lambda _: None)  # type: ignore[arg-type,return-value]
+    sub = FastAPI(lifespan=lambda _: None)  # type: ignore[arg-type]
     with pytest.raises((TypeError, AttributeError)):
         await lived(LifespanMiddleware(Starlette(routes=[Mount("/sub", sub)])))
 
