@@ -123,6 +123,8 @@ APPLICATIONS = (
 """Rows of what a user calls the app, of the frameworks that put middleware around it."""
 SESSION_MANAGER = "mcp.server.streamable_http_manager.StreamableHTTPSessionManager"
 """The object that runs a server of the MCP SDK; it can be run only once."""
+MCP_PACKAGES = ("mcp.", "fastmcp.")
+"""The packages whose lifespan functions run such an object."""
 ISOLATED = "asgi_lifespan_mw._isolated.Isolated"
 _FUNCTION = "builtins.function"
 _NOTEBOOK = "marimo._utils.lifespans.Lifespans"

@@ -20,6 +20,7 @@ from .._log import logger
 from .._types import is_a
 from .doors import without_recorder
 from .frameworks import (
+    MCP_PACKAGES,
     NO_APP,
     SESSION_MANAGER,
     UNASKED,
@@ -78,7 +79,8 @@ def describe(node: AppNode) -> AppNode:
 def _doors_held_by(lifespan: Any) -> Iterator[tuple[Any, Door]]:
     """Return the doors of what a lifespan runs: the session manager in ``lambda app: session_manager.run()``."""
     function, bound = called_function(lifespan)
-    if function is None:
+    # A parent that runs the manager by hand, in a lifespan of its own, holds it too.
+    if function is None or not str(undecorated(function).__module__).startswith(MCP_PACKAGES):
         return
     for thing in (*closure_of(undecorated(function)).values(), *bound):
         for part in (thing, *attributes_of(thing).values()):
