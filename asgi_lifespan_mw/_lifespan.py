@@ -8,6 +8,7 @@ from ._config import Settings, checked_apps, checked_flag, checked_mounts, check
 from ._hooks.decorators import ContextFunction, HookDecorators
 from ._hooks.hook import HookFunction, HookKind
 from ._log import logger
+from ._reporting.report import Report, build_report
 from ._run.run import Run
 from ._types import ASGIApp, State
 
@@ -16,7 +17,7 @@ from ._types import ASGIApp, State
 class Lifespan(HookDecorators):
     """A collection of hooks, to be given to `LifespanMiddleware`, or to a framework as its lifespan.
 
-    ``FastAPI(lifespan=hooks)`` with ``hooks = Lifespan(mounts="auto")`` starts the mounted apps too, with nothing at
+    ``FastAPI(lifespan=hooks)`` with ``hooks = Lifespan()`` starts the mounted apps too, with nothing at
     all on the request path. Without any app, ``async with hooks(None): ...`` runs the hooks in a script or a worker.
     """
 
@@ -26,7 +27,7 @@ class Lifespan(HookDecorators):
         contexts: Iterable[ContextFunction] = (),
         on_startup: Iterable[HookFunction] = (),
         on_shutdown: Iterable[HookFunction] = (),
-        mounts: Literal["auto", "off"] | Iterable[ASGIApp] = "off",
+        mounts: Literal["auto", "off"] | Iterable[ASGIApp] = "auto",
         exclude: Iterable[ASGIApp] = (),
         mount_timeout: float | None = None,
         concurrent: bool = False,
@@ -37,7 +38,8 @@ class Lifespan(HookDecorators):
             contexts: Contexts, as `context` takes them.
             on_startup: Functions, as `on_startup` takes them; they come after the contexts.
             on_shutdown: Functions, as `on_shutdown` takes them.
-            mounts: As in `LifespanMiddleware`. Only for a Lifespan that is a framework's own.
+            mounts: As in `LifespanMiddleware`. It counts where the Lifespan is a framework's own, and is ignored where it
+                is included or given to a middleware.
             exclude: As in `LifespanMiddleware`.
             mount_timeout: As in `LifespanMiddleware`.
             concurrent: Whether the hooks that are registered here start and stop side by side. An included `Lifespan`
@@ -96,12 +98,25 @@ class Lifespan(HookDecorators):
             sends_to_app=False,
             has_requests=False,
         )
-        hooks.runs += 1  # hooks that are registered from now on come too late for this run
-        try:
+        with hooks.running(run):
             async with run:
                 yield state or None
-        finally:
-            hooks.runs -= 1
+
+    @property
+    def ready(self) -> bool:
+        """Whether all that was to start has started, and nothing has begun to stop, in the run that began last.
+
+        It is of the runs that these hooks are part of: as a framework's own lifespan, in a `LifespanMiddleware`, or in a
+        `LifespanManager`.
+        """
+        run: Run | None = self._hooks.last_run
+        return run is not None and run.is_ready
+
+    @property
+    def report(self) -> Report | None:
+        """The report of the run that began last of those that these hooks are part of; None before one."""
+        run: Run | None = self._hooks.last_run
+        return None if run is None else build_report(run)
 
     def __repr__(self) -> str:
         return f"<Lifespan of {', '.join(repr(hook.name) for hook in self._hooks.in_start_order()) or 'no hooks'}>"

@@ -119,6 +119,7 @@ class LifespanManager:
             sends_to_app=has_app,
             logs_tracebacks=False,
         )
+        hooks_of(self._lifespan).begins(run)
         try:
             await run.__aenter__()
             if run.is_refused:

@@ -280,9 +280,7 @@ class LifespanMiddleware(HookDecorators):
         """Start everything, answer, let requests have it until the shutdown, and stop everything."""
         __tracebackhide__ = True
         interrupt = cast("CrashPolicy", run.on_crash).interrupt
-        collection = hooks_of(self)
-        collection.runs += 1  # hooks that are registered from now on come too late for this run
-        try:
+        with hooks_of(self).running(run):
             async with run:
                 try:
                     self._requests.begin(run, gives_state="state" in scope)
@@ -299,8 +297,6 @@ class LifespanMiddleware(HookDecorators):
                     raise
                 finally:
                     self._requests.end(run)
-        finally:
-            collection.runs -= 1
 
     def _route(self, app: ASGIApp) -> None:
         self._next = app

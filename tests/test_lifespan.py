@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from asgi_lifespan_mw import Lifespan, LifespanManager
+from asgi_lifespan_mw import Lifespan, LifespanManager, LifespanMiddleware
 from tests.server import RecordingServer, request
 
 Log = list[object]
@@ -102,13 +102,28 @@ async def test_it_starts_mounts_if_it_is_to(framework: Any) -> None:
     assert log == ["up", "up", "down", "down"]
 
 
-@pytest.mark.parametrize("settings", [{}, {"mounts": "off"}], ids=repr)
-async def test_it_leaves_mounts_alone_by_default(settings: Any) -> None:
-    """Hooks are all that it runs."""
+@pytest.mark.parametrize(("settings", "expected"), [({}, ["up", "down"]), ({"mounts": "off"}, [])], ids=repr)
+async def test_it_starts_mounts_by_default(settings: Any, expected: Log) -> None:
+    """With ``mounts="off"``, hooks are all that it runs."""
     log: Log = []
     inner = Starlette(lifespan=Lifespan(contexts=[lives(log)]))
     await RecordingServer().run(Starlette(lifespan=Lifespan(**settings), routes=[Mount("/inner", inner)]))
-    assert log == []
+    assert log == expected
+
+
+async def test_it_is_ready_and_has_a_report_however_it_is_used() -> None:
+    """Of the run that began last: as a framework's own lifespan, in a middleware, in a manager, and included."""
+    hooks = Lifespan(on_startup=[lambda: None])
+    outer = Lifespan()
+    outer.include(hooks)
+    assert not hooks.ready
+    assert hooks.report is None
+    for app in (Starlette(lifespan=hooks), LifespanMiddleware(Starlette(), hooks), hooks, outer):
+        async with LifespanManager(app):
+            assert hooks.ready
+        assert not hooks.ready
+        assert hooks.report is not None
+        assert [unit.outcome for unit in hooks.report.units if unit.kind == "hook"] == ["stopped"]
 
 
 async def test_it_leaves_excluded_mounts_alone() -> None:

@@ -124,6 +124,7 @@ class HookCollection:
         self.concurrent = concurrent
         self.included_in: WeakSet[HookCollection] = WeakSet()
         self.runs = 0
+        self.last_run: Any = None
         self._in_series = 0
         self._slots: list[_Slot] = []
         self._included: list[HookCollection] = []
@@ -180,6 +181,21 @@ class HookCollection:
                             f"{hook.label} got the lock of {known.label}, and one of them would wait until the other "
                             "one ends. Give each a lock of its own, with a name of its own"
                         )
+
+    def begins(self, run: object) -> None:
+        """Keep the run that began last, for what `Lifespan.ready` and `Lifespan.report` say."""
+        for one in self.inside():
+            one.last_run = run
+
+    @contextmanager
+    def running(self, run: object) -> Generator[None]:
+        """Note a run of this collection while the block runs: hooks that are registered meanwhile come too late for it."""
+        self.begins(run)
+        self.runs += 1
+        try:
+            yield
+        finally:
+            self.runs -= 1
 
     def end_series(self) -> None:
         """Let the entries until now start one after the other, before those that start side by side."""
@@ -461,8 +477,8 @@ class HookDecorators:
 
         Raises:
             TypeError: If `other` is neither.
-            ValueError: If `other` is included already and would run twice; if it names mounts and this one does not; or
-                if a worker of one and a hook of the other use one lock.
+            ValueError: If `other` is included already and would run twice, or if a worker of one and a hook of the other
+                use one lock.
         """
         self._include(other, "include()")
         return other
@@ -473,12 +489,7 @@ class HookDecorators:
         elif hasattr(other, "app"):  # a LifespanMiddleware has the decorators too
             raise TypeError(f"{where} got {other!r}, an app, expected {_LIFESPAN}")
         else:
-            entry, mounts = hooks_of(other), self._hooks.mounts
-            if entry.mounts not in ("off", mounts):
-                raise ValueError(
-                    f"{where} got a Lifespan with mounts={entry.mounts!r} where mounts={mounts!r} counts: give "
-                    "mounts= to the one that includes it, and leave it out in the other"
-                )
+            entry = hooks_of(other)
         if not self._hooks.include(entry):
             given = repr(other) if isinstance(other, HookDecorators) else described(other)
             raise ValueError(f"{where} got {given}, which is included already and would run twice")

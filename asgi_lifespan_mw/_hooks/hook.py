@@ -75,6 +75,8 @@ class Hook:
             TypeError: If the result is a context manager, which nobody would enter.
         """
         result = self._called(app)
+        if self.kind is HookKind.SHUTDOWN and hasattr(result, "begins"):
+            result.begins = True  # a call in a thread: it cleans up, even if its turn comes when the time is up
         if inspect.isawaitable(result):
             await result
         elif _is_unentered(result):

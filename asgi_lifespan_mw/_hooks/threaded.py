@@ -23,12 +23,13 @@ class _ThreadedCall(AbstractAsyncContextManager[Any], Awaitable[Any]):
     def __init__(self, call: Callable[[], object], hook: str) -> None:
         self._call = call
         self._hook = hook
+        self.begins = False
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._result().__await__()
 
     async def _result(self) -> object:
-        result = await call_in_thread(self._call)
+        result = await call_in_thread(self._call, begins=self.begins)
         if inspect.iscoroutine(result):
             result.close()
             raise TypeError(f"hook {self._hook} returned a coroutine to threaded(), expected a plain function")
@@ -53,7 +54,8 @@ class _ThreadedCall(AbstractAsyncContextManager[Any], Awaitable[Any]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        return await call_in_thread(functools.partial(self._context.__exit__, kind, error, traceback))
+        leave = functools.partial(self._context.__exit__, kind, error, traceback)
+        return await call_in_thread(leave, begins=True)
 
 
 def _is_asynchronous(function: Any) -> bool:

@@ -310,7 +310,9 @@ class Run(AbstractAsyncContextManager["Run"]):
 
     async def _start_all(self) -> None:
         apps = self._look()
-        self._drop(apps.repeated(flattened(self._plan)) | self._hooks_of_runs_around())
+        repeated = apps.repeated(flattened(self._plan))
+        repeated |= self._hooks_of_runs_around([hook for hook in flattened(self._plan) if hook not in repeated])
+        self._drop(repeated)
         hooks = list(flattened(self._plan))
         background = [hook.function for hook in hooks if hook.background or hook.kind is HookKind.WORKER]
         functions = [hook.function for hook in hooks]
@@ -388,19 +390,25 @@ class Run(AbstractAsyncContextManager["Run"]):
     async def _start_units(self, *units: Unit) -> None:
         await self._units.start(*units)
 
-    def _hooks_of_runs_around(self) -> set[Hook]:
-        """Return the hooks that a run around this one has too, and name each in a WARNING.
+    def _hooks_of_runs_around(self, hooks: Sequence[Hook]) -> set[Hook]:
+        """Return those of the hooks that the run of an app around this one has too, and name each in a WARNING.
 
         ``FastAPI(lifespan=hooks)`` with ``app.mount("/sub", FastAPI(lifespan=hooks))``
         """
-        hooks, found = set(flattened(self._plan)), set[Hook]()
+        found: set[Hook] = set()
         enclosing = self._enclosing if hooks else None
         while enclosing is not None:
-            outer: Run = enclosing.run
-            for hook in hooks.intersection(flattened(outer._plan)):
-                found.add(hook)
-                logger.warning("%s is a hook of %s too; it runs once, there", hook.label, outer.label)
-            enclosing = outer._enclosing
+            run: Run = enclosing.run
+            node = run.node_of(enclosing.unit)
+            units = [] if node is None else [run.units.get(outer) for outer in node.around()]
+            around = [run, *(inner for unit in units if unit is not None for inner in run.inner.of_unit.get(unit, ()))]
+            for outer in around:
+                running = set(flattened(outer._plan))  # noqa: SLF001 - another of this class
+                for hook in hooks:
+                    if hook in running and hook not in found:
+                        found.add(hook)
+                        logger.warning("%s is a hook of %s too; it runs once, there", hook.label, outer.label)
+            enclosing = run._enclosing  # noqa: SLF001 - another of this class
         return found
 
     def _drop(self, hooks: set[Hook]) -> None:

@@ -1,6 +1,5 @@
 """Calls in worker threads, which cannot be cancelled: what they return, and when each is really over."""
 
-import math
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ async def call_in_thread(
     function: Callable[[], T],
     *,
     if_abandoned: Callable[[T], object] = lambda _: None,
+    begins: bool = False,
     limiter: anyio.CapacityLimiter | None = None,
 ) -> T:
     """Call a function in a worker thread, and return its result.
@@ -40,9 +40,11 @@ async def call_in_thread(
     Args:
         function: What is called.
         if_abandoned: Called in the thread with the result that nobody waits for any more.
+        begins: Whether the thread begins even if the wait is cancelled before, as it has to if it cleans up.
         limiter: Limits the number of threads; None for that of all threads of the event loop.
 
-    *Cancellation:* The wait ends. A thread that has begun runs to its end; one that has not does not begin.
+    *Cancellation:* The wait ends. A thread that has begun runs to its end; one that has not begins only if `begins` is
+    true, and is waited for then.
     """
     future: Future[T] = Future()
     calls = _collected.get()
@@ -61,11 +63,12 @@ async def call_in_thread(
         if not late.cancelled() and late.exception() is None:
             if_abandoned(late.result())
 
-    # A unit whose turn comes when the time is up is cancelled before, and no thread would even begin to leave it.
     try:
-        with anyio.CancelScope(shield=anyio.current_effective_deadline() == -math.inf):
-            await to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
+        await to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
     except BaseException:
+        if begins and not future.running() and not future.done():
+            # A unit whose turn comes when the time is up is cancelled at once. Its cancellation is delivered once.
+            await to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
         future.cancel()
         future.add_done_callback(drop)
         raise

@@ -642,18 +642,17 @@ def test_the_same_lifespan_cannot_be_included_twice(include: Callable[[], None])
         include()
 
 
-def test_a_lifespan_that_names_mounts_is_not_included_where_other_mounts_count() -> None:
-    """Its `mounts=` would be without effect; the refusal shows both and says where they belong."""
-    with pytest.raises(ValueError, match=r"include\(\) got .*mounts='auto' where mounts='off' counts: give mounts= to"):
-        Lifespan().include(Lifespan(mounts="auto"))
-    with pytest.raises(ValueError, match=r"mounts='auto' where mounts='off' counts"):
-        LifespanMiddleware(TakesLifespan([]), Lifespan(mounts="auto"), mounts="off")
-
-
-def test_a_lifespan_may_name_the_mounts_that_count() -> None:
-    """No refusal where both say the same."""
-    LifespanMiddleware(TakesLifespan([]), Lifespan(mounts="auto"))
-    Lifespan(mounts="auto").include(Lifespan())
+@pytest.mark.parametrize("mounts", ["auto", "off"])
+async def test_the_mounts_of_an_included_lifespan_are_ignored(mounts: Any) -> None:
+    """Those of the one that includes it, or of the middleware, count."""
+    log: Log = []
+    app = Starlette(routes=[Mount("/sub", Starlette(lifespan=Lifespan(contexts=[context(log, "sub")])))])
+    hooks = Lifespan()
+    hooks.include(Lifespan(mounts=mounts))
+    await RecordingServer().run(LifespanMiddleware(app, hooks, mounts="off"))
+    assert log == []
+    await RecordingServer().run(LifespanMiddleware(app, Lifespan(mounts=mounts)))
+    assert log == ["up sub", "down sub"]
 
 
 # Overrides.
@@ -1025,14 +1024,10 @@ async def test_one_lifespan_of_an_app_and_of_its_mount_runs_once(
     app = Starlette(lifespan=hooks, routes=[Mount("/sub", inner), Mount("/other", Starlette(lifespan=own))])
     await RecordingServer().run(LifespanMiddleware(app) if is_wrapped else app)
     assert log == ["up pool", "call migrate", "call own", "down pool"]
-    if is_wrapped:
-        [warning] = warnings_of(caplog)
-        assert warning.startswith("mount '/sub' is not started: it has the same lifespan function as an app around it")
-    else:
-        assert warnings_of(caplog) == [
-            "hook 'lives' is a hook of app Starlette too; it runs once, there",
-            "hook 'called' is a hook of app Starlette too; it runs once, there",
-        ]
+    assert warnings_of(caplog) == [
+        "hook 'lives' is a hook of app Starlette too; it runs once, there",
+        "hook 'called' is a hook of app Starlette too; it runs once, there",
+    ]
     log.clear()
     await RecordingServer().run(inner)
     assert log == ["up pool", "call migrate", "down pool"]

@@ -150,7 +150,13 @@ async def test_requests_get_the_state(manager: Manager) -> None:
 def test_parts_of_the_manager_are_private() -> None:
     """Public are `app`, `state`, `call` and `ready`, and the two ways to enter."""
     manager = LifespanManager(Starlette())
-    assert [name for name in dir(manager) if not name.startswith("_")] == ["app", "call", "ready", "state"]
+    assert [name for name in dir(manager) if not name.startswith("_")] == [
+        "app",
+        "call",
+        "ready",
+        "state",
+        "wait_until_ready",
+    ]
 
 
 @both

@@ -46,8 +46,8 @@ ERRORS: list[type] = [thing for thing in PUBLIC if isinstance(thing, type) and i
 DRIVES = ("__call__", "__aenter__", "__aexit__", "__enter__", "__exit__")
 """Special methods that are told of: an app's and a lifespan's call, and what `with` calls."""
 
-INNER: dict[type, set[str]] = {Isolated: {"app", "states"}}
-"""What other modules of the package need of its classes; nothing is promised of it."""
+INNER: dict[type, set[str]] = {Isolated: {"app", "states"}, LifespanManager: {"ready"}}
+"""What other modules of the package need of its classes, and old names; nothing is promised of them."""
 
 
 def members(cls: type) -> Iterator[tuple[str, Any]]:
@@ -175,6 +175,13 @@ async def stops_badly() -> None:
     await app.stop()
 
 
+async def stops_itself() -> None:
+    """Stop what a request started, in a hook that it starts."""
+    app = LifespanMiddleware(no_lifespan, start_on_request=True)
+    app.on_startup(app.stop)
+    await app({"type": "http"}, wrong, wrong)
+
+
 async def waits_for_a_crash() -> None:
     """Wait for a background hook that fails."""
     failing = Lifespan()
@@ -224,6 +231,7 @@ CASES: dict[tuple[str, str], Callable[[], object]] = {
     ("LifespanMiddleware", "ValueError"): lambda: LifespanMiddleware(app, mounts=bad),
     ("LifespanMiddleware.__call__", "BaseException"): lambda: anyio.run(RecordingServer().run, raising),
     ("LifespanMiddleware.stop", "BaseException"): lambda: anyio.run(stops_badly),
+    ("LifespanMiddleware.stop", "RuntimeError"): lambda: anyio.run(stops_itself),
     ("LifespanMiddleware.override", "LookupError"): lambda: raising.override("nobody", None).__enter__(),
     ("LifespanMiddleware.override", "TypeError"): lambda: raising.override("breaks", wrong).__enter__(),
     ("Lifespan", "TypeError"): lambda: Lifespan(contexts=[wrong]),
@@ -271,8 +279,8 @@ CASES: dict[tuple[str, str], Callable[[], object]] = {
     ),
     ("LifespanManager.__enter__", "BaseException"): around(LifespanManager(raising)),
     ("LifespanManager.__exit__", "BaseException"): around(LifespanManager(starlette(fails_to_stop))),
-    ("LifespanManager.ready", "RuntimeError"): lambda: anyio.run(LifespanManager(app).ready),
-    ("LifespanManager.ready", "BaseException"): lambda: anyio.run(waits_for_a_crash),
+    ("LifespanManager.wait_until_ready", "RuntimeError"): lambda: anyio.run(LifespanManager(app).wait_until_ready),
+    ("LifespanManager.wait_until_ready", "BaseException"): lambda: anyio.run(waits_for_a_crash),
     ("LifespanManager.call", "RuntimeError"): lambda: LifespanManager(app).call(wrong),
     ("LifespanManager.call", "BaseException"): around(
         LifespanManager(app), lambda manager: manager.call(no_lifespan, {}, None, None)
