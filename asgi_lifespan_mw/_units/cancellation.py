@@ -152,8 +152,9 @@ class Cancellable:
         else:
             # A checkpoint of trio that sees the cancellation raises it by waiting in a cancelled scope of its own.
             self._is_shown = self._is_shown and any(scope.cancel_called for scope in self._own_scopes())
-            self._wait = type(self._inner)()
-            self._wait.__enter__()
+            self._wait = self if self._is_leaving_a_group() else type(self._inner)()
+            if self._wait is not self:
+                self._wait.__enter__()
         if not self.is_cancelled:
             return
         if self._outer.cancel_called and not self.is_cancelled_for_good:
@@ -163,12 +164,12 @@ class Cancellable:
             self._cancel_wait()
 
     def _cancel_wait(self) -> None:
-        if not self._on_asyncio:
+        if not self._on_asyncio and self._wait is not self:
             self._wait.cancel()
-            if any(not getattr(one, "_nested_child_running", True) for one in self._task.child_nurseries[-1:]):
-                # A nursery that is being left waits for its children, and raises their cancellation.
-                self._is_shown = True
-                self._show(is_visible=True)
+        elif not self._on_asyncio:
+            # A nursery that is being left waits for its children, and raises their cancellation.
+            self._is_shown = True
+            self._show(is_visible=True)
         elif self._wait is self or not self._wait.done():
             self._mark_delivered()
             self._task.cancel()
@@ -177,12 +178,13 @@ class Cancellable:
         """Show the body, until it waits again, what its scopes have to see."""
         wait, self._wait = self._wait, None
         if not self._on_asyncio:
-            wait.__exit__(None, None, None)
+            if wait is not self:
+                wait.__exit__(None, None, None)
             if self._is_pending():
                 is_passed_on = self._is_shown and any(scope.cancel_called for scope in self._own_scopes())
                 is_raised = is_a(error, anyio.get_cancelled_exc_class())
                 # Without a cancelled scope, the exception is of this body's cancellation, or of one around it.
-                if is_passed_on or (is_raised and (wait.cancel_called or self._is_reachable())):
+                if is_passed_on or (is_raised and (wait is self or wait.cancel_called or self._is_reachable())):
                     self._mark_delivered()
                 self._is_shown = self._is_tried and not self._is_delivered
                 if self._is_shown or self._is_delivered:
@@ -191,6 +193,13 @@ class Cancellable:
             self._is_replaced |= not self._on_asyncio or (self._is_old and "cancel scope" in str(error))
             if self._is_replaced:
                 self._show(is_visible=any(s.cancel_called for s in self._own_scopes() if s in self._open))
+
+    def _is_leaving_a_group(self) -> bool:
+        """Return whether a task group of trio is being left, for which no scope of ours may be open.
+
+        ``await nursery.start(serve)`` moves what is open in an inner nursery to the outer one.
+        """
+        return any(not getattr(one, "_nested_child_running", True) for one in self._task.child_nurseries[-1:])
 
     def _mark_delivered(self) -> None:
         self._is_delivered = True

@@ -728,6 +728,8 @@ async def test_random_bodies_are_cancelled_as_the_model_says(drawn: tuple[list[A
     # On trio and old anyio, a group that is left shows the cancellation to the children of a group around it.
     is_counted = current_asyncio_task() is not None and hasattr(anyio.CancelScope(), "_cancelling_at_enter")
     assume(is_counted or not nests_groups(steps, is_inside=False))
+    # A nursery that is being left does not abort its own wait, while a child behind a shield is left.
+    assume(is_counted or "'shields'" not in repr(steps))
     event(f"cancelled: {model.is_delivered}")
     trial = Trial()
     runner = Runner()
