@@ -167,20 +167,36 @@ def undecorated(function: FunctionType) -> FunctionType:
     """Return the function that a function's decorators wrap, as ``__wrapped__`` names it."""
     seen = {id(function)}
     while True:
-        inner = function.__dict__.get("__wrapped__")
+        inner = _managed(function) or function.__dict__.get("__wrapped__")
         if not is_function(inner) or id(inner) in seen:
             return function
         seen.add(id(inner))
         function = inner
 
 
-def identity_of(function: Any) -> tuple[int, ...]:
-    """Return what is equal if two objects are one function: the function inside decorators, and what it is bound to.
+def _managed(function: FunctionType) -> FunctionType | None:
+    """Return the generator function that ``@asynccontextmanager`` wraps; None for any other function.
 
-    ``lifespan`` and ``asynccontextmanager(lifespan)`` are one; two bound methods of two objects are not.
+    Its ``__wrapped__`` may name another one: ``@functools.wraps(other)`` above it says so.
     """
+    kept = closure_of(function).get("func") if function.__globals__.get("__name__") == "contextlib" else None
+    return kept if is_function(kept) else None
+
+
+def identity_of(function: Any) -> tuple[object, ...]:
+    """Return what is equal if two objects are one lifespan function: the function, and what it is bound to.
+
+    ``lifespan`` and ``asynccontextmanager(lifespan)`` are one. Two bound methods of two objects are not, nor are two
+    partials that bind different parameters, or two functions that decorators made of one.
+    """
+    names: list[object] = []
     inner, bound = called_function(function)
-    return (id(function),) if inner is None else (id(undecorated(inner)), *map(id, bound))
+    while is_a(function, functools.partial):
+        names += function.keywords
+        function = function.func
+    if inner is None:
+        return (id(function),)
+    return (id(_managed(inner) or inner), *map(id, bound), *names)
 
 
 def closure_of(function: FunctionType) -> Mapping[str, Any]:
