@@ -126,7 +126,7 @@ _NESTED = 3
 
 
 def _fields_of(thing: Any) -> list[Any]:
-    cls: Any = type(thing)
+    cls = cast("type[object]", type(thing))
     is_record = is_a(thing, SimpleNamespace) or attribute_of_class(cls, "__dataclass_fields__") is not None
     return [*attributes_of(thing).values()] if is_record else []
 
