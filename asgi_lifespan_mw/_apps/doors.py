@@ -4,7 +4,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from types import MemberDescriptorType, MethodType
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import anyio
 
@@ -243,7 +243,7 @@ class Recorder:
             outside = []
         if self._door.leave is None:
             made: Any = self.original(*args, **kwargs)
-            cls: Any = type(made)
+            cls = cast("type[object]", type(made))
             if attribute_of_class(cls, "__aenter__") is None:
                 return made
             return _Entry(made, None if watch is None else doorways[watch], outside)
@@ -350,7 +350,7 @@ _ABSENT: Final = object()
 
 def _attribute(owner: Any, name: str) -> tuple[Any, bool]:
     """Return an attribute that can be replaced, and whether it is the object's own; `_ABSENT` for any other."""
-    cls: Any = type(owner)
+    cls = cast("type[object]", type(owner))
     of_class: Any = attribute_of_class(cls, name)
     if is_a(of_class, MemberDescriptorType):
         return attributes_of(owner).get(name, _ABSENT), True
@@ -363,7 +363,7 @@ def _attribute(owner: Any, name: str) -> tuple[Any, bool]:
 
 
 def _set(owner: Any, name: str, value: Any) -> None:
-    cls: Any = type(owner)
+    cls = cast("type[object]", type(owner))
     of_class: Any = attribute_of_class(cls, name)
     if is_a(of_class, MemberDescriptorType):
         of_class.__set__(owner, value)

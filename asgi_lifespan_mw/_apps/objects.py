@@ -126,7 +126,7 @@ _NESTED = 3
 
 
 def _fields_of(thing: Any) -> list[Any]:
-    cls: Any = type(thing)
+    cls = cast("type[object]", type(thing))
     is_record = is_a(thing, SimpleNamespace) or attribute_of_class(cls, "__dataclass_fields__") is not None
     return [*attributes_of(thing).values()] if is_record else []
 
@@ -167,11 +167,20 @@ def undecorated(function: FunctionType) -> FunctionType:
     """Return the function that a function's decorators wrap, as ``__wrapped__`` names it."""
     seen = {id(function)}
     while True:
-        inner = function.__dict__.get("__wrapped__")
+        inner = _managed(function) or function.__dict__.get("__wrapped__")
         if not is_function(inner) or id(inner) in seen:
             return function
         seen.add(id(inner))
         function = inner
+
+
+def _managed(function: FunctionType) -> FunctionType | None:
+    """Return the generator function that ``@asynccontextmanager`` wraps; None for any other function.
+
+    Its ``__wrapped__`` may name another one: ``@functools.wraps(other)`` above it says so.
+    """
+    kept = closure_of(function).get("func") if function.__globals__.get("__name__") == "contextlib" else None
+    return kept if is_function(kept) else None
 
 
 def closure_of(function: FunctionType) -> Mapping[str, Any]:

@@ -20,12 +20,13 @@ context variable marks it. An entry without the variable counts as a start while
 See "Asynchronous generator hooks" in PEP 525.
 """
 
+import functools
 import gc
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from inspect import CO_ASYNC_GENERATOR, CO_VARARGS
 from types import FunctionType
@@ -265,14 +266,19 @@ class Signature:
     Attributes:
         function: The function that makes it.
         bound: Objects that must be among its arguments: the owner of a bound method, what a partial binds.
+        named: Those of them that a partial binds to a parameter, by its name.
     """
 
     function: Any  # a type checker takes a FunctionType here for a method
     bound: tuple[object, ...] = ()
+    named: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def matches(self, begun: Begun) -> bool:
         """Return whether a generator may be of this lifespan, for whichever app."""
-        return begun.function is self.function and {*map(id, self.bound)} <= {*map(id, begun.arguments)}
+        if begun.function is not self.function or not {*map(id, self.bound)} <= {*map(id, begun.arguments)}:
+            return False
+        given = dict(zip(self.function.__code__.co_varnames, begun.arguments, strict=False))
+        return all(given.get(name) is value for name, value in self.named.items())
 
 
 def signature_of(lifespan: Any) -> Signature | None:
@@ -281,7 +287,11 @@ def signature_of(lifespan: Any) -> Signature | None:
     if function is None:
         return None
     inner = undecorated(function)
-    return Signature(inner, bound) if inner.__code__.co_flags & CO_ASYNC_GENERATOR else None
+    named: dict[str, object] = {}
+    while is_a(lifespan, functools.partial):
+        named |= lifespan.keywords
+        lifespan = lifespan.func
+    return Signature(inner, bound, named) if inner.__code__.co_flags & CO_ASYNC_GENERATOR else None
 
 
 class Ownership(Enum):

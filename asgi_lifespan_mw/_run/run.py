@@ -408,7 +408,7 @@ class Run(AbstractAsyncContextManager["Run"]):
                     if hook in running and hook not in found:
                         found.add(hook)
                         logger.warning("%s is a hook of %s too; it runs once, there", hook.label, outer.label)
-            enclosing = run._enclosing  # noqa: SLF001 - another of this class
+            enclosing = run._enclosing
         return found
 
     def _drop(self, hooks: set[Hook]) -> None:

@@ -1,3 +1,4 @@
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -380,3 +381,30 @@ async def test_an_excluded_app_that_is_nowhere_is_warned_of(create: Create, capl
     assert log == started_and_stopped("app")
     [warning] = warnings_of(caplog)
     assert warning.startswith("exclude=[...] names app Starlette, which is found nowhere in app ")
+
+
+async def test_two_hooks_that_are_made_of_one_function_both_run() -> None:
+    """Partials that bind equal values to different parameters, and functions that decorators made."""
+
+    @asynccontextmanager
+    async def pool(_: object, *, primary: bool = False, replica: bool = False) -> AsyncIterator[None]:
+        log.append("primary" if primary else "replica")
+        assert primary is not replica
+        yield
+
+    def traced(name: str) -> LifespanFunction:
+        @functools.wraps(pool)
+        @asynccontextmanager
+        async def lifespan(app: object) -> AsyncIterator[None]:
+            log.append(name)
+            async with pool(app, primary=True):
+                yield
+
+        return lifespan
+
+    own = FastAPI(lifespan=functools.partial(pool, primary=True))
+    await lived(LifespanMiddleware(own, lifespan=functools.partial(pool, replica=True)))
+    assert log == ["replica", "primary"]
+    log.clear()
+    await lived(LifespanMiddleware(FastAPI(lifespan=traced("own")), lifespan=traced("hook")))
+    assert log == ["hook", "primary", "own", "primary"]
