@@ -1,5 +1,6 @@
 """`LifespanManager`: runs any app's lifespan from outside, for tests, scripts and workers."""
 
+import warnings
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -15,9 +16,10 @@ from ._config import Settings, checked_seconds
 from ._exceptions import LifespanNotSupported
 from ._hooks.decorators import hooks_of
 from ._lifespan import Lifespan
+from ._log import logger
 from ._run.run import Run
 from ._types import ASGIApp, Receive, Send, State, is_a
-from ._units.backend import is_loop_gone
+from ._units.backend import current_loop, is_loop_gone
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -75,6 +77,9 @@ class LifespanManager:
         self._run: Run | None = None
         self._portal: BlockingPortal | None = None
         self._thread = ExitStack()
+        self._was_entered = False
+        self._loop: object = None
+        self._is_warned = False
 
     @property
     def app(self) -> ASGIApp:
@@ -87,10 +92,10 @@ class LifespanManager:
         """
         if self._app is None:
             raise AttributeError(f"LifespanManager({self._lifespan!r}) runs hooks alone and has no app; see its state")
-        return _WithState(self._app, self.state)
+        return _WithState(self._app, self)
 
     async def __aenter__(self) -> "LifespanManager":
-        """Start the app, until a server would be answered; `ready` waits for background hooks too.
+        """Start the app, until a server would be answered; `wait_until_ready` waits for the background too.
 
         Raises:
             LifespanNotSupported: If the app does not support the lifespan protocol.
@@ -121,21 +126,44 @@ class LifespanManager:
         except BaseException as error:
             self._run = None
             raise error.with_traceback(run.trace) if error is run.error else error
+        self._was_entered, self._loop = True, current_loop()
         return self
 
-    async def ready(self) -> None:
-        """Wait until all background hooks have started.
+    async def wait_until_ready(self) -> None:
+        """Wait until all that starts in the background has started, in the app too.
 
         Raises:
             RuntimeError: If the manager is not entered, or the app stops before.
-            BaseException: What a background hook raised.
+            BaseException: What failed in the background.
 
-        *Cancellation:* The background hooks go on.
+        *Cancellation:* What starts in the background goes on.
         """
         __tracebackhide__ = True
+        await self._entered("wait_until_ready()").wait_until_ready()
+
+    async def ready(self) -> None:
+        """Wait until all that starts in the background has started; the old name of `wait_until_ready`.
+
+        Raises:
+            RuntimeError: If the manager is not entered, or the app stops before.
+            BaseException: What failed in the background.
+        """
+        __tracebackhide__ = True
+        warnings.warn("LifespanManager.ready() is wait_until_ready() now", DeprecationWarning, stacklevel=2)
+        await self.wait_until_ready()
+
+    def _entered(self, where: str) -> Run:
+        """Return the run.
+
+        Raises:
+            RuntimeError: If the manager is not entered.
+        """
         if self._run is None:
-            raise RuntimeError("LifespanManager was not entered")
-        await self._run.wait_until_ready()
+            state = "has been left" if self._was_entered else "was not entered"
+            raise RuntimeError(
+                f"LifespanManager {state}; {where} works inside of `async with` or `with` of the manager"
+            )
+        return self._run
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -152,9 +180,7 @@ class LifespanManager:
         *Cancellation:* The app is stopped, shielded.
         """
         __tracebackhide__ = True
-        run, self._run = self._run, None
-        if run is None:
-            raise RuntimeError("LifespanManager was not entered")
+        run, self._run = self._entered("the exit"), None
         try:
             await run.__aexit__(kind, error, traceback)
         except BaseException as failed:
@@ -180,8 +206,9 @@ class LifespanManager:
             raise LookupError("LifespanManager(backend='trio') needs trio: pip install trio")
         with ExitStack() as stack:
             self._portal = stack.enter_context(start_blocking_portal(*self._backend))
+            stack.callback(self._forget_portal)
             stack.push(self._leave)
-            self.call(self.__aenter__)
+            self._call(self.__aenter__)
             self._thread = stack.pop_all()
         return self
 
@@ -189,10 +216,24 @@ class LifespanManager:
         if self._run is not None:
             raise RuntimeError("LifespanManager is entered already; make another one for another run")
 
+    def _check_loop(self) -> None:
+        """Log a WARNING, once, if a request comes from another event loop than the one in which the app was started."""
+        if self._run is not None and not self._is_warned and (loop := current_loop()) is not None:
+            self._is_warned = loop is not self._loop
+            if self._is_warned:
+                logger.warning(
+                    "a request to %s came from another event loop than the one in which LifespanManager started it; what "
+                    "its lifespan opened may not work there. Within a plain `with`, send requests by manager.call(...)",
+                    self._run.label,
+                )
+
+    def _forget_portal(self) -> None:
+        self._portal = None
+
     def _leave(self, *raised: Any) -> None:
         __tracebackhide__ = True
         if self._run is not None:
-            self.call(self.__aexit__, *raised)
+            self._call(self.__aexit__, *raised)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -203,6 +244,7 @@ class LifespanManager:
             BaseException: The same as with ``async with``.
         """
         __tracebackhide__ = True
+        self._entered("the exit")
         self._thread.__exit__(kind, error, traceback)
 
     def call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
@@ -222,8 +264,16 @@ class LifespanManager:
         *Cancellation:* Ctrl-C cancels the function. KeyboardInterrupt is raised when the function has ended.
         """
         __tracebackhide__ = True
+        self._entered("call()")
         if self._portal is None:
-            raise RuntimeError("LifespanManager.call() is for `with LifespanManager(...)`, which was not entered")
+            raise RuntimeError(
+                "LifespanManager.call() is for `with LifespanManager(...)`; within `async with`, await the function"
+            )
+        return self._call(function, *args)
+
+    def _call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+        __tracebackhide__ = True
+        assert self._portal is not None, "an event loop runs in a thread"
         outcome = Future[T]()
 
         async def fulfil() -> None:
@@ -245,13 +295,14 @@ class LifespanManager:
 @final
 @dataclass(eq=False, repr=False)
 class _WithState:
-    """An app, each of whose requests gets a copy of a state."""
+    """An app, each of whose requests gets a copy of the state of a manager."""
 
     app: ASGIApp
-    state: State
+    manager: LifespanManager
 
     @straight_through
     def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "lifespan":
-            scope = {**scope, "state": {**self.state, **scope.get("state", {})}}
+            self.manager._check_loop()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the class is public
+            scope = {**scope, "state": {**self.manager.state, **scope.get("state", {})}}
         return self.app(scope, receive, send)

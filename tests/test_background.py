@@ -329,9 +329,9 @@ async def test_the_manager_waits_for_background_hooks_when_asked() -> None:
     async with LifespanManager(app) as manager, anyio.create_task_group() as tasks:
         assert manager.state == {}
         tasks.start_soon(_set_later, model.may_load)
-        await manager.ready()
+        await manager.wait_until_ready()
         assert manager.state == {"model": 1}
-        await manager.ready()
+        await manager.wait_until_ready()
 
 
 async def _set_later(event: anyio.Event) -> None:
@@ -347,7 +347,7 @@ async def test_the_manager_runs_the_background_hooks_of_a_lifespan() -> None:
     async with LifespanManager(hooks) as manager:
         assert manager.state == {}
         model.may_load.set()
-        await manager.ready()
+        await manager.wait_until_ready()
         assert manager.state == {"model": 1}
 
 
@@ -359,7 +359,7 @@ async def test_waiting_for_a_background_hook_that_fails_raises_its_error() -> No
     with pytest.raises(Boom):
         async with LifespanManager(app) as manager:
             model.may_load.set()
-            await manager.ready()
+            await manager.wait_until_ready()
 
 
 async def test_waiting_ends_when_the_app_stops() -> None:
@@ -370,7 +370,7 @@ async def test_waiting_ends_when_the_app_stops() -> None:
 
     async def wait(manager: LifespanManager) -> None:
         try:
-            await manager.ready()
+            await manager.wait_until_ready()
         except RuntimeError as error:
             waits.append(str(error))
 
@@ -379,8 +379,8 @@ async def test_waiting_ends_when_the_app_stops() -> None:
         await anyio.sleep(1)
     assert len(waits) == 1
     assert waits[0].endswith("was stopped before it was ready")
-    with pytest.raises(RuntimeError, match="was not entered"):
-        await manager.ready()
+    with pytest.raises(RuntimeError, match="LifespanManager (was not entered|has been left); wait_until_ready"):
+        await manager.wait_until_ready()
 
 
 async def test_a_middleware_inside_another_is_waited_for() -> None:
@@ -409,7 +409,7 @@ async def test_a_background_hook_in_a_group_and_what_comes_after_it() -> None:
     async with LifespanManager(group) as manager:
         assert manager.state == {"pool": 1, "cache": 1}
         model.may_load.set()
-        await manager.ready()
+        await manager.wait_until_ready()
         assert manager.state == {"pool": 1, "cache": 1, "model": 1}
 
 
@@ -714,6 +714,6 @@ async def test_an_app_that_a_background_hook_starts_is_listed_in_exclude() -> No
     async with LifespanManager(app) as manager:
         assert journal.events == []
         model.may_load.set()
-        await manager.ready()
+        await manager.wait_until_ready()
         assert journal.events == ["+sub"]
     assert journal.events == ["+sub", "-sub"]
