@@ -18,7 +18,7 @@ from asgi_lifespan_mw import Lifespan, LifespanManager, LifespanMiddleware, Life
 from asgi_lifespan_mw._types import Receive, Scope, Send
 from tests.clock import JumpingLoop
 from tests.conftest import VIRTUAL
-from tests.plans import Boom, Journal, hangs_at_start
+from tests.plans import Boom, Journal, fails_to_start, hangs_at_start
 from tests.server import RecordingServer, request
 
 
@@ -411,6 +411,191 @@ async def test_a_background_hook_in_a_group_and_what_comes_after_it() -> None:
         model.may_load.set()
         await manager.wait_until_ready()
         assert manager.state == {"pool": 1, "cache": 1, "model": 1}
+
+
+# --- the app itself in the background ---
+
+
+class LoadingApp:
+    """An app whose startup ends when the test says so, and which then shows the state of its requests."""
+
+    def __init__(self, journal: Journal, *, error: BaseException | None = None, routes: Any = (), **state: Any) -> None:
+        self.model = Model(error, **state)
+        self._journal = journal
+
+        @asynccontextmanager
+        async def lifespan(_: object) -> AsyncIterator[dict[str, Any]]:
+            async with self.model() as loaded:
+                journal.events.append("+app")
+                yield loaded
+                journal.events.append("-app")
+
+        self.app = Starlette(lifespan=lifespan, routes=[Route("/", shows_state), *routes])
+
+
+def mount_of(journal: Journal, name: str) -> Mount:
+    """Return a mount that records its lifespan."""
+    return Mount(f"/{name}", Starlette(lifespan=lambda _: journal.context(name)()))
+
+
+async def test_the_app_and_its_mounts_start_in_the_background_in_their_order(journal: Journal) -> None:
+    """Hooks start before the answer, the rest after it; another app answers meanwhile; the stop is in reverse."""
+    loading = LoadingApp(journal, routes=[mount_of(journal, "a"), mount_of(journal, "b")])
+    app = LifespanMiddleware(loading.app, journal.context("pool"), background=True, while_starting=busy)
+    async with served(app):
+        assert journal.events == ["+pool"]
+        assert not app.ready
+        assert await answer(app, state={}) == "busy"
+        loading.model.may_load.set()
+        await anyio.sleep(1)
+        assert journal.events == ["+pool", "+app", "+a", "+b"]
+        assert app.ready
+        assert await answer(app, state={}) == "{}"
+        assert app._next is app.app
+    assert journal.events[4:] == ["-b", "-a", "-app", "-pool"]
+
+
+@pytest.mark.parametrize("server_state", [{"state": {}}, {}], ids=["state", "no state"])
+async def test_what_the_app_sets_in_the_background_reaches_later_requests(server_state: Any, journal: Journal) -> None:
+    """Also on a server that copied the state at the answer, and on one without state."""
+    loading = LoadingApp(journal, model="large")
+    app = LifespanMiddleware(loading.app, journal.context("pool", pool=1), background=True)
+    server = RecordingServer(holds_on=True)
+    if not server_state:
+        del server.scope["state"]
+    async with served(app, server):
+        copied = {key: dict(value) for key, value in server.scope.items() if key == "state"}
+        loading.model.may_load.set()
+        await anyio.sleep(1)
+        assert await answer(app, **copied) == '{"pool":1,"model":"large"}'
+
+
+@pytest.mark.parametrize("which", ["app", "mount"])
+async def test_an_app_that_fails_in_the_background_is_a_crash_and_nothing_starts_after_it(
+    which: str, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`on_crash` gets the error, the log has it once, `ready` stays false, and the shutdown says that it failed."""
+    crashes: list[BaseException] = []
+    failing = Mount("/a", Starlette(lifespan=lambda _: fails_to_start()))
+    error = Boom("no model") if which == "app" else None
+    loading = LoadingApp(journal, error=error, routes=[failing, mount_of(journal, "b")])
+    app = LifespanMiddleware(
+        loading.app, journal.context("pool"), background=True, while_starting=busy, on_crash=crashes.append
+    )
+    server = RecordingServer(holds_on=True)
+    with pytest.raises(Boom):
+        async with served(app, server):
+            loading.model.may_load.set()
+            await anyio.sleep(5)
+            assert [type(one) for one in crashes] == [Boom]
+            assert not app.ready
+            assert await answer(app, state={}) == "busy"
+    assert server.answers == ["startup.complete", "shutdown.failed"]
+    assert [record.levelname for record in caplog.records].count("ERROR") == 1
+    assert journal.events == (["+pool", "-pool"] if which == "app" else ["+pool", "+app", "-app", "-pool"])
+
+
+async def test_a_shutdown_unwinds_an_app_that_still_starts_in_the_background(journal: Journal) -> None:
+    """Its mounts do not start, the hooks are left after it, and nothing has failed."""
+    loading = LoadingApp(journal, routes=[mount_of(journal, "a")])
+    app = LifespanMiddleware(loading.app, journal.context("pool"), background=True)
+    server = RecordingServer(holds_on=True)
+    async with served(app, server):
+        await anyio.sleep(1)
+    assert server.answers == ["startup.complete", "shutdown.complete"]
+    assert loading.model.events == ["left"]
+    assert journal.events == ["+pool", "-pool"]
+
+
+async def test_a_collision_of_state_in_the_background_is_a_crash(journal: Journal) -> None:
+    """The error names both units, and `ready` stays false."""
+
+    def mount_with_pool(path: str) -> Mount:
+        return Mount(path, Starlette(lifespan=lambda _: journal.context(path[1:], pool=object())()))
+
+    loading = LoadingApp(journal, routes=[mount_with_pool("/a"), mount_with_pool("/b")])
+    crashes: list[BaseException] = []
+    app = LifespanMiddleware(loading.app, background=True, on_crash=crashes.append)
+    server = RecordingServer(holds_on=True)
+    with pytest.raises(StateCollision, match=r"mount '/a'.*mount '/b'"):
+        async with served(app, server):
+            loading.model.may_load.set()
+            await anyio.sleep(5)
+            assert [type(one) for one in crashes] == [StateCollision]
+            assert not app.ready
+    assert server.answers == ["startup.complete", "shutdown.failed"]
+    assert sorted(journal.events) == ["+a", "+app", "+b", "-a", "-app", "-b"]
+
+
+@pytest.mark.parametrize("error", [None, Boom("no model")], ids=["ready", "failed"])
+async def test_the_manager_waits_for_an_app_in_the_background(error: BaseException | None, journal: Journal) -> None:
+    """`wait_until_ready` returns when the mounts have started too, and raises what failed."""
+    loading = LoadingApp(journal, error=error, routes=[mount_of(journal, "a")])
+    app = LifespanMiddleware(loading.app, background=True)
+
+    async def use() -> None:
+        async with LifespanManager(app) as manager:
+            assert journal.events == []
+            loading.model.may_load.set()
+            await manager.wait_until_ready()
+            assert journal.events == ["+app", "+a"]
+
+    if error is None:
+        await use()
+    else:
+        with pytest.raises(Boom):
+            await use()
+        assert journal.events == []
+
+
+@pytest.mark.parametrize("place", ["nowhere", "here", "inside"])
+async def test_another_app_for_the_start_where_nothing_starts_in_the_background_is_warned_of(
+    place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, unless a hook here or one in a middleware inside starts in the background."""
+    inner = app_that_shows_its_state()
+    app = LifespanMiddleware(Starlette(routes=[Mount("/inner", inner)]), while_starting=busy)
+    if place != "nowhere":
+        (app if place == "here" else inner).on_startup(background=True)(lambda: None)
+    async with served(app):
+        await anyio.sleep(1)
+        assert app.ready
+    texts = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert ["while_starting=...) of app Starlette has no effect" in text for text in texts] == [True] * (
+        place == "nowhere"
+    )
+
+
+# --- runs that began and ended in a hook ---
+
+
+async def _fails_inside() -> None:
+    broken = LifespanMiddleware(Starlette(), fails_to_start)
+    broken.context(hangs_at_start, background=True)
+    with pytest.raises(Boom):
+        await RecordingServer().run(broken)
+
+
+async def _is_over_inside() -> None:
+    inner = app_that_shows_its_state()
+    inner.context(hangs_at_start, background=True)
+    async with LifespanManager(inner):
+        pass
+
+
+async def _is_surveyed_inside() -> None:
+    other = app_that_shows_its_state()
+    other.on_startup(lambda: None)
+    assert await answer(other) == "{}"  # without a lifespan: a WARNING looks for what waits
+
+
+@pytest.mark.parametrize("hook", [_fails_inside, _is_over_inside, _is_surveyed_inside])
+async def test_a_run_that_ended_in_a_hook_does_not_count_for_readiness(hook: Any) -> None:
+    """Neither does one that failed there, nor a look that starts nothing."""
+    app = app_that_shows_its_state(while_starting=busy, on_startup=[hook])
+    async with served(app):
+        assert app.ready
+        assert await answer(app, state={}) == "{}"
 
 
 @pytest.mark.parametrize("background", [1, "yes", None])

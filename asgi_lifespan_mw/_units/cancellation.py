@@ -118,6 +118,10 @@ class Cancellable:
         self._inner.shield = False
         self._outer.cancel()
 
+    def take_as_delivered(self) -> None:
+        """Note that a plain ``Task.cancel()`` by the server has cancelled the body, so that its clean-up is spared."""
+        self.is_cancelled = self._is_delivered = True
+
     def get_coro(self) -> Coroutine[Any, Any, None] | None:
         """Return the coroutine; None before it runs."""
         return self._body

@@ -213,6 +213,13 @@ class Unit:
         if not self.is_cancelled():
             shared = self._shared
             self._ends_by = shared.clean_up_deadline(self.timeout) if seconds is None else shared.now() + seconds
+            self._cancel_once()
+
+    def _cancel_once(self) -> None:
+        if self._shared.is_owner_cancelled() and was_cancelled(self._task):
+            # uvicorn cancels all tasks at a second Ctrl-C: a worker is in its `finally: await consumer.stop()` by now.
+            self._cancellable.take_as_delivered()
+        else:
             self._cancellable.cancel()
 
     # What `Supervisor` calls.
@@ -242,11 +249,16 @@ class Unit:
             self.cancel()
         elif self.stage is UnitState.STARTED and self.is_shutdown_function:
             self._run(UnitState.STOPPING)
+        elif self.stage is UnitState.STARTED and self.is_worker and not self._shared.is_answered:
+            # Only at a normal shutdown has a worker all the time for its clean-up. After a failed start it has what the
+            # units have that are still starting.
+            self._set_state(UnitState.ENDING)
+            self.cancel()
         elif self.stage is UnitState.STARTED:
             self._set_state(UnitState.STOPPING)
             self._stop.set()
             if self.is_worker:
-                self._cancellable.cancel()
+                self._cancel_once()
         elif self.stage is UnitState.ENDING:
             # Cancelled before the stop began, such as by a lost lock: what is left of the whole counts from now on.
             self._ends_by = min(self._ends_by, max(self._shared.deadline, self._shared.now()))

@@ -162,10 +162,11 @@ def _fail_in_silence(unit: Unit, error: BaseException) -> None:
     unit.stopped()  # pragma: no cover - what is exhaustive comes to it
 
 
-async def _start_and_forget(run: Run) -> None:
+async def _start_and_forget(run: Run) -> Run:
     """A startup that drops what it raises."""
     with suppress(Exception):
         await _start(run)
+    return run
 
 
 async def _answer_twice(app: LifespanMiddleware, scope: Any, receive: Any, send: Any) -> None:
@@ -178,7 +179,7 @@ async def _answer_twice(app: LifespanMiddleware, scope: Any, receive: Any, send:
     await _lifespan(app, scope, receive, twice)
 
 
-_stop, _start, _lifespan = Supervisor.stop, Run.start, LifespanMiddleware._lifespan
+_stop, _start, _lifespan = Supervisor.stop, Run.__aenter__, LifespanMiddleware._lifespan
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ _stop, _start, _lifespan = Supervisor.stop, Run.start, LifespanMiddleware._lifes
         (Supervisor, "stop", _stop_in_order),
         (Supervisor, "stop_shielded", _stop_nothing),
         (Unit, "fail", _fail_in_silence),
-        (Run, "start", _start_and_forget),
+        (Run, "__aenter__", _start_and_forget),
         (LifespanMiddleware, "_lifespan", _answer_twice),
     ],
     ids=lambda value: value.__name__ if callable(value) else value,

@@ -360,6 +360,241 @@ def test_any_order_takes_as_long_as_its_longest_path(order: tuple[bool, list[Any
                 assert at[f"-{name}"] < at[f"-{other}"]
 
 
+# --- the order inside a member, whatever becomes of the units in it ---
+
+
+class Members:
+    """Hooks that end in different ways, and the times at which each began, had started, stopped and was over.
+
+    Attributes:
+        spans: The times by name and event.
+        broke_at: The time of the first failed start; None if there was none.
+        demand: Set while the server serves: what is to break or to load then does.
+    """
+
+    def __init__(self) -> None:
+        self.spans: dict[str, dict[str, float]] = {}
+        self.broke_at: float | None = None
+        self.demand = anyio.Event()
+
+    def note(self, name: str, event: str) -> None:
+        """Keep the time of an event, and mark what is over."""
+        self.spans.setdefault(name, {}).setdefault(event, anyio.current_time())
+
+    async def until_cancelled(self, name: str) -> None:
+        """Wait until the cancellation, and clean up for half a second."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.note(name, "stops")
+            await anyio.sleep(0.5)
+            self.note(name, "over")
+
+    def register(self, fate: str, name: str, on: Lifespan | LifespanMiddleware) -> None:
+        """Register a hook with a fate."""
+
+        async def begin(seconds: float = 1) -> None:
+            self.note(name, "begins")
+            try:
+                await anyio.sleep(seconds)
+            except BaseException:
+                self.note(name, "over")
+                raise
+
+        async def function() -> None:
+            await begin()
+            self.note(name, "over")
+
+        async def ends() -> None:
+            self.note(name, "begins")
+            self.note(name, "over")
+
+        async def crashes() -> None:
+            self.note(name, "begins")
+            try:
+                await self.demand.wait()
+            finally:
+                self.note(name, "over")
+            raise Boom(name)
+
+        async def works() -> None:
+            self.note(name, "begins")
+            await self.until_cancelled(name)
+
+        @asynccontextmanager
+        async def context() -> AsyncIterator[None]:
+            await begin()
+            self.note(name, "started")
+            yield
+            self.note(name, "stops")
+            await anyio.sleep(1)
+            self.note(name, "over")
+
+        @asynccontextmanager
+        async def loads() -> AsyncIterator[None]:
+            await begin(0)
+            await self.until_cancelled(name)
+            yield  # pragma: no cover - it makes a generator of it
+
+        async def fails() -> None:
+            await begin(1.75)
+            self.broke_at = anyio.current_time() if self.broke_at is None else self.broke_at
+            self.note(name, "over")
+            raise Boom(name)
+
+        hooks: dict[str, Any] = {
+            "context": on.context(name=name),
+            "function": on.on_startup(name=name),
+            "ended worker": on.worker(name=name),
+            "crashed worker": on.worker(name=name),
+            "worker": on.worker(name=name),
+            "background function": on.on_startup(name=name, background=True),
+            "background context": on.context(name=name, background=True),
+            "background context that loads": on.context(name=name, background=True),
+            "failed start": on.on_startup(name=name),
+            "cancelled start": on.context(name=name),
+        }
+        functions = [function, ends, crashes, works, function, context, loads, fails, loads]
+        hooks[fate](dict(zip(hooks, [context, *functions], strict=True))[fate])
+
+    async def run(self, app: Lifespan | LifespanMiddleware) -> float:
+        """Serve for ten seconds, and return the time at which the stop began: without a failure, the start has 50."""
+        stopped_at = anyio.current_time() + 50
+        limit = 50 if isinstance(app, Lifespan) else None  # else the middleware has it
+        try:
+            async with LifespanManager(app, startup_timeout=limit, shutdown_timeout=None):
+                self.demand.set()
+                await anyio.sleep(10)
+                stopped_at = anyio.current_time()
+        except* (Boom, TimeoutError):  # also that of a crash, after which the stop has failed
+            pass
+        return stopped_at if self.broke_at is None else self.broke_at
+
+
+FATES = [
+    "context",
+    "function",
+    "ended worker",
+    "crashed worker",
+    "worker",
+    "background function",
+    "background context",
+    "background context that loads",
+]
+WAYS = pytest.mark.parametrize("way", ["Lifespan", "LifespanMiddleware"])
+
+
+def grouped(way: str, *members: Lifespan) -> Lifespan | LifespanMiddleware:
+    """Return a group of members, in either spelling."""
+    group = (
+        Lifespan(concurrent=True)
+        if way == "Lifespan"
+        else LifespanMiddleware(Journal().app(), concurrent=True, startup_timeout=50)
+    )
+    for member in members:
+        group.include(member)
+    return group
+
+
+@WAYS
+@pytest.mark.parametrize("is_failing", [False, True], ids=["", "failed start after it"])
+@pytest.mark.parametrize("fate", [*FATES, "empty group"])
+async def test_a_member_closes_its_pool_after_its_consumer_whatever_is_between(
+    fate: str, is_failing: bool, way: str
+) -> None:
+    """The unit in the middle may be over long before the stop, or never start."""
+    members, member = Members(), Lifespan()
+    members.register("context", "pool", member)
+    if fate == "empty group":
+        member.include(Lifespan(concurrent=True))
+    else:
+        members.register(fate, "middle", member)
+    members.register("context", "consumer", member)
+    if is_failing:
+        members.register("failed start", "refuses", member)
+    await members.run(grouped(way, member))
+    assert members.spans["consumer"]["over"] <= members.spans["pool"]["stops"]
+    assert members.spans["consumer"]["over"] <= members.spans.get("middle", {}).get("stops", 1e9)
+    assert members.spans.get("middle", {}).get("over", 0) <= members.spans["pool"]["stops"]
+
+
+@WAYS
+@pytest.mark.parametrize("fate", ["failed start", "cancelled start"])
+async def test_a_member_whose_start_does_not_succeed_stops_what_it_had_started_in_reverse(fate: str, way: str) -> None:
+    """It fails, or another member fails while it starts: what comes after it does not begin."""
+    members, member, other = Members(), Lifespan(), Lifespan()
+    for name, one in [("pool", "context"), ("cache", "context"), ("ended", "ended worker"), ("middle", fate)]:
+        members.register(one, name, member)
+    members.register("context", "consumer", member)
+    members.register("function", "first", other)
+    members.register("function", "second", other)
+    members.register("failed start", "third", other)
+    await members.run(grouped(way, member, other))
+    assert "consumer" not in members.spans
+    assert members.spans["middle"]["over"] <= members.spans["cache"]["stops"]
+    assert members.spans["cache"]["over"] <= members.spans["pool"]["stops"]
+
+
+Order = tuple[bool, list[Any]]
+ORDERS = st.recursive(
+    st.sampled_from([*FATES, *FATES, "failed start", "cancelled start"]),
+    lambda inner: st.tuples(st.booleans(), st.lists(inner, max_size=4)),
+    max_leaves=10,
+)
+
+
+def registered(order: Order, on: Any, members: Members, path: tuple[int, ...] = ()) -> dict[str, tuple[int, ...]]:
+    """Register an order, and return the place of each hook: its number at each level."""
+    places: dict[str, tuple[int, ...]] = {}
+    for number, member in enumerate(order[1]):
+        place = (*path, number)
+        if isinstance(member, str):
+            name = f"{member} {place}"
+            members.register(member, name, on)
+            places[name] = place
+        else:
+            included = Lifespan(concurrent=member[0])
+            places |= registered(member, included, members, place)
+            on.include(included)
+    return places
+
+
+def comes_before(order: Order, one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Return whether one place comes before another one in their innermost common `Lifespan`."""
+    is_concurrent, members = order
+    if one[0] == other[0]:
+        return len(one) > 1 and comes_before(members[one[0]], one[1:], other[1:])
+    return not is_concurrent and one[0] < other[0]
+
+
+@hypothesis.given(order=st.tuples(st.booleans(), st.lists(ORDERS, max_size=4)), as_middleware=st.booleans())
+@hypothesis.settings(max_examples=150)
+def test_any_order_of_hooks_with_any_fate_stops_each_when_all_that_follow_are_over(
+    order: Order, as_middleware: bool
+) -> None:
+    """At that very moment, or when the stop begins: no later, no sooner."""
+
+    async def run() -> None:
+        members = Members()
+        way = "LifespanMiddleware" if as_middleware and order[0] else "Lifespan"
+        root = grouped(way) if order[0] else Lifespan()
+        places = registered(order, root, members)
+        stopped_at = await members.run(root)
+        for name, span in members.spans.items():
+            after = [span for other, span in members.spans.items() if comes_before(order, places[name], places[other])]
+            assert all(span["begins"] <= other["begins"] for other in after), name
+            if "started" in span and not name.startswith("background"):
+                assert all(span["started"] <= other["begins"] for other in after), name
+            assert "over" in span, name
+            if "stops" in span:
+                due = max([stopped_at, *(other["over"] for other in after)])
+                assert span["stops"] == pytest.approx(due, abs=0.01), name
+
+    for param in VIRTUAL[::2]:
+        backend, options = param.values[0]()  # type: ignore[operator]
+        anyio.run(run, backend=backend, backend_options=options)
+
+
 async def test_a_unit_does_not_start_before_what_it_starts_after() -> None:
     """Whatever their order in the batch."""
     started: list[str] = []
