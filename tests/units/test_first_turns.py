@@ -105,6 +105,14 @@ def test_after_a_start_whose_tasks_are_all_cancelled_the_next_request_starts_ane
         else:
             answered.append(scope["path"])
 
+    @asynccontextmanager
+    async def pool() -> AsyncIterator[None]:
+        journal.events.append("+pool")
+        try:
+            yield
+        finally:
+            journal.events.append("-pool")
+
     async def nothing(*_: object) -> Any:
         """Stand for `receive` and `send`, which the app does not call."""
 
@@ -112,7 +120,7 @@ def test_after_a_start_whose_tasks_are_all_cancelled_the_next_request_starts_ane
         await wrapped({"type": "http", "path": path}, nothing, nothing)
 
     async def main() -> None:
-        wrapped = LifespanMiddleware(app, journal.context("pool"), start_on_request=True)
+        wrapped = LifespanMiddleware(app, pool, start_on_request=True)
         await cancel_all_at(turn, asyncio.ensure_future(call(wrapped, "/first")))
         async with asyncio.timeout(60):
             with suppress(StartupFailed):  # a request that comes while that start ends fails with it
