@@ -38,8 +38,8 @@ class Lifespan(HookDecorators):
             contexts: Contexts, as `context` takes them.
             on_startup: Functions, as `on_startup` takes them; they come after the contexts.
             on_shutdown: Functions, as `on_shutdown` takes them.
-            mounts: As in `LifespanMiddleware`. It counts where the Lifespan is a framework's own, and is ignored where it
-                is included or given to a middleware.
+            mounts: As in `LifespanMiddleware`. It counts where the Lifespan is a framework's own, and is ignored where
+                it is included or given to a middleware.
             exclude: As in `LifespanMiddleware`.
             mount_timeout: As in `LifespanMiddleware`.
             concurrent: Whether the hooks that are registered here start and stop side by side. An included `Lifespan`
@@ -98,15 +98,18 @@ class Lifespan(HookDecorators):
             sends_to_app=False,
             has_requests=False,
         )
-        with hooks.running(run):
+        hooks.begins(run)
+        try:
             async with run:
                 yield state or None
+        finally:
+            hooks.ended()
 
     @property
     def ready(self) -> bool:
         """Whether all that was to start has started, and nothing has begun to stop, in the run that began last.
 
-        It is of the runs that these hooks are part of: as a framework's own lifespan, in a `LifespanMiddleware`, or in a
+        These hooks may be part of runs as a framework's own lifespan, in a `LifespanMiddleware`, or in a
         `LifespanManager`.
         """
         run: Run | None = self._hooks.last_run

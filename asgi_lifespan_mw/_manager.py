@@ -126,6 +126,7 @@ class LifespanManager:
                 raise LifespanNotSupported(run.label) from run.refusal
         except BaseException as error:
             self._run = None
+            hooks_of(self._lifespan).ended()
             if error is run.error:
                 error.with_traceback(run.trace)  # without the frames of this package
             raise
@@ -190,6 +191,8 @@ class LifespanManager:
             if failed is run.error:
                 failed.with_traceback(run.trace)
             raise
+        finally:
+            hooks_of(self._lifespan).ended()
 
     def __enter__(self) -> "LifespanManager":
         """Start the app in an event loop in a thread of its own, and wait until it has started.

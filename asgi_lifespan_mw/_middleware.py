@@ -280,7 +280,9 @@ class LifespanMiddleware(HookDecorators):
         """Start everything, answer, let requests have it until the shutdown, and stop everything."""
         __tracebackhide__ = True
         interrupt = cast("CrashPolicy", run.on_crash).interrupt
-        with hooks_of(self).running(run):
+        collection = hooks_of(self)
+        collection.begins(run)
+        try:
             async with run:
                 try:
                     self._requests.begin(run, gives_state="state" in scope)
@@ -297,6 +299,8 @@ class LifespanMiddleware(HookDecorators):
                     raise
                 finally:
                     self._requests.end(run)
+        finally:
+            collection.ended()
 
     def _route(self, app: ASGIApp) -> None:
         self._next = app

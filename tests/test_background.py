@@ -379,7 +379,7 @@ async def test_waiting_ends_when_the_app_stops() -> None:
         await anyio.sleep(1)
     assert len(waits) == 1
     assert waits[0].endswith("was stopped before it was ready")
-    with pytest.raises(RuntimeError, match="LifespanManager (was not entered|has been left); wait_until_ready"):
+    with pytest.raises(RuntimeError, match=r"LifespanManager (was not entered|has been left); wait_until_ready"):
         await manager.wait_until_ready()
 
 

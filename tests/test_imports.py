@@ -98,7 +98,7 @@ STATE = re.compile(
 
 
 def test_the_guide_lists_all_hidden_state() -> None:
-    """Context variables, thread-locals, weak containers, and tables that grow. Caches are in `_apps`, and one class in `_units`."""
+    """Context variables, thread-locals, weak containers, tables that grow. Caches: `_apps`, a class in `_units`."""
     found: set[tuple[str, str]] = {("_table", "_apps/frameworks.py")}
     for file in PACKAGE.rglob("*.py"):
         name, text = file.relative_to(PACKAGE).as_posix(), file.read_text(encoding="utf-8")

@@ -116,8 +116,7 @@ async def test_it_is_ready_and_has_a_report_however_it_is_used() -> None:
     hooks = Lifespan(on_startup=[lambda: None])
     outer = Lifespan()
     outer.include(hooks)
-    assert not hooks.ready
-    assert hooks.report is None
+    assert (hooks.ready, hooks.report) == (False, None)
     for app in (Starlette(lifespan=hooks), LifespanMiddleware(Starlette(), hooks), hooks, outer):
         async with LifespanManager(app):
             assert hooks.ready

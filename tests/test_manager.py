@@ -193,7 +193,7 @@ async def test_it_is_entered_once_at_a_time(journal: Journal) -> None:
     async with manager:
         with pytest.raises(RuntimeError, match="entered already"):
             await manager.__aenter__()
-    with pytest.raises(RuntimeError, match="LifespanManager (was not entered|has been left); the exit works inside"):
+    with pytest.raises(RuntimeError, match=r"LifespanManager (was not entered|has been left); the exit works inside"):
         await manager.__aexit__(None, None, None)
     async with manager:
         pass

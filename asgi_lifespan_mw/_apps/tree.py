@@ -200,7 +200,7 @@ class Tree:
             recorder.forget(self._startups.watch)
         self._recorders.clear()
         self._startups.excluded[:] = [one for one in self._startups.excluded if one is not self._excluded]
-        self._scope = {}
+        self._scope = dict[str, Any]()
         for isolated, _, _, own in self._isolated:
             isolated.states[:] = [entry for entry in isolated.states if entry[1] is not own]
 

@@ -183,19 +183,14 @@ class HookCollection:
                         )
 
     def begins(self, run: object) -> None:
-        """Keep the run that began last, for what `Lifespan.ready` and `Lifespan.report` say."""
+        """Note a run: hooks that are registered until it has `ended` come too late for it."""
+        self.runs += 1
         for one in self.inside():
             one.last_run = run
 
-    @contextmanager
-    def running(self, run: object) -> Generator[None]:
-        """Note a run of this collection while the block runs: hooks that are registered meanwhile come too late for it."""
-        self.begins(run)
-        self.runs += 1
-        try:
-            yield
-        finally:
-            self.runs -= 1
+    def ended(self) -> None:
+        """Note the end of a run."""
+        self.runs -= 1
 
     def end_series(self) -> None:
         """Let the entries until now start one after the other, before those that start side by side."""
@@ -477,8 +472,8 @@ class HookDecorators:
 
         Raises:
             TypeError: If `other` is neither.
-            ValueError: If `other` is included already and would run twice, or if a worker of one and a hook of the other
-                use one lock.
+            ValueError: If `other` is included already and would run twice, or if a worker of one and a hook of the
+                other use one lock.
         """
         self._include(other, "include()")
         return other

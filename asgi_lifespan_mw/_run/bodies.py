@@ -63,8 +63,8 @@ class _EnteredUnderLock(AbstractAsyncContextManager[State]):
                 state = await self._context.__aenter__()
                 self._is_entered = True
         except BaseException:
-            # The lock was lost, which is seen at its release; or the server cancels all tasks while it is released. What
-            # the context has opened is closed, as at the shutdown.
+            # The lock was lost, which is seen at its release; or the server cancels all tasks while it is released.
+            # What the context has opened is closed, as at the shutdown.
             if self._is_entered:
                 await self._context.__aexit__(None, None, None)
             raise

@@ -339,7 +339,7 @@ class Run(AbstractAsyncContextManager["Run"]):
             self._refused(apps)
 
     def _serve(self) -> None:
-        """Let requests see the state, and treat what breaks from now on as a crash. Start what comes after the answer."""
+        """Let requests see the state, treat what breaks from now on as a crash, and start what comes later."""
         assert self.apps is not None, "they were started"
         self._note("started")
         self._log("startup", "start", "started")

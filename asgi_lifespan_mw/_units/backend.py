@@ -46,8 +46,8 @@ def current_trio_task() -> object:
 def open_scopes(task: Any) -> list[Any]:
     """Return the cancel scopes of anyio or trio that a task is in, the innermost first.
 
-    Neither library has a public name for them. If a version keeps them elsewhere, the list is empty: then a cancellation
-    is still delivered once, but breaks through the shields of user code.
+    Neither library has a public name for them. If a version keeps them elsewhere, the list is empty: then a
+    cancellation is still delivered once, but breaks through the shields of user code.
     """
     scopes: list[Any] = []
     with suppress(AttributeError, KeyError):

@@ -61,7 +61,7 @@ class Shared:
         return self.deadline < math.inf and self.deadline <= self.now()
 
     def clean_up_deadline(self, timeout: float | None) -> float:
-        """Return when the clean-up of a unit that is cancelled now has to be done; `timeout` is the unit's own limit."""
+        """Return when the clean-up of a unit that is cancelled now has to be done; `timeout` is its own limit."""
         now = self.now()
         whole = self.deadline if self.is_stopping else math.inf
         deadline = whole if timeout is None else min(whole, now + timeout)
@@ -82,7 +82,7 @@ class Shared:
             self._waiting.remove(event)
 
     def adopt_owner(self) -> None:
-        """Make the running task the owner, which drives the units. A cancellation that it caught earlier does not count."""
+        """Make the running task the owner, which drives the units. Cancellations that it caught do not count."""
         task = current_asyncio_task()
         if task is not self._owner_task:
             self._owner_task = task

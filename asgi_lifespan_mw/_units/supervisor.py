@@ -295,8 +295,8 @@ class _AtWork:
                 unit.end_overdue()
             if now >= named_at:
                 self._name(unit, patience)
-                self.units[unit] = named_at, patience = named_at + patience, patience * 2
-            self._due = min(self._due, unit.due(whole), named_at)
+                self.units[unit] = named_at + patience, patience * 2
+            self._due = min(self._due, unit.due(whole), self.units[unit][0])
 
     def _name(self, unit: Unit, patience: float) -> None:
         # A unit in which a run waits for one of its own: that run names it.
@@ -309,7 +309,7 @@ class _AtWork:
             logger.warning("%s of %s takes more than %g s%s%s", self._phase, unit.name, patience, at, hint)
 
     def _log_blocking(self, unit: Unit, whole: float) -> None:
-        """Name a unit that has done its part too late: a hook that blocks the event loop blocks this task and its timers.
+        """Name a unit that has done its part too late: if it blocks the event loop, it blocks this task and its timers.
 
         Time it out if it had a limit: ``def load(): time.sleep(60)``.
         """

@@ -16,7 +16,7 @@ from asgi_lifespan_mw._apps.node import AppNode
 from asgi_lifespan_mw._apps.watch import Ownership, Watch
 from tests.usages import recorded
 
-REFERENCE = Path(__file__).parent.parent / "reference" / "README.md"
+REFERENCE = Path(__file__).parent.parent.parent / "docs" / "reference.md"
 
 
 def _mount() -> AppNode:
