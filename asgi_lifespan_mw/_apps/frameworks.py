@@ -16,11 +16,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, final
 
-from .._log import logger
-
-ENTRY_POINTS = "asgi_lifespan_mw.containers"
-"""The group in which a package names functions that register its containers."""
-
 
 class EdgeKind(Enum):
     """What a way inside means for the lifespan."""
@@ -126,6 +121,7 @@ SESSION_MANAGER = "mcp.server.streamable_http_manager.StreamableHTTPSessionManag
 MCP_PACKAGES = ("mcp.", "fastmcp.")
 """The packages whose lifespan functions run such an object."""
 ISOLATED = "asgi_lifespan_mw._isolated.Isolated"
+MIDDLEWARE = "asgi_lifespan_mw._middleware.LifespanMiddleware"
 _FUNCTION = "builtins.function"
 _NOTEBOOK = "marimo._utils.lifespans.Lifespans"
 
@@ -207,7 +203,7 @@ ROWS = (
         "inner": ("channels.middleware.BaseMiddleware", "channels.sessions.CookieMiddleware",
                   "channels.sessions.SessionMiddleware"),
     }.items() for name in names),
-    _row("asgi_lifespan_mw._middleware.LifespanMiddleware", "starts what is inside it", _forwards("app")),
+    _row(MIDDLEWARE, "starts what is inside it", _forwards("app")),
     _row(ISOLATED, "keeps the state of its app apart", _self("app")),
 
     _row(SESSION_MANAGER, "runs a server of the MCP SDK, once", doors=(Door("run"),), sent=LifespanPolicy.NEVER),
@@ -247,9 +243,6 @@ def register_container(
     """Tell where a container or wrapper of your own keeps its apps, so that they are found.
 
     It counts for all runs that begin later, and for subclasses. A class that is known already is known anew.
-
-    A package brings its own with an entry point of the group ``asgi_lifespan_mw.containers``, which names a function
-    without arguments that calls this one. It is called before the first run; a row of the user's own goes before it.
 
     Args:
         container: The class, or its full name, ``"shop.dispatch.ByTenant"``.
@@ -301,7 +294,6 @@ def spec_of_class(cls: type) -> ContainerSpec:
     """Return the row of a class, or of the nearest class that it inherits from; else `UNKNOWN`."""
     found = _rows_of_classes.get(id(cls))
     if found is None:
-        _load_entry_points()
         if len(_rows_of_classes) >= _MAX_CLASSES:
             _rows_of_classes.clear()
         found = _rows_of_classes[id(cls)] = cls, _row_of(cls)
@@ -322,24 +314,3 @@ def _row_of(cls: type) -> ContainerSpec:
             is_overridden = any("__call__" in vars(derived) for derived in cls.__mro__[:at])
             return UNKNOWN if is_overridden and row.sent is LifespanPolicy.NEVER else row
     return UNKNOWN
-
-
-_groups_to_load = [ENTRY_POINTS]
-
-
-def _load_entry_points() -> None:
-    """Let packages register their containers, once."""
-    if not _groups_to_load:
-        return
-    # Taken out first: a package may look inside an app while it is loaded, which comes here again.
-    group = _groups_to_load.pop()
-    from importlib.metadata import entry_points
-
-    of_the_user = {name: row for name, row in _table.items() if row not in ROWS}  # they replace those of packages
-    for entry_point in entry_points(group=group):
-        try:
-            entry_point.load()()
-        except (Exception, SystemExit):
-            logger.warning("the containers of %s cannot be registered", entry_point.value, exc_info=True)
-    _table.update(of_the_user)
-    _rows_of_classes.clear()

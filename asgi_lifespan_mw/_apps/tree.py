@@ -4,6 +4,7 @@ The tree grows while the run starts: an app is looked into when it has started, 
 `scan` finds what is nested in an app, `decide` returns if one of those is ours to start, and the run starts it.
 """
 
+import itertools
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
@@ -19,7 +20,7 @@ from .._types import ASGIApp, Receive, Scope, Send, State, is_a
 from .._units.backend import current_loop
 from .decision import ROOT_RULES, RULES, decide
 from .doors import Doorway, Progress, Recorder, Start, doorways_at, doorways_of, observe_doors, without_recorder
-from .frameworks import APPLICATIONS, ISOLATED, ROUTER, SESSION_MANAGER, STARLETTE, UNKNOWN, spec_of
+from .frameworks import APPLICATIONS, ISOLATED, MIDDLEWARE, ROUTER, SESSION_MANAGER, STARLETTE, UNKNOWN, spec_of
 from .holding import holders_of, holds_lifespan_of, in_start_order
 from .node import AppNode
 from .objects import attributes_of, called_function, closure_of, items_of, names_in, undecorated
@@ -65,6 +66,8 @@ class _Startups:
 
 _startups: Final[ContextVar[_Startups | None]] = ContextVar("asgi_lifespan_mw_startups", default=None)
 
+_observed: Final[ContextVar[dict[int, Any] | None]] = ContextVar("asgi_lifespan_mw_observed", default=None)
+
 
 @final
 class Tree:
@@ -89,7 +92,10 @@ class Tree:
         self._background: Sequence[Any] = ()
         self._signatures: dict[AppNode, list[Signature]] = {}
         self._recorders: list[Recorder] = []
-        self._observed: dict[int, Any] = {}
+        # The apps that have recorders at their doors, by identity, also from a run around this one, which outlives it.
+        inherited = _observed.get()
+        self._observed: dict[int, Any] = {} if inherited is None else inherited
+        self._observed_here: list[int] = []
         self._is_blind = False
         self._isolated: list[tuple[Isolated, State, State, State]] = []
         self.root = _described(app)
@@ -139,6 +145,7 @@ class Tree:
             else:
                 watch = self._startups.watch
                 context.run(watching.set, watch)
+                context.run(_observed.set, self._observed)
                 self._observe(self.root)
                 if root_runs:
                     _note_that_it_runs(self.root, watch)
@@ -151,8 +158,10 @@ class Tree:
 
     def _observe(self, top: AppNode) -> None:
         """Put recorders at the doors of an app, and of all that is found inside it now."""
-        watch = self._startups.watch
-        for node in (top, *all_nested(top, self._observed)):
+        watch, before = self._startups.watch, len(self._observed)
+        nodes = [top, *all_nested(top, self._observed)]
+        self._observed_here += itertools.islice(self._observed, before, None)
+        for node in nodes:
             if not node.members:
                 describe(node)
             self._recorders += observe_doors(node, watch)
@@ -196,6 +205,9 @@ class Tree:
         for key in self._keys:
             self._startups.known.pop(key, None)
         self._keys.clear()
+        for key in self._observed_here:
+            self._observed.pop(key, None)
+        self._observed_here.clear()
         for recorder in self._recorders:
             recorder.forget(self._startups.watch)
         self._recorders.clear()
@@ -263,6 +275,10 @@ class Tree:
         """Find the apps that are nested in one that has started, or that is not ours to start, in route order."""
         if self._settings.mounts == "off" or id(node.app) in self._scanned or self.is_excluded(node):
             return []
+        if node is not self.root and node.is_supported and spec_of(node.app).name == MIDDLEWARE:
+            settings: Settings = attributes_of(node.app)["_settings"]
+            if settings.mounts == "auto":
+                return []  # the middleware's own run has looked at all that is inside
         inside = self._look_inside(node)
         self._scanned[id(node.app)] = node
         if node.is_supported:

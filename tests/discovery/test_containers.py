@@ -1,26 +1,19 @@
-import importlib.metadata
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import EntryPoint
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 from wsgiref.simple_server import demo_app
 
-import a2wsgi
-import asgiref.wsgi
 import pytest
-from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
-from starlette.routing import Host, Mount, Route, Router
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Mount
 
 from asgi_lifespan_mw import Isolated, LifespanMiddleware, register_container
 from asgi_lifespan_mw._apps import frameworks as _containers
 from asgi_lifespan_mw._apps.frameworks import full_name, spec_of
 from asgi_lifespan_mw._apps.node import AppNode
-from asgi_lifespan_mw._apps.walk import describe, is_nested, look_inside
+from asgi_lifespan_mw._apps.walk import describe, look_inside
 from asgi_lifespan_mw._apps.wrappers import mentions_lifespan
 from asgi_lifespan_mw._types import ASGIApp
 from tests.usages import Records, lived, recorded, started_and_stopped
@@ -408,117 +401,3 @@ def test_what_should_be_a_text_and_is_none_is_refused(argument: str) -> None:
     arguments: dict[str, Any] = {"container": ByTenant, "inside": "app", "kind": "skips", argument: 3}
     with pytest.raises(TypeError, match=rf"register_container\(\) got {argument}=3, expected a string"):
         register_container(**arguments)
-
-
-# --- Entry points ---
-
-
-@pytest.fixture
-def _plugins(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let the functions that a test is parametrised with be what packages bring."""
-    points = [EntryPoint(name, f"{__name__}:{name}", _containers.ENTRY_POINTS) for name in request.param]
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
-    monkeypatch.setattr(_containers, "_groups_to_load", [_containers.ENTRY_POINTS])
-    _containers._rows_of_classes.clear()
-    yield
-    _containers._rows_of_classes.clear()
-
-
-loaded: list[str] = []
-
-
-def brings_tenants() -> None:
-    """A package's function."""
-    loaded.append("tenants")
-    register_container(ByTenant, "tenants[]", "skips", why="brought by a package")
-
-
-def falls() -> None:
-    """A package that is broken."""
-    raise RuntimeError("no such class any more")
-
-
-def exits() -> None:
-    """A package that takes itself for a program."""
-    raise SystemExit(2)
-
-
-class AnApp(RefusesLifespan):
-    """An app of a class that was looked at by nobody yet."""
-
-
-def looks_inside() -> None:
-    """A package that looks for what is mounted in an app of its own, while it is loaded."""
-    loaded.append("looks inside")
-    app = AnApp()
-    assert is_nested(app, Starlette(routes=[Mount("/x", app)]))
-
-
-@pytest.mark.usefixtures("_table", "_plugins")
-@pytest.mark.parametrize(
-    "_plugins", [["falls", "is_not_there", "exits", "looks_inside", "brings_tenants"]], indirect=True
-)
-async def test_packages_bring_their_containers(caplog: pytest.LogCaptureFixture) -> None:
-    """They are loaded at the first look and never again; one that fails is a warning, with its traceback."""
-    loaded.clear()
-    log: list[str] = []
-    tenants = ByTenant({"a": Records(log, "a")})
-    assert not loaded
-    for _ in range(2):
-        await lived(LifespanMiddleware(Starlette(routes=[Mount("/x", tenants)])))
-    assert log == started_and_stopped("a") * 2
-    assert loaded == ["looks inside", "tenants"]
-    warnings = told(caplog, logging.WARNING)
-    assert [record.getMessage() for record in warnings] == [
-        f"the containers of {__name__}:{name} cannot be registered" for name in ("falls", "is_not_there", "exits")
-    ]
-    assert [record.exc_info and record.exc_info[0] for record in warnings] == [RuntimeError, AttributeError, SystemExit]
-
-
-@pytest.mark.usefixtures("_table", "_plugins")
-@pytest.mark.parametrize("_plugins", [["brings_tenants"]], indirect=True)
-def test_a_row_of_the_users_goes_before_that_of_a_package() -> None:
-    """Whichever came first."""
-    register_container(ByTenant, "other", "skips", why="the user knows better")
-    row = spec_of(ByTenant({}))
-    assert row is not None
-    assert row.why == "the user knows better"
-
-
-# --- The table ---
-
-
-def _rows_of_frameworks() -> Iterator[tuple[Any, str]]:
-    router = APIRouter()
-    router.mount("/sub", RefusesLifespan())
-    app = FastAPI()
-    app.include_router(router)
-    yield Starlette(), "starlette.applications.Starlette"
-    yield app, "starlette.applications.Starlette"
-    yield Router(), "starlette.routing.Router"
-    yield router, "starlette.routing.Router"
-    yield Mount("/sub", RefusesLifespan()), "starlette.routing.Mount"
-    yield Host("example.org", RefusesLifespan()), "starlette.routing.Host"
-    included = next(route for route in app.routes if not isinstance(route, Route))
-    yield included, "fastapi.routing._IncludedRouter"
-    yield StaticFiles(check_dir=False), "starlette.staticfiles.StaticFiles"
-    yield JSONResponse({}), "starlette.responses.Response"
-    yield a2wsgi.WSGIMiddleware(WSGI_APP), "a2wsgi.wsgi.WSGIMiddleware"
-    wsgi_to_asgi: Any = asgiref.wsgi.WsgiToAsgi
-    yield wsgi_to_asgi(WSGI_APP), "asgiref.wsgi.WsgiToAsgi"
-    yield LifespanMiddleware(RefusesLifespan()), "asgi_lifespan_mw._middleware.LifespanMiddleware"
-
-
-def test_every_row_is_found_by_the_class_that_it_names() -> None:
-    """The classes still have these names, and the attributes of each row are there."""
-    for thing, name in _rows_of_frameworks():
-        row = spec_of(thing)
-        assert row is not None, name
-        assert row.name == name
-        for path in [way.path for way in row.ways] + [path for path in (row.segment, row.lifespan) if path]:
-            assert hasattr(thing, path.split(".")[0].removesuffix("[]")), (name, path)
-
-
-def test_every_row_says_why() -> None:
-    """The table is read by people."""
-    assert all(row.why for row in _containers.ROWS)

@@ -205,9 +205,15 @@ PLACES = [_by_the_parent, _by_a_hook, _by_a_sibling, _behind_a_wrapper]
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 async def test_an_app_starts_once_whoever_starts_it(
-    place: Callable[[Way, Any], LifespanMiddleware], way: Way, kind: str, caplog: pytest.LogCaptureFixture
+    place: Callable[[Way, Any], LifespanMiddleware],
+    way: Way,
+    kind: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Lifespans of each kind, by each way, from each place; nothing is in doubt, so nothing is warned of."""
+    # The virtual clock jumps while the event loop waits for a thread.
+    monkeypatch.setattr("asgi_lifespan_mw._units.supervisor.SLOW_AFTER", 1e6)
     sub = KINDS[kind]()
     original = sub.router.lifespan_context
     await lived(place(way, sub))
