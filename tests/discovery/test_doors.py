@@ -1,6 +1,7 @@
 """At the door: who comes first starts an app, who comes second joins; exactly once, or told."""
 
 import logging
+import math
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -213,7 +214,7 @@ async def test_an_app_starts_once_whoever_starts_it(
 ) -> None:
     """Lifespans of each kind, by each way, from each place; nothing is in doubt, so nothing is warned of."""
     # The virtual clock jumps while the event loop waits for a thread.
-    monkeypatch.setattr("asgi_lifespan_mw._units.supervisor.SLOW_AFTER", 1e6)
+    monkeypatch.setattr("asgi_lifespan_mw._units.supervisor.SLOW_AFTER", math.inf)
     sub = KINDS[kind]()
     original = sub.router.lifespan_context
     await lived(place(way, sub))
