@@ -21,7 +21,7 @@ def status(request: Request) -> dict[str, str]:
     return {"database": request.state.database, "cache": request.state.cache}
 
 
-hooks = Lifespan(mounts="auto")  # starts what is mounted in the app, too
+hooks = Lifespan()  # starts what is mounted in the app, too
 
 
 @hooks.context
