@@ -114,7 +114,7 @@ class StartsOnRequest:
     def release(self) -> None:
         """Let the next request start anew, because the lifespan of the server failed."""
         loop = current_loop()
-        if loop in self._in_loop and self._in_loop[loop] is None:
+        if loop in self._in_loop and self._in_loop[loop] is None:  # pragma: no branch - it was set at the startup
             del self._in_loop[loop]
             self._last = None, None
 

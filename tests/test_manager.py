@@ -526,3 +526,39 @@ async def test_hooks_run_without_an_app(journal: Journal, caplog: pytest.LogCapt
         async with LifespanManager(hooks):
             raise AssertionError
     assert journal.events == ["+a", "-a"] * 2
+
+
+async def test_the_old_name_of_waiting_until_ready_warns(journal: Journal) -> None:
+    """It waits all the same."""
+    async with LifespanManager(journal.app()) as manager:
+        with pytest.warns(DeprecationWarning, match=r"wait_until_ready\(\) now"):
+            await manager.ready()
+
+
+async def test_call_is_not_for_async_with(journal: Journal) -> None:
+    """The message says what to do there."""
+    async with LifespanManager(journal.app()) as manager:
+        with pytest.raises(RuntimeError, match=r"within `async with`, await the function"):
+            manager.call(anyio.sleep, 0)
+
+
+def test_a_request_from_another_event_loop_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """What the lifespan opened may not work there."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+
+    async def ask() -> None:
+        await manager.app({"type": "http"}, None, None)
+
+    with LifespanManager(app) as manager:
+        manager.call(ask)
+        assert not caplog.records
+        for _ in range(2):
+            anyio.run(ask)
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert "came from another event loop than the one in which LifespanManager started it" in warning

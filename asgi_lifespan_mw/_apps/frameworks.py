@@ -294,7 +294,7 @@ def spec_of_class(cls: type) -> ContainerSpec:
     """Return the row of a class, or of the nearest class that it inherits from; else `UNKNOWN`."""
     found = _rows_of_classes.get(id(cls))
     if found is None:
-        if len(_rows_of_classes) >= _MAX_CLASSES:
+        if len(_rows_of_classes) >= _MAX_CLASSES:  # pragma: no cover - a program that makes classes by the thousand
             _rows_of_classes.clear()
         found = _rows_of_classes[id(cls)] = cls, _row_of(cls)
     return found[1]

@@ -43,7 +43,7 @@ def cached_by_identity(function: Callable[P, T]) -> Callable[P, T]:
         key = (*map(id, args),)
         found = results.get(key)
         if found is None:
-            if len(results) >= MAX_ITEMS:
+            if len(results) >= MAX_ITEMS:  # pragma: no cover - a program that makes code by the thousand
                 results.clear()
             found = results[key] = args, function(*args, **kwargs)
         return found[1]

@@ -348,7 +348,7 @@ def find_begun(
         function = signature.function
         known = observed.of_app(function, relations.members)
         if known is not None and not known.is_over():
-            return Ownership.BEGUN, function
+            return Ownership.BEGUN, function  # pragma: no cover - a door has seen it, most often
         if known is not None:
             found, of_function = Ownership.OVER, function
         # FastAPI(lifespan=shared) with app.mount("/v1", FastAPI(lifespan=shared)): the parent ran it for itself.

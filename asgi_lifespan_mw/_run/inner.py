@@ -42,7 +42,7 @@ class InnerRuns:
         todo = [run for runs in self.of_unit.values() for run in runs]
         while todo:  # a stack in place of a recursion, for they may be nested 500 times
             run = todo.pop()
-            if not run.is_over:
+            if not run.is_over:  # pragma: no branch - one that is over is seldom kept
                 found.append(run)
                 todo += [inner for runs in run.inner.of_unit.values() for inner in runs]
         return found

@@ -337,7 +337,7 @@ class HeldLock:
                 for _ in range(_LAST_TURNS):
                     await checkpoint()
         except BaseException:
-            if not self._holding.cancel_called:
+            if not self._holding.cancel_called:  # pragma: no branch - its end was given up
                 self._lose("it was cancelled by its own context manager")
             self._watching.cancel()
             raise
@@ -377,7 +377,7 @@ class HeldLock:
                     uncancel_current_task()  # as in `_until_released`; the lock is renewed until its release
                 else:
                     loss = text_of(error)
-        if not self._watching.is_cancelled:
+        if not self._watching.is_cancelled:  # pragma: no branch - it was lost while it was released
             self._lose(loss)
 
     def _lose(self, loss: str) -> None:
@@ -398,7 +398,7 @@ class HeldLock:
                 self._unit.whereabouts() or "at an unknown place",
             )
             limit = LOSS_LIMIT if self._unit.timeout is None else self._unit.timeout
-            if not await self._is_released_within(limit - GRACE):
+            if not await self._is_released_within(limit - GRACE):  # pragma: no branch - it stopped in its second chance
                 self._on_late()
 
     async def _is_released_within(self, seconds: float) -> bool:
@@ -443,7 +443,7 @@ class _ReleasedByThreads:
                 # end: it waits for this task.
                 uncancel_current_task()
                 self._is_cancelled = True
-                if self._keep_if_late():
+                if self._keep_if_late():  # pragma: no branch - it depends on when the second cancellation comes
                     return
             except anyio.get_cancelled_exc_class():  # the end of `trio.run`
                 self._held.keep()

@@ -186,5 +186,5 @@ class PostgresWatch:
 
     def close(self) -> None:
         """Give up a question that was not answered. The connection is closed by then."""
-        if self._question is not None:
+        if self._question is not None:  # pragma: no branch - it was answered
             self._question.cancel()
