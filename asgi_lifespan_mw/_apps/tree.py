@@ -447,7 +447,7 @@ class Tree:
             if found is Ownership.SHARED and function is not None:  # pragma: no branch - most wrappers share nothing
                 [borrowed] = self._startups.watch.observed.of_function(function)[:1]
                 doorways[0].borrowed = borrowed
-                if not _holds_a_part_of(function, inner):
+                if not _holds_a_part_of(function, inner):  # pragma: no branch - FastMCP's app in a wrapper
                     logger.warning(
                         "the app inside %s is not started: it has the same lifespan function as an app around it, "
                         "which ran it for itself. To start it anyway, list the app in mounts=[...]; to silence this "
