@@ -377,7 +377,7 @@ def _set(owner: Any, name: str, value: Any) -> None:
 
 
 def observe_doors(node: AppNode, watch: Watch) -> list[Recorder]:
-    """Put recorders at the doors of an app, and return them. Each is to be told to `forget` the watch in the end."""
+    """Put recorders at the doors of an app, and return them. The caller lets each `forget` the watch in the end."""
     recorders: list[Recorder] = []
     for owner, door in node.doors:
         doorway = Doorway(node, watch)

@@ -545,7 +545,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         self.state, self._scope, self._plan = {}, {}, []
         self._units.shared.context = Context()
 
-    # --- what failed, and who is told ---
+    # --- what failed, in the log and for the caller ---
 
     def _failed(self, phase: str) -> BaseException:
         """Log what failed, and return what is to be raised."""

@@ -7,7 +7,7 @@ Rule 1: A lock is entered and left in a task of its own, since it may have a tas
 order than it was entered in.
 
 Rule 2: A lock is released after the work under it has ended, also when the lock was lost. Work in a thread ends when
-its thread returns, whoever has stopped waiting for it.
+its thread returns, even if nothing waits for it any more.
 
 Rule 3: A lock is lost when the ``wait()`` of what it yields returns or raises, or when its context manager ends,
 raises, or cancels the block inside it. A renewal that raises in a task group of the lock's does the last::
