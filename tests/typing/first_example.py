@@ -1,6 +1,6 @@
 """The first example of the README, as it stands."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
@@ -9,7 +9,7 @@ from asgi_lifespan_mw import Lifespan
 
 
 @asynccontextmanager
-async def open_cache(app: FastAPI) -> AsyncIterator[dict[str, str]]:
+async def open_cache(app: FastAPI) -> AsyncGenerator[dict[str, str]]:
     yield {"cache": "warm"}
 
 
@@ -25,7 +25,7 @@ hooks = Lifespan()  # starts what is mounted in the app, too
 
 
 @hooks.context
-async def database() -> AsyncIterator[dict[str, str]]:
+async def database() -> AsyncGenerator[dict[str, str]]:
     print("open the database")
     yield {"database": "connected"}  # what is yielded is request.state.database
     print("close the database")
