@@ -433,6 +433,55 @@ def test_a_log_that_the_app_configures_changes_nothing(
     assert "says_too_much() sent 'lifespan.startup.complete' while started" in ran.out
 
 
+# --- in the background ---
+
+
+BACKGROUND = """
+from contextlib import asynccontextmanager
+import anyio
+from asgi_lifespan_mw import LifespanMiddleware
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+@asynccontextmanager
+async def loads(app):
+    await anyio.sleep(0.2)
+    if {fails}: raise OSError("no model")
+    yield {{"model": 1}}
+
+@asynccontextmanager
+async def mounted(app):
+    yield {{"clerk": 1}}
+
+sub = Starlette(lifespan=mounted)
+if {is_hook}:
+    app = LifespanMiddleware(Starlette(routes=[Mount("/admin", sub)]))
+    app.context(background=True)(loads)
+else:
+    app = LifespanMiddleware(Starlette(lifespan=loads, routes=[Mount("/admin", sub)]), background=True)
+"""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("is_hook", [False, True])
+def test_check_waits_for_what_starts_in_the_background(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, *, is_hook: bool, fails: bool
+) -> None:
+    """A hook, or the app with its mounts: all that it starts is shown with its state, and a failure is a failure."""
+    module = f"background_{is_hook}_{fails}"
+    (tmp_path / f"{module}.py").write_text(BACKGROUND.format(is_hook=is_hook, fails=fails))
+    ran = Ran(capsys, "check", f"{module}:app", "--app-dir", str(tmp_path), "--json")
+    assert ran.status == fails
+    outcomes = {unit["kind"]: (unit["outcome"], unit["state"]) for unit in ran.json["units"]}
+    outcome, state = outcomes["hook" if is_hook else "app"]
+    if fails:
+        assert outcome in ("failed", "crashed")  # on a busy machine, before the rest has started
+        assert "OSError: no model" in ran.json["error"]
+    else:
+        assert (outcome, state) == ("stopped", ["model"])
+        assert outcomes["mount"] == ("stopped", ["clerk"])
+
+
 # --- in a terminal ---
 
 
