@@ -2,10 +2,11 @@
 
 import asyncio
 import inspect
+import json
 import logging
 import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +16,9 @@ import anyio.to_thread
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from asgi_lifespan_mw import Isolated, LifespanManager, LifespanMiddleware, LifespanNotSupported, ProtocolViolation
@@ -141,6 +144,104 @@ async def test_a_state_that_cannot_be_filled_is_refused(state: Any, found: str, 
         await server.run(LifespanMiddleware(Journal().app(), start_on_request=on_request))
     assert str(raised.value) == f"the server sent state {found} while idle; expected a dict, or no state"
     assert server.sent == [{"type": "lifespan.startup.failed", "message": str(raised.value)}]
+
+
+class PlainMapping(MutableMapping[str, Any]):
+    """A state that is nothing but a `MutableMapping`: no `copy()`, no `|`, not a dict."""
+
+    def __init__(self, **found: Any) -> None:
+        self._items = found
+
+    def __getitem__(self, key: str) -> Any:
+        return self._items[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._items[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(("concurrent", "on_request"), [(False, False), (True, False), (False, True)])
+async def test_any_mutable_mapping_will_do_as_the_servers_state(*, concurrent: bool, on_request: bool) -> None:
+    """Hooks, the app and its mounts, isolated or not, fill it, and requests get it."""
+    isolated = Starlette(lifespan=yields(own=3), routes=[Route("/", shows_state)])
+    routes = [Mount("/sub", Starlette(lifespan=yields(sub=2))), Mount("/own", Isolated(isolated))]
+    app = LifespanMiddleware(
+        Starlette(lifespan=yields(app=1), routes=[*routes, Route("/", shows_state)]),
+        yields(hook=0),
+        concurrent=concurrent,
+        start_on_request=on_request,
+    )
+    app.context(background=True)(yields(late=4))
+    server = RecordingServer(state=PlainMapping(server="own"), holds_on=True)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.run, app)
+        await server.started.wait()
+        await anyio.wait_all_tasks_blocked()
+        found = {"server": "own", "hook": 0, "app": 1, "sub": 2}
+        assert dict(server.scope["state"]).items() >= found.items()
+        for state in ({}, {"state": PlainMapping(**server.scope["state"])}):
+            _, body = await request(app, **state)
+            assert json.loads(body["body"]).items() >= {**found, "late": 4}.items()
+            _, body = await request(app, "/own/", **state)
+            assert json.loads(body["body"]).items() >= {"own": 3}.items()
+        server.may_stop.set()
+    assert server.answers == ["startup.complete", "shutdown.complete"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_a_failed_startup_restores_any_mutable_mapping() -> None:
+    """The server finds in it what it had put there."""
+    server = RecordingServer(state=PlainMapping(server="own", hook="own"))
+    with pytest.raises(Boom):
+        await server.run(LifespanMiddleware(Starlette(), [yields(hook=0, more=1), fails_to_start]))
+    assert dict(server.scope["state"]) == {"server": "own", "hook": "own"}
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_one_scope_object_may_serve_two_lifespans(journal: Journal) -> None:
+    """A server that keeps it, and a test: what the first run put into the state may be set anew in the second."""
+    sub, own = (Starlette(lifespan=yields(**{name: object()})) for name in ("sub", "own"))
+    app = LifespanMiddleware(
+        Starlette(lifespan=yields(app=object()), routes=[Mount("/sub", sub), Mount("/own", Isolated(own))]),
+        [yields(hook=object()), journal.context("pool", pool=object())],
+    )
+    server = RecordingServer()
+    first, again = server.scope.copy(), RecordingServer()
+    again.scope = server.scope
+    for one in (server, again):
+        await one.run(app)
+        assert one.answers == ["startup.complete", "shutdown.complete"]
+        assert server.scope == first
+        assert set(one.state) == {"hook", "pool", "app", "sub"}
+    assert journal.events == ["+pool", "-pool"] * 2
+    other = RecordingServer()
+    other.scope = server.scope
+    await other.run(LifespanMiddleware(journal.app("other"), yields(hook=object())))
+    assert other.answers == ["startup.complete", "shutdown.complete"]
+
+
+def yields(**state: Any) -> Any:
+    """Return a lifespan with this state."""
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[dict[str, Any]]:
+        yield state
+
+    return lifespan
+
+
+async def shows_state(request: Request) -> JSONResponse:
+    """Answer with the state that the request was given."""
+    return JSONResponse(dict(request.scope["state"]))
 
 
 async def test_the_wrapped_app_gets_the_servers_own_state_dict() -> None:

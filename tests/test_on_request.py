@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -174,6 +175,118 @@ async def test_a_start_that_fails_raises_in_each_request_and_is_tried_again() ->
     assert [error.__cause__ for error in waited] == [original, original]
     assert waited[0] is not waited[1]
     assert str(waited[0]) == "startup failed in start on request: tests.plans.Boom: no database"
+    assert await answer(app) == '{"attempts":2}'
+    await app.stop()
+
+
+async def test_a_failed_start_gives_each_of_500_requests_an_exception_of_its_own() -> None:
+    """What the last one raises is as long as that of the first, and knows of no other request."""
+
+    @asynccontextmanager
+    async def fails() -> AsyncIterator[None]:
+        await anyio.sleep(0.01)
+        raise Boom("no database")
+        yield  # pragma: no cover - it makes a generator of it
+
+    app = started_on_request(fails)
+    raised: list[tuple[BaseException, int]] = []
+
+    async def ask() -> None:
+        try:
+            await answer(app)
+        except (Boom, StartupFailed) as error:
+            raised.append((error, len(traceback.extract_tb(error.__traceback__))))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(500):
+            tasks.start_soon(ask)
+    [(original, frames)] = [(error, frames) for error, frames in raised if isinstance(error, Boom)]
+    assert original.__context__ is None
+    assert len(traceback.extract_tb(original.__traceback__)) == frames
+    waited = [(error, frames) for error, frames in raised if isinstance(error, StartupFailed)]
+    assert len({id(error) for error, _ in waited}) == 499
+    assert {(error.__cause__, error.__context__) for error, _ in waited} == {(original, None)}
+    assert len({frames for _, frames in waited}) == 1, "each traceback is longer than the one before"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_start_whose_task_is_cancelled_before_a_lifespan_arrives_fails_that_lifespan(journal: Journal) -> None:
+    """By a plain `Task.cancel()`, as some servers do: the lifespan is answered, and its own task is not cancelled."""
+    is_waiting = anyio.Event()
+
+    async def waits() -> None:
+        is_waiting.set()
+        await anyio.sleep_forever()
+
+    app = started_on_request(journal.context("pool"))
+    hook = app.on_startup(waits)
+    first = asyncio.ensure_future(answer(app))
+    await is_waiting.wait()
+    cancel_the_start()
+    server = RecordingServer()
+    with pytest.raises(StartupFailed, match="start on request: it was cancelled"):
+        await server.run(app)
+    assert server.answers == ["startup.failed"]
+    with pytest.raises(StartupFailed, match="start on request: it was cancelled"):
+        await first
+    assert journal.events == ["+pool", "-pool"]
+    with app.override(hook, lambda: None):
+        assert await answer(app) == "{}"
+        await app.stop()
+    assert journal.events == ["+pool", "-pool"] * 2
+
+
+def cancel_the_start() -> None:
+    """Cancel the task of a start on request."""
+    [task] = [task for task in asyncio.all_tasks() if task.get_name() == "start on request"]
+    task.cancel()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize(
+    "turns",
+    [
+        *(pytest.param(turns, marks=pytest.mark.xfail(reason="it takes over what stops")) for turns in (1, 2, 5)),
+        *(10, 20),
+    ],
+)
+async def test_a_lifespan_that_arrives_after_a_cancelled_start_has_an_app_that_is_up(
+    turns: int, journal: Journal
+) -> None:
+    """The task is cancelled while it serves, and the lifespan comes while everything stops, or after that."""
+    app = started_on_request(journal.context("pool", pool=1))
+    await answer(app)
+    cancel_the_start()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    server = RecordingServer(holds_on=True)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.run, app)
+        await server.started.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert journal.events == ["+pool", "-pool", "+pool"]
+        assert await answer(app) == '{"pool":1}'
+        server.may_stop.set()
+    assert server.answers == ["startup.complete", "shutdown.complete"]
+    assert journal.events == ["+pool", "-pool"] * 2
+
+
+async def test_after_a_lifespan_that_failed_a_request_starts_anew() -> None:
+    """A server that goes on after a failed startup sends requests, and each would find nothing open."""
+    attempts: list[int] = []
+
+    @asynccontextmanager
+    async def fails_once() -> AsyncIterator[dict[str, int]]:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise Boom("no database")
+        yield {"attempts": len(attempts)}
+
+    app, server = started_on_request(fails_once), RecordingServer()
+    with pytest.raises(Boom):
+        await server.run(app)
+    assert server.answers == ["startup.failed"]
+    assert await answer(app) == '{"attempts":2}'
     assert await answer(app) == '{"attempts":2}'
     await app.stop()
 
@@ -371,7 +484,7 @@ async def test_a_hook_may_send_a_request_to_its_own_app(journal: Journal) -> Non
         seen.append(await answer(app))
 
     app.on_startup(warms_up)
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         assert await answer(app) == '{"pool":1}'
     assert seen == ["{}"]
     await app.stop()

@@ -59,6 +59,7 @@ async def waits() -> AsyncIterator[None]:
 
 async def hangs() -> AsyncIterator[None]:
     """Never starts."""
+    print("it hangs", flush=True)
     await anyio.sleep_forever()
     yield  # pragma: no cover - it makes a generator of it
 

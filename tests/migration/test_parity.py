@@ -107,7 +107,7 @@ def test_it_is_entered_and_left_in_the_same_way(backend: str, journal: Journal) 
         await entered(manager(Starlette(lifespan=lambda _: fails_to_start())))
 
     async def says(manager: Manager) -> None:
-        await entered(manager(fails_with_a_message, startup_timeout=0.1))
+        await entered(manager(fails_with_a_message, startup_timeout=0.5))
 
     for manager in MANAGERS:
         anyio.run(main, manager, backend=backend)

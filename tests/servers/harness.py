@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,9 +196,14 @@ class _Output:
 
     @property
     def lines(self) -> list[str]:
-        """What was written up to now."""
+        """The lines that were read up to now. The process may have written more: see `wait_for`."""
         with self._news:
             return list(self._lines)
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float) -> None:
+        """Wait until a condition on the lines holds, the pipe is closed, or the time is up."""
+        with self._news:
+            self._news.wait_for(lambda: condition() or not self._open, timeout)
 
     def search(self, pattern: re.Pattern[str], times: int, timeout: float) -> re.Match[str] | None:
         """Wait for so many lines with the pattern in them; None if the pipe is closed, or the time is up, first."""
@@ -208,7 +213,7 @@ class _Output:
             return next(itertools.islice(matches, times - 1, None), None)
 
         with self._news:
-            self._news.wait_for(lambda: found() is not None or not self._open, timeout)
+            self.wait_for(lambda: found() is not None, timeout)
             return found()
 
     def finish(self, timeout: float) -> bool:
@@ -237,6 +242,9 @@ class Visit:
 
 class Server:
     """A server's process, started by ``with`` and gone at its end.
+
+    A thread reads what the process writes, some time after that. So while the process runs, a test waits for the
+    lines that it expects; the properties that have the whole output raise before the end.
 
     Args:
         setup: Which server.
@@ -294,7 +302,7 @@ class Server:
         self._finish(self.patience)
 
     def _finish(self, timeout: float) -> bool:
-        """Wait for the end of the output; False if a child still holds a pipe when the time is up."""
+        """Wait until all output is read; False if a child still holds a pipe when the time is up."""
         until = time.monotonic() + timeout
         return all(output.finish(until - time.monotonic()) for output in (self._stdout, self._stderr))
 
@@ -309,14 +317,23 @@ class Server:
         """The id of the server's process."""
         return self._process.pid
 
-    @property
-    def announcements(self) -> list[str]:
-        """What the application has announced, in order."""
+    def _assert_it_ended(self) -> None:
+        assert self._process.poll() is not None, "the server runs; wait for the lines that are expected, or for its end"
+        assert self._finish(self.patience), f"left a child behind\n{self}"
+
+    def _announced(self) -> list[str]:
         return [match["what"] for line in self._stdout.lines if (match := ANNOUNCEMENT.match(line))]
 
     @property
+    def announcements(self) -> list[str]:
+        """All that the application announced, in order. Raise if the server has not ended."""
+        self._assert_it_ended()
+        return self._announced()
+
+    @property
     def histories(self) -> list[list[str]]:
-        """What each process of the application has announced, in order."""
+        """All that each process of the application announced, in order. Raise if the server has not ended."""
+        self._assert_it_ended()
         histories: dict[str, list[str]] = {}
         for line in self._stdout.lines:
             if match := ANNOUNCEMENT.match(line):
@@ -325,7 +342,8 @@ class Server:
 
     @property
     def stderr(self) -> str:
-        """What was written to standard error up to now."""
+        """All that was written to standard error. Raise if the server has not ended."""
+        self._assert_it_ended()
         return "\n".join(self._stderr.lines)
 
     def wait_for_announcement(self, what: str, times: int = 1) -> None:
@@ -336,6 +354,15 @@ class Server:
         """
         if self._stdout.search(re.compile(rf"^(?:\[shop.*\] )?{re.escape(what)}$"), times, self.patience) is None:
             raise AssertionError(f"{what!r} was not announced\n{self}")
+
+    def wait_for_announcements(self, expected: list[str]) -> None:
+        """Wait until the application has announced as much as is expected, and compare.
+
+        Raises:
+            AssertionError: The application announced something else, or not so much before the time was up.
+        """
+        self._stdout.wait_for(lambda: len(self._announced()) >= len(expected), self.patience)
+        assert self._announced() == expected, f"expected {expected}\n{self}"
 
     def wait_for_log(self, pattern: str, times: int = 1) -> re.Match[str]:
         """Wait for so many lines in the server's log in which the pattern occurs.

@@ -124,7 +124,7 @@ def test_a_crash_is_logged_at_once_and_told_at_the_end(every_setup: Setup, tmp_p
         assert server.request("GET", "/crash").text == "hiss"
         server.wait_for_error(CRASH)
         assert server.request("GET", "/admin/metrics/").status_code == 200
-        server.wait_for_error("RuntimeError: the kettle boiled over")
+        server.wait_for_error("^[ |]*RuntimeError: the kettle boiled over")
 
         server.signal(every_setup.stop)
 

@@ -21,6 +21,17 @@ def test_a_server_that_ends_early_is_not_waited_for(tmp_path: Path) -> None:
         assert 'Attribute "missing" not found in module' in str(server)
 
 
+@pytest.mark.parametrize("name", ["announcements", "histories", "stderr"])
+def test_the_whole_output_is_not_there_before_the_end(name: str, tmp_path: Path) -> None:
+    """A line that was written may not have been read yet, so a test has to wait for it."""
+    with Server(UVICORN, "tests.apps.faults:sound", tmp_path / "shop.db") as server:
+        with pytest.raises(AssertionError, match="the server runs; wait"):
+            getattr(server, name)
+        with pytest.raises(AssertionError, match="started till"):
+            server.wait_for_announcements(["started shop"])
+    assert getattr(server, name)
+
+
 def test_a_server_that_does_not_end_is_killed(tmp_path: Path) -> None:
     """One that does not end within the patience fails the test and is killed."""
     server = Server(UVICORN, "tests.apps.faults:failing_at_the_end", tmp_path / "shop.db")

@@ -31,8 +31,7 @@ def test_everything_is_started_and_stopped_once_in_order(place: str, tmp_path: P
     """The hooks come first, then the shop, then each mount; nothing is started a second time."""
     with Server(UVICORN, f"tests.apps.inside:{place}", tmp_path / "shop.db") as shop:
         assert shop.url
-        shop.wait_for_announcement(started(UNITS)[-1])
-        assert shop.announcements == started(UNITS)
+        shop.wait_for_announcements(started(UNITS))
 
         shop.signal(signal.SIGINT)
 

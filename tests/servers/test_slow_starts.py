@@ -113,4 +113,4 @@ def test_with_on_crash_stop_the_process_ends(setup: Setup, tmp_path: Path) -> No
         else:
             code = server.wait()
             assert told_in_the_readme(setup) == f"ends with {code}"
-        assert server.histories[0] == ["started pool", "stopped pool"], str(server)
+    assert server.histories[0] == ["started pool", "stopped pool"], str(server)
