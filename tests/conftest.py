@@ -32,8 +32,19 @@ def pytest_configure(config: pytest.Config) -> None:
         measure.options.cov_fail_under = 100 - LOST_BEFORE_312
 
 
+LONG = ("servers", "engines", "soak", "exhaustive")
+"""The marks of tests that are slow, so that ``-m "not slow"`` leaves out all of them."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse names of tests that hold an address: processes that share the tests would collect different ones."""
+    """Mark tests as slow, and refuse names of tests that hold an address.
+
+    Processes that share the tests would collect different names.
+    """
+    for item in items:
+        if any(item.get_closest_marker(mark) for mark in LONG):
+            item.add_marker("slow")
     addresses = [item.nodeid for item in items if " at 0x" in item.nodeid]
     assert not addresses, f"give these tests ids of their own: {addresses}"
 

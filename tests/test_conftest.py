@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 IS_DEFAULT = (
@@ -18,6 +20,7 @@ def test_signals_have_their_default_in_a_test_and_in_its_processes() -> None:
     assert ran.stdout == "True True\n"
 
 
+@pytest.mark.slow
 def test_the_suite_can_run_in_the_background_of_a_script() -> None:
     """Tests of Ctrl-C pass where SIGINT and SIGQUIT are ignored, as they are for `pytest &` in a script."""
     here = f"tests/test_conftest.py::{test_signals_have_their_default_in_a_test_and_in_its_processes.__name__}"

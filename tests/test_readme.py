@@ -64,6 +64,10 @@ def blocks(language: str, page: str = "") -> list[str]:
     return [fence.text for one in PAGES if page in ("", one) for fence in fences(one) if fence.language == language]
 
 
+OF_ALONE = r"^(?:import|from) (?:django|agno|google)\b"
+"""Finds packages that keep settings for the whole process, so that their examples have one of their own."""
+
+
 def examples() -> Iterator[Any]:
     """Yield each Python block, called by its page and heading. One that continues has those of its page before it."""
     for page in PAGES:
@@ -71,7 +75,9 @@ def examples() -> Iterator[Any]:
         for number, fence in enumerate(fences(page)):
             if fence.language == "python":
                 before = before + fence.text if fence.above == "<!-- continues -->" else fence.text
-                yield pytest.param(before, id=f"{page}, {number}, {fence.heading}")
+                has_process = "def test_" in before or re.search(OF_ALONE, before, re.MULTILINE)
+                marks = [pytest.mark.slow] if has_process else []
+                yield pytest.param(before, id=f"{page}, {number}, {fence.heading}", marks=marks)
 
 
 def run(block: str, folder: Path, *program: str) -> str:
@@ -92,8 +98,6 @@ def run(block: str, folder: Path, *program: str) -> str:
 OPTIONAL = ["aiojobs", "alembic", "apscheduler", "channels", "dishka", "fastmcp", "google", "agno", "mcp", "modern_di"]
 OPTIONAL += [r"opentelemetry\.sdk", "prometheus_client", "sentry_sdk", "stamina", "structlog", "svcs"]
 """Packages whose examples are skipped where they are missing."""
-ALONE = ["django", "agno", "google"]
-"""Packages that keep settings for the whole process, so that their examples have one of their own."""
 
 
 @pytest.mark.filterwarnings("ignore:\\s*on_event is deprecated:DeprecationWarning")
@@ -107,7 +111,7 @@ def test_each_example_runs_as_it_stands(block: str, tmp_path: Path, monkeypatch:
             r" [12] passed in ", run(block, tmp_path, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:dash")
         )
         return
-    if re.search(rf"^(?:import|from) ({'|'.join(ALONE)})\b", block, re.MULTILINE):
+    if re.search(OF_ALONE, block, re.MULTILINE):
         (tmp_path / "shop").mkdir()
         (tmp_path / "shop/settings.py").write_text(SETTINGS, encoding="utf-8")
         run(f"{block}\n\n{LIVE if re.search(r'^app(lication)? =', block, re.MULTILINE) else ''}", tmp_path)
@@ -142,6 +146,7 @@ anyio.run(live)
 """
 
 
+@pytest.mark.slow
 def test_the_example_for_celery_has_its_resources(tmp_path: Path) -> None:
     """While a process of the worker's runs; its signals are sent here without one."""
     (block,) = [block for block in blocks("python") if "celery" in block]
@@ -331,6 +336,7 @@ def shape(text: str) -> list[str]:
     return [re.sub(r" +", " ", line).strip() for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_picture_and_its_text_are_those_of_the_command_beside_them(tmp_path: Path) -> None:
     """The command draws and prints the same units with the same state; the stored picture and text are of one run."""
     pattern = r"<!-- example: check -->\n```sh\n\.venv/bin/python (.*?)\n```\n\n!\[.*?\]\((.*?)\)\n\n<details>.*?```text\n(.*?)```"  # noqa: E501

@@ -217,6 +217,7 @@ def test_a_slow_unit_is_named_with_its_place(
     assert re.search(r"^startup of hook 'hangs' .*, at .*checked\.py:\d+ in hangs$", ran.err, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_live_line_is_drawn_while_the_event_loop_is_blocked() -> None:
     """A plain function that computes is what most often takes long."""
     with Terminal("check", f"{APPS}blocking") as terminal:
@@ -485,6 +486,7 @@ def test_check_waits_for_what_starts_in_the_background(
 # --- in a terminal ---
 
 
+@pytest.mark.slow
 def test_the_live_line_shows_the_unit_at_work(tmp_path: Path) -> None:
     """One line below what the app prints, however wide the terminal is; at the end it is gone and the tree is there."""
     with Terminal("check", f"{APPS}waiting", WAIT_FOR=str(tmp_path / "go")) as terminal:
@@ -532,6 +534,7 @@ def test_the_live_line_waits_for_the_end_of_a_line(monkeypatch: pytest.MonkeyPat
         assert b"half a line, and its end\r\n" in seen
 
 
+@pytest.mark.slow
 def test_what_the_app_writes_at_the_end_of_the_process_is_shown(tmp_path: Path) -> None:
     """A handler of the log keeps the stream that it was given, and there is no live line any more."""
     (tmp_path / "says_goodbye.py").write_text(
@@ -545,6 +548,7 @@ def test_what_the_app_writes_at_the_end_of_the_process_is_shown(tmp_path: Path) 
         assert not terminal.is_cursor_hidden
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_ctrl_c_unwinds_and_says_where_it_was(backend: str) -> None:
     """What had started is stopped, and the unit that was starting is named, with its line."""
@@ -573,6 +577,7 @@ def test_tree_and_check_agree_on_the_order(app: str, capsys: pytest.CaptureFixtu
     assert did[-len(would_start) :] == would_start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("app", "phase"), [("sleeping", "startup"), ("sleeping_at_stop", "shutdown")])
 def test_ctrl_c_interrupts_a_hook_that_blocks_the_event_loop(app: str, phase: str, backend: str) -> None:
@@ -597,6 +602,7 @@ def test_an_ignored_ctrl_c_stays_ignored(capsys: pytest.CaptureFixture[str]) -> 
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_the_stop_ends_it_within_the_time_for_that() -> None:
     """The unit that does not stop is cancelled, and told of."""
     with Terminal("check", f"{APPS}hanging_at_stop", "--shutdown-timeout", "0.5", columns=160) as terminal:
@@ -705,6 +711,7 @@ def test_forty_columns_have_no_chart() -> None:
     assert all(len(line) <= 40 for line in narrow.splitlines())
 
 
+@pytest.mark.slow
 def test_bad_usage_ends_the_live_line() -> None:
     """The message stands below nothing else."""
     with Terminal("check", "no_such_module:app") as terminal:
@@ -713,6 +720,7 @@ def test_bad_usage_ends_the_live_line() -> None:
         assert not terminal.is_cursor_hidden
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_the_import_ends_it(tmp_path: Path) -> None:
     """Nothing was started, and it says so."""
     (tmp_path / "imports_slowly.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
@@ -723,6 +731,7 @@ def test_ctrl_c_during_the_import_ends_it(tmp_path: Path) -> None:
         assert "Traceback" not in terminal.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ci", "term"), [("true", "xterm"), ("", "dumb")])
 def test_there_is_no_live_line_where_it_would_not_do(ci: str, term: str) -> None:
     """Plain lines in CI and on a dumb terminal."""
@@ -733,6 +742,7 @@ def test_there_is_no_live_line_where_it_would_not_do(ci: str, term: str) -> None
         assert (term == "dumb") == (b"\x1b" not in terminal.raw)
 
 
+@pytest.mark.slow
 def test_no_color_is_obeyed() -> None:
     """The live line stays, for it has none."""
     with Terminal("check", f"{APPS}wrapped", NO_COLOR="1") as terminal:
@@ -876,6 +886,7 @@ def shell(tmp_path: Path, module: str, source: str, arguments: str) -> subproces
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", PRINTS.values(), ids=PRINTS)
 def test_whatever_prints_the_report_stays_alone(source: str, tmp_path: Path) -> None:
     """Descriptor 1 leads to standard error, to the end of the process."""
@@ -885,6 +896,7 @@ def test_whatever_prints_the_report_stays_alone(source: str, tmp_path: Path) -> 
     assert ran.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirection", "status", "told"),
     [
@@ -911,6 +923,7 @@ def test_an_output_that_is_closed_or_full_is_not_a_failed_startup(
     assert ("✓ app Starlette" in ran.stdout) == (redirection in ("2>&-", "2>/dev/full", "--trace /dev/full"))
 
 
+@pytest.mark.slow
 def test_installed_metadata_is_not_needed() -> None:
     """The package may be a checkout on the path, or vendored."""
     program = (
@@ -944,6 +957,7 @@ app.app = Sets()
 """
 
 
+@pytest.mark.slow
 def test_keys_and_names_of_any_kind_are_valid_everywhere(tmp_path: Path) -> None:
     """In JSON, in a trace, in a picture and on the terminal."""
     trace, svg = tmp_path / "trace.json", tmp_path / "picture.svg"

@@ -56,6 +56,7 @@ def _one_lifespan(count: int) -> Any:
     return LifespanMiddleware(Starlette(routes=[Mount(f"/{at}", Starlette(lifespan=lifespan)) for at in range(count)]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [_middlewares, _names, _one_lifespan])
 def test_the_cost_grows_with_the_number_of_apps(make: Callable[[int], Any]) -> None:
     """Eight times the apps take about eight times the calls, for the start and the stop."""

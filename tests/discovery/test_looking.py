@@ -340,6 +340,7 @@ async def test_an_app_that_breaks_the_look_is_answered_for(monkeypatch: pytest.M
     assert [row.outcome for row in app.report.units] == ["waiting"]
 
 
+@pytest.mark.slow
 async def test_five_hundred_nested_apps_start_and_stop() -> None:
     """No step is a recursion."""
     app = recorded(log, "0")

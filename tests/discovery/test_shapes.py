@@ -13,8 +13,8 @@ from tests.usages import Create, serving, state_seen
 
 LOOPS = [
     pytest.param(_asyncio_debug, id="asyncio"),
-    pytest.param(_uvloop, id="uvloop"),
-    pytest.param(_trio, id="trio"),
+    pytest.param(_uvloop, id="uvloop", marks=pytest.mark.slow),
+    pytest.param(_trio, id="trio", marks=pytest.mark.slow),
 ]
 
 

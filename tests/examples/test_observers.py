@@ -132,6 +132,7 @@ anyio.run(main)
 """
 
 
+@pytest.mark.slow
 def test_sentry_is_sent_what_failed(tmp_path: Path) -> None:
     """By its name; in a process, since Sentry's SDK stays in one for good."""
     pytest.importorskip("sentry_sdk")

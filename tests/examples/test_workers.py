@@ -65,6 +65,7 @@ anyio.run(main)
 """
 
 
+@pytest.mark.slow
 def test_alembic_migrates_at_the_start(tmp_path: Path) -> None:
     """Its ``env.py`` disables loggers unless it is told not to, so the example runs in a process of its own."""
     pytest.importorskip("alembic")

@@ -271,6 +271,7 @@ def test_an_overlap_in_a_journal_is_found(tmp_path: Path) -> None:
 # --- processes ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_starts_under_a_lock_never_overlap(kind: str, address: str, tmp_path: Path) -> None:
     """Four processes that start at once go through it one at a time."""
@@ -291,6 +292,7 @@ FAILOVER = {"file": 6.0, "postgres": 6.0, "redis": TTL + 6.0}
 holds the lock before it begins, and four for a busy machine."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_leader_that_is_killed_is_followed_by_another(kind: str, address: str, tmp_path: Path) -> None:
     """Again and again; there is one at a time, and all waited for it."""
@@ -309,6 +311,7 @@ def test_a_leader_that_is_killed_is_followed_by_another(kind: str, address: str,
     assert min(took) < FAILOVER[kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_leader_that_stops_frees_the_lock_at_once(kind: str, address: str, tmp_path: Path) -> None:
     """After its worker has ended."""
@@ -328,6 +331,7 @@ def test_a_leader_that_stops_frees_the_lock_at_once(kind: str, address: str, tmp
     assert took < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [10, pytest.param(60, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_exactly_one_leads_while_leaders_are_killed(kind: str, seconds: int, address: str, tmp_path: Path) -> None:
@@ -684,6 +688,7 @@ async def test_a_file_lock_works_off_the_event_loop(tmp_path: Path, caplog: pyte
     assert [record for record in caplog.records if record.name == "filelock"]
 
 
+@pytest.mark.slow
 def test_a_forked_child_of_a_killed_leader_does_not_keep_a_file_lock(tmp_path: Path) -> None:
     """Versions of filelock before 3.30.0 left the lock with it."""
     code = """
@@ -718,6 +723,7 @@ anyio.run(main)
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_file_lock_is_held_until_the_process_ends_if_its_thread_goes_on(backend: str, tmp_path: Path) -> None:
     """The start failed and was answered, the event loop has ended, and the thread still migrates."""

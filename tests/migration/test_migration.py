@@ -1053,6 +1053,7 @@ def under_sentry(case: str, folder: Path) -> list[str]:
     return run(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{SENTRY}{case}\n", folder).splitlines()
 
 
+@pytest.mark.slow
 @row("Sentry", "`application = get_asgi_application()`")
 def test_a_start_of_a_site_is_an_error_in_sentry(tmp_path: Path) -> None:
     """Django refuses the lifespan, and the SDK reports that; an app that is excluded is sent none."""
@@ -1063,6 +1064,7 @@ def test_a_start_of_a_site_is_an_error_in_sentry(tmp_path: Path) -> None:
     assert under_sentry(excluded, tmp_path) == ["", "startup.complete shutdown.complete"]
 
 
+@pytest.mark.slow
 @row("Sentry", "`SentryAsgiMiddleware(application)`")
 def test_the_middleware_of_sentry(tmp_path: Path) -> None:
     """Inside of ours or outside it reports the refusal once more; what is inside of an excluded app is excluded."""
@@ -1073,6 +1075,7 @@ def test_the_middleware_of_sentry(tmp_path: Path) -> None:
     assert under_sentry(inside, tmp_path) == ["", "startup.complete shutdown.complete"]
 
 
+@pytest.mark.slow
 @row("Sentry", "`logging.basicConfig()` beside `sentry_sdk.init()`")
 def test_a_failed_hook_is_an_error_in_sentry(tmp_path: Path) -> None:
     """By the log, once, with its exception; the SDK knows of no hook."""

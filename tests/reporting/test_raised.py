@@ -191,6 +191,7 @@ def test_client():
 """
 
 
+@pytest.mark.slow
 def test_pytest_shows_no_frame_of_ours(tmp_path: Path) -> None:
     """A test that fails shows its own line and that of the hook."""
     (tmp_path / "test_shop.py").write_text(TEST)

@@ -338,6 +338,7 @@ def built(order: tuple[bool, list[Any]], clock: Clocked, spans: list[tuple[str, 
     return lifespan
 
 
+@pytest.mark.slow
 @hypothesis.given(order=st.tuples(st.booleans(), st.lists(orders(st.integers(1, 5)), max_size=4)))
 @hypothesis.settings(max_examples=200)
 def test_any_order_takes_as_long_as_its_longest_path(order: tuple[bool, list[Any]]) -> None:
@@ -567,6 +568,7 @@ def comes_before(order: Order, one: tuple[int, ...], other: tuple[int, ...]) -> 
     return not is_concurrent and one[0] < other[0]
 
 
+@pytest.mark.slow
 @hypothesis.given(order=st.tuples(st.booleans(), st.lists(ORDERS, max_size=4)), as_middleware=st.booleans())
 @hypothesis.settings(max_examples=150)
 def test_any_order_of_hooks_with_any_fate_stops_each_when_all_that_follow_are_over(

@@ -1262,6 +1262,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @hypothesis.given(steps=STEPS)
 @hypothesis.settings(max_examples=150)
 def test_any_interleaving_leaves_at_most_one_inside(steps: list[tuple[str, int]]) -> None:
