@@ -79,8 +79,13 @@ def checked_flag(flag: object, where: str) -> bool:
     return cast("bool", flag)
 
 
-def checked_seconds(seconds: object, where: str) -> float | None:
-    """Return a positive number of seconds, or None for no limit.
+def checked_seconds(seconds: object, where: str, without: str = "for no limit") -> float | None:
+    """Return a positive number of seconds, or None.
+
+    Args:
+        seconds: The user's argument.
+        where: The call and the argument, for the message.
+        without: What None is for, for the message.
 
     Raises:
         TypeError: If `seconds` is not a number.
@@ -89,9 +94,7 @@ def checked_seconds(seconds: object, where: str) -> float | None:
     if seconds is None:
         return None
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    check(where, seconds, "seconds as a number, or None for no limit", fits=is_number)
+    check(where, seconds, f"seconds as a number, or None {without}", fits=is_number)
     number = cast("float", seconds)
-    check(
-        where, seconds, "more than 0 seconds, or None for no limit", fits=number > 0, refusal=ValueError
-    )  # NaN is not
+    check(where, seconds, f"more than 0 seconds, or None {without}", fits=number > 0, refusal=ValueError)  # NaN is not
     return number

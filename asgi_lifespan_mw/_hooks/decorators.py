@@ -67,6 +67,8 @@ class WorkerOptions(HookOptions, total=False):
     """The options of a worker."""
 
     leader: Lock | None
+    restart: bool | int
+    every: float | None
 
 
 class _Slot:
@@ -398,7 +400,15 @@ class HookDecorators:
     @overload
     def worker(self, fn: W, /, **options: Unpack[WorkerOptions]) -> W: ...
     def worker(
-        self, fn: Any = _NOT_GIVEN, /, *, name: str | None = None, timeout: float | None = None, leader: Any = None
+        self,
+        fn: Any = _NOT_GIVEN,
+        /,
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        leader: Any = None,
+        restart: bool | int = False,
+        every: float | None = None,
     ) -> Any:
         """Register a function that runs for the life of the app, such as a scheduler or a consumer.
 
@@ -408,23 +418,34 @@ class HookDecorators:
         Args:
             fn: An ``async def``. It is passed the app if it requires an argument.
             name: The name in messages; None for the function's own.
-            timeout: Seconds for its ``finally`` after the cancellation; None for no limit of its own.
+            timeout: Seconds for its ``finally`` after the cancellation, and, with `every`, for each run; None for no
+                limit of its own.
             leader: A lock: the worker runs only while this process holds it; see `asgi_lifespan_mw.locks`. A worker
                 that waited for its lock begins a second after it got the lock. If the lock is lost, the worker is
                 cancelled, and a second later it waits for the lock again. An engine that cannot be reached is tried
                 again after 1, 2, 4 s, and so on, up to 30 s. If the worker returns, the lock is held until the
-                shutdown. If it raises, the lock is released, and this process leads no more.
+                shutdown. If it raises, the lock is released, and this process leads no more. Between two runs, the lock
+                is held.
+            restart: Whether a worker that raises is called again, after 1, 2, 4 s, and so on, up to 30 s; or how often
+                in a row, after which it crashes. If a run has lasted a minute, the pauses and the count begin anew.
+                Each failure is an ERROR in the log.
+            every: Seconds to wait after the function has ended, before it is called again; None calls it once. The
+                first call comes at once. A run that raises, or takes longer than `timeout`, is an ERROR in the log, and
+                the next one comes at its time. Two runs never overlap.
 
         Returns:
             `fn`, unchanged.
 
         Raises:
             TypeError: If `fn` is not an ``async def``, or another argument has the wrong type.
-            ValueError: If `timeout` is not positive, or another hook or worker uses the lock too.
+            ValueError: If a number is not positive, `restart` and `every` are both given, or another hook or worker
+                uses the lock too.
 
         *Cancellation:* Raised where the worker waits. Its lock is released after it has ended.
         """
-        return self._decorate(HookKind.WORKER, fn, name=name, timeout=timeout, lock=leader)
+        return self._decorate(
+            HookKind.WORKER, fn, name=name, timeout=timeout, lock=leader, restart=restart, every=every
+        )
 
     def on_event(self, event_type: EventType) -> Callable[[F], F]:
         """Register a function with the decorator that Starlette 1.0 removed: ``@hooks.on_event("startup")``.
@@ -553,7 +574,7 @@ def _replaced(entry: Hook, replacement: HookFunction | None) -> Hook | None:
         return None
     # Without the lock: a test has no engine to get it from.
     hook = make_hook(entry.kind, replacement, where="override()")
-    return replace(hook, name=entry.name, timeout=entry.timeout, background=entry.background)
+    return replace(entry, function=hook.function, place=hook.place, takes_app=hook.takes_app, lock=None)
 
 
 def _kind_of(event_type: object) -> HookKind:

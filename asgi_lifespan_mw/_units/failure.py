@@ -14,6 +14,8 @@ class FailedPhase(Enum):
 
     STARTUP = "startup failed"
     SERVING = "crash"
+    RUN = "run failed"
+    """One run of a worker that goes on: it is logged, and is no failure of its unit."""
     SHUTDOWN = "shutdown failed"
 
 

@@ -81,6 +81,8 @@ class Unit:
         changes: Where the unit is added at each change of its state, for the task that drives it; None for nowhere.
         context: The context variables at the end of the start; None before.
         history: The time at which each state after NEW was entered first, by `time.perf_counter`.
+        restarts: How often the body was begun anew after a failure.
+        is_restarting: Whether the body waits to be begun anew.
         note: What the unit does beyond its state, such as "waiting for the lock"; "" if there is nothing to say.
         aftermath: Waits, until the time that it is given, for what goes on after the body has ended: a thread that
             works under a lock. None if there is nothing.
@@ -118,6 +120,8 @@ class Unit:
         self.before: list[Unit] = []
         self.context: Context | None = None
         self.history: dict[UnitState, float] = {}
+        self.restarts = 0
+        self.is_restarting = False
         self.note = ""
         self.aftermath: Callable[[float], Awaitable[None]] | None = None
         self.inside: Callable[[], str] = str
@@ -307,6 +311,10 @@ class Unit:
         """Return whether this package cancelled the unit."""
         return self._cancellable.is_cancelled
 
+    def is_ending(self) -> bool:
+        """Return whether the body is to end, because this package or the server cancelled it."""
+        return self.is_cancelled() or (self._shared.is_owner_cancelled() and was_cancelled(self._task))
+
     def whereabouts(self) -> str:
         """Return what the body waits for: a lock, a line of its code, or a unit of a run in it; "" if unknown."""
         return self.inside() or self.own_whereabouts()
@@ -401,17 +409,17 @@ class Unit:
             if self.stage is not UnitState.STOPPING:
                 return
             # gunicorn's ASGI worker cancels all tasks a second time, one second after the first.
-            error = self._replaced(error, "cancelled by the server before it finished")
+            error = self.replaced(error, "cancelled by the server before it finished")
         elif is_cancellation(error):
-            error = self._replaced(error, "cancelled unexpectedly")
+            error = self.replaced(error, "cancelled unexpectedly")
         elif is_a(error, GeneratorExit):  # raised again, it would close the coroutines of the server
-            error = self._replaced(error, "raised an exception that is reserved for closing generators")
+            error = self.replaced(error, "raised an exception that is reserved for closing generators")
         if self.failure is None:
             self._mark_failed(error)
         else:
             self.failure.add(error)
 
-    def _replaced(self, error: BaseException, reason: str) -> BaseException:
+    def replaced(self, error: BaseException, reason: str) -> BaseException:
         """Return an error of this package in place of one that would end the caller's tasks."""
         failed = ShutdownFailed if self.has_started else StartupFailed
         replacement = failed(self.name, f"{reason}: {text_of(error)}")

@@ -280,6 +280,18 @@ async def schema() -> AsyncIterator[None]:
 async def consumer() -> None: ...
 
 
+@app.worker(restart=True)
+async def restarted() -> None: ...
+
+
+@app.worker(restart=5, leader=lock)
+async def restarted_at_most_five_times() -> None: ...
+
+
+@app.worker(every=0.5, timeout=5)
+async def ticks() -> None: ...
+
+
 @app.worker(leader=lock, name="scheduler", timeout=5)
 async def scheduler(app: FastAPI) -> int:
     return len(app.routes)
