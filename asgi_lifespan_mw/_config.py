@@ -8,6 +8,7 @@ from ._asgi import checked_app
 from ._types import ASGIApp
 
 Mounts: TypeAlias = Literal["auto", "off"] | tuple[ASGIApp, ...]
+OptionalApps: TypeAlias = tuple[ASGIApp | Literal["mounts"], ...]
 
 
 @final
@@ -17,6 +18,7 @@ class Settings:
 
     mounts: Mounts = "auto"
     exclude: tuple[ASGIApp, ...] = ()
+    optional: OptionalApps = ()
     concurrent: bool = False
     strict: bool = False
     startup_timeout: float | None = None
@@ -50,6 +52,20 @@ def checked_mounts(mounts: object, who: str) -> Mounts:
         check(where, mounts, expected, fits=mounts in ("auto", "off"), refusal=ValueError)
         return cast("Mounts", mounts)
     return checked_apps(mounts, where, f"{expected}, such as [admin]")
+
+
+def checked_optional(optional: object, who: str) -> OptionalApps:
+    """Return a tuple of apps; ``("mounts",)`` for all mounts.
+
+    Raises:
+        TypeError: If `optional` is not a sequence of apps.
+        ValueError: If `optional` is another string.
+    """
+    where, expected = f"{who}(optional=...)", "'mounts' or a sequence of apps"
+    if isinstance(optional, str):
+        check(where, optional, expected, fits=optional == "mounts", refusal=ValueError)
+        return ("mounts",)
+    return checked_apps(optional, where, f"{expected}, such as [admin]")
 
 
 def checked_apps(

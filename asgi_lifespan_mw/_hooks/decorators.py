@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, cast, fi
 from weakref import WeakSet
 
 from .._callables import identity_of
-from .._config import Mounts, check, is_sequence
+from .._config import Mounts, OptionalApps, check, is_sequence
 from .._log import logger
 from .._types import ASGIApp
 from .._units.locking import Lock
@@ -61,6 +61,7 @@ class StartOptions(HookOptions, total=False):
 
     background: bool
     lock: Lock | None
+    optional: bool
 
 
 class WorkerOptions(HookOptions, total=False):
@@ -111,6 +112,7 @@ class HookCollection:
     Attributes:
         mounts: The mounts to start.
         exclude: The apps that are not started.
+        optional: The mounted apps that may fail.
         concurrent: Whether the entries start side by side.
         included_in: The collections that include this one, weakly: a collection that a whole program shares must not
             keep every middleware alive that ever included it.
@@ -120,9 +122,12 @@ class HookCollection:
             included here.
     """
 
-    def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...], *, concurrent: bool = False) -> None:
+    def __init__(
+        self, mounts: Mounts, exclude: tuple[ASGIApp, ...], optional: OptionalApps = (), *, concurrent: bool = False
+    ) -> None:
         self.mounts: Mounts = mounts
         self.exclude: tuple[ASGIApp, ...] = exclude
+        self.optional: OptionalApps = optional
         self.concurrent = concurrent
         self.included_in: WeakSet[HookCollection] = WeakSet()
         self.runs = 0
@@ -235,6 +240,11 @@ class HookCollection:
         for one in self.inside():
             yield from one.exclude
 
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of a run to which this collection, and those in it, add their apps."""
+        optional = tuple(app for one in self.inside() for app in one.optional)
+        return {"exclude": tuple(self.excluded()), "optional": optional}
+
     def inside(self) -> "Iterator[HookCollection]":
         """Yield this collection, and those in it, at any depth."""
         yield self
@@ -277,8 +287,10 @@ class HookCollection:
 class HookDecorators:
     """The decorators that register hooks."""
 
-    def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...], *, concurrent: bool) -> None:
-        self._hooks = HookCollection(mounts, exclude, concurrent=concurrent)
+    def __init__(
+        self, mounts: Mounts, exclude: tuple[ASGIApp, ...], optional: OptionalApps, *, concurrent: bool
+    ) -> None:
+        self._hooks = HookCollection(mounts, exclude, optional, concurrent=concurrent)
 
     # Where no overload fits, pyright explains the last one: that is for a function.
     @overload
@@ -294,6 +306,7 @@ class HookDecorators:
         timeout: float | None = None,
         background: bool = False,
         lock: Lock | None = None,
+        optional: bool = False,
     ) -> Any:
         """Register a context: what is before its yield runs at startup, what is after it at shutdown.
 
@@ -313,6 +326,8 @@ class HookDecorators:
             lock: A lock that is held while the hook starts, so that the processes of a deployment start it one at a
                 time; see `asgi_lifespan_mw.locks`. `timeout` covers the wait for it too. If the lock cannot be had, or
                 is lost meanwhile, the start fails.
+            optional: Whether everything else goes on if the hook raises or runs out of its `timeout`, at its start,
+                later or at its stop. One WARNING names it. A failed start adds nothing to the state.
 
         Returns:
             `fn`, unchanged.
@@ -324,7 +339,9 @@ class HookDecorators:
         *Cancellation:* If the startup is cancelled or its time is up, the cancellation is raised where the context
         waits. What has started is left in reverse order, as at shutdown.
         """
-        return self._decorate(HookKind.CONTEXT, fn, name=name, timeout=timeout, background=background, lock=lock)
+        return self._decorate(
+            HookKind.CONTEXT, fn, name=name, timeout=timeout, background=background, lock=lock, optional=optional
+        )
 
     @overload
     def on_startup(self, /, **options: Unpack[StartOptions]) -> Callable[[F], F]: ...
@@ -339,6 +356,7 @@ class HookDecorators:
         timeout: float | None = None,
         background: bool = False,
         lock: Lock | None = None,
+        optional: bool = False,
     ) -> Any:
         """Register a function that runs at startup, among the contexts, in the order of registration.
 
@@ -357,6 +375,8 @@ class HookDecorators:
             lock: A lock that is held while the hook starts, so that the processes of a deployment start it one at a
                 time; see `asgi_lifespan_mw.locks`. `timeout` covers the wait for it too. If the lock cannot be had, or
                 is lost meanwhile, the start fails.
+            optional: Whether everything else goes on if the hook raises or runs out of its `timeout`, at its start,
+                later or at its stop. One WARNING names it. A failed start adds nothing to the state.
 
         Returns:
             `fn`, unchanged.
@@ -367,7 +387,9 @@ class HookDecorators:
 
         *Cancellation:* Raised where the function waits.
         """
-        return self._decorate(HookKind.STARTUP, fn, name=name, timeout=timeout, background=background, lock=lock)
+        return self._decorate(
+            HookKind.STARTUP, fn, name=name, timeout=timeout, background=background, lock=lock, optional=optional
+        )
 
     @overload
     def on_shutdown(self, /, **options: Unpack[HookOptions]) -> Callable[[F], F]: ...

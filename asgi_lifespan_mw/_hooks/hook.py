@@ -55,6 +55,7 @@ class Hook:
         lock: The lock that is held while the hook starts, or while a worker runs; None for none.
         restart: How often in a row a worker that fails is restarted; 0 for never, infinity for any number.
         every: The seconds between two calls of a worker; None for a worker that is called once.
+        optional: Whether everything else goes on if the hook fails.
     """
 
     kind: HookKind
@@ -67,6 +68,7 @@ class Hook:
     lock: Lock | None = None
     restart: float = 0
     every: float | None = None
+    optional: bool = False
 
     @property
     def label(self) -> str:
@@ -115,6 +117,7 @@ def make_hook(
     lock: object = None,
     restart: object = False,
     every: object = None,
+    optional: object = False,
 ) -> Hook:
     """Make a hook of the user's function and options.
 
@@ -129,6 +132,7 @@ def make_hook(
         lock: The lock of the hook; None for none.
         restart: Whether a worker is restarted, or how often in a row.
         every: The seconds between two calls of a worker; None for one call.
+        optional: Whether everything else goes on if the hook fails.
 
     Raises:
         TypeError: If the function cannot be a hook of that kind: it is not callable, needs more than the app, is a
@@ -159,15 +163,9 @@ def make_hook(
         background=checked_flag(background, f"{call}(background=...)"),
         lock=_checked_lock(lock, f"{call}({'leader' if kind is HookKind.WORKER else 'lock'}=...)"),
         restart=_checked_restart(restart, every),
-        every=_checked_interval(every),
+        every=checked_seconds(every, "worker(every=...)", "for one call"),
+        optional=checked_flag(optional, f"{call}(optional=...)"),
     )
-
-
-def _checked_interval(every: object) -> float | None:
-    where, without = "worker(every=...)", "for one call"
-    seconds = checked_seconds(every, where, without)
-    check(where, every, f"a finite number of seconds, or None {without}", fits=every != math.inf, refusal=ValueError)
-    return seconds
 
 
 def _checked_restart(restart: object, every: object) -> float:
@@ -179,11 +177,8 @@ def _checked_restart(restart: object, every: object) -> float:
     """
     where, expected = "worker(restart=...)", "True, or the number of restarts in a row"
     check(where, restart, expected, fits=isinstance(restart, int))  # a flag is an integer
-    if isinstance(restart, bool):
-        number = math.inf if restart else 0
-    else:
-        number = cast("int", restart)
-        check(where, restart, f"{expected}, at least 1", fits=number >= 1, refusal=ValueError)
+    number = (math.inf if restart else 0) if isinstance(restart, bool) else cast("int", restart)
+    check(where, restart, f"{expected}, at least 1", fits=number >= 1 or restart is False, refusal=ValueError)
     if number and every is not None:
         raise ValueError(
             f"worker(every={every!r}) got restart={restart!r}, expected one of the two: with every=, a run that fails "

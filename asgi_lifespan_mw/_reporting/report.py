@@ -14,18 +14,9 @@ from .failures import summarize
 
 UnitKind: TypeAlias = Literal["hook", "app", "mount"]
 UnitStatus: TypeAlias = Literal[
-    "waiting",
-    "starting",
-    "started",
-    "restarting",
-    "stopping",
-    "stopped",
-    "failed",
-    "crashed",
-    "cancelled",
-    "unsupported",
-    "left out",
-]
+    "waiting", "starting", "started", "restarting", "stopping", "stopped",
+    "failed", "crashed", "cancelled", "unsupported", "left out",
+]  # fmt: skip
 
 
 @final

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
-from typing import Any, final
+from typing import Any
 
 import anyio
 
@@ -89,7 +89,7 @@ async def repeating(
     """
     while True:
         try:
-            await _Run(unit, every).bounded(work)
+            await _run_in_time(unit, every, work)
         except BaseException as error:
             failed = _failed_by(unit, error)
             if failed is None:
@@ -113,57 +113,43 @@ def _failed_by(unit: Unit, error: BaseException) -> BaseException | None:
     return unit.replaced(error, "cancelled unexpectedly")
 
 
-@final
-class _Run:
-    """One of the runs of a worker with ``every=``."""
+async def _run_in_time(unit: Unit, every: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run `work` within the unit's `timeout`; log it if it takes longer than that, or than `every`.
 
-    def __init__(self, unit: Unit, every: float) -> None:
-        self._location = ""
-        self._unit = unit
-        self._every = every
-        self._limit = math.inf if unit.timeout is None else unit.timeout
-        self._begun = anyio.current_time()
-        self._body = Cancellable()
-        self._over = anyio.Event()
+    Raises:
+        BaseException: What it raised.
+    """
+    begun, limit, location = anyio.current_time(), math.inf if unit.timeout is None else unit.timeout, ""
+    body, over = Cancellable(), anyio.Event()
 
-    async def bounded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run `work` within the unit's `timeout`; log it if it takes longer.
+    async def is_over_within(seconds: float) -> bool:
+        with anyio.CancelScope(deadline=begun + seconds):
+            await over.wait()
+        return over.is_set()
 
-        Raises:
-            BaseException: What it raised.
-        """
-        watch = spawn(self._watch, f"watch of {self._unit.name}", copy_context())
-        try:
-            await self._body.run(work())
-        finally:
-            self._over.set()
-            del watch
-            # A run that blocked the event loop is not cancelled. One that the stop has cancelled has the stop's time.
-            if self._body.is_cancelled or not (is_loop_gone() or self._unit.is_ending() or not self._is_due()):
-                error = LifespanTimeout(self._unit.name, "run", self._limit)
-                log_failure(Failure(self._unit.name, FailedPhase.RUN, error, location=self._location))
-
-    def _is_due(self) -> bool:
-        return anyio.current_time() >= self._begun + self._limit
-
-    async def _watch(self) -> None:
-        """Name a run that takes longer than `every`, then twice that, and so on; cancel it if it is due."""
-        patience = self._every
+    async def watch() -> None:
+        nonlocal location
+        patience = every
         with suppress(asyncios_cancellation()):  # the server cancels all tasks; the stop of the worker is bounded
-            while not await self._is_over_within(min(patience, self._limit)):
-                if self._unit.is_ending():
+            while not await is_over_within(min(patience, limit)) and not unit.is_ending():
+                location = unit.whereabouts()
+                if anyio.current_time() >= begun + limit:
+                    body.cancel()
+                    if not await is_over_within(limit + GRACE):
+                        body.cancel_for_good()
                     return
-                self._location = self._unit.whereabouts()
-                if self._is_due():
-                    self._body.cancel()
-                    if not await self._is_over_within(self._limit + GRACE):
-                        self._body.cancel_for_good()
-                    return
-                at = self._location and f", {self._location}"
-                logger.warning("a run of %s takes more than %g s%s", self._unit.name, patience, at)
+                at = location and f", {location}"
+                logger.warning("a run of %s takes more than %g s%s", unit.name, patience, at)
                 patience *= 2
 
-    async def _is_over_within(self, seconds: float) -> bool:
-        with anyio.CancelScope(deadline=self._begun + seconds):
-            await self._over.wait()
-        return self._over.is_set()
+    watcher = spawn(watch, f"watch of {unit.name}", copy_context())
+    try:
+        await body.run(work())
+    finally:
+        over.set()
+        del watcher
+        # A run that blocked the event loop was not cancelled. One that the stop has cancelled has the stop's time.
+        is_late = body.is_cancelled or not (is_loop_gone() or unit.is_ending())
+        if is_late and anyio.current_time() >= begun + limit:
+            error = LifespanTimeout(unit.name, "run", limit)
+            log_failure(Failure(unit.name, FailedPhase.RUN, error, location=location))

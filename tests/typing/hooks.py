@@ -271,6 +271,16 @@ async def model() -> AsyncIterator[State]:
 def migrate(app: FastAPI) -> None: ...
 
 
+@app.context(optional=True)
+async def recommendations() -> AsyncIterator[None]:
+    yield
+
+
+LifespanMiddleware(FastAPI(), optional="mounts")
+LifespanMiddleware(FastAPI(), optional=[FastAPI()])
+Lifespan(optional=[FastAPI()])
+
+
 @app.context(lock=nullcontext)
 async def schema() -> AsyncIterator[None]:
     yield
