@@ -97,8 +97,8 @@ def test_restart_is_a_flag_or_an_integer(given: Any) -> None:
         Lifespan().worker(Runs(fails), restart=given)
 
 
-@pytest.mark.parametrize("given", [0, -1, math.nan, math.inf])
-def test_an_interval_that_never_ends_or_is_not_positive_is_refused(given: float) -> None:
+@pytest.mark.parametrize("given", [0, -1, math.nan])
+def test_an_interval_that_is_not_positive_is_refused(given: float) -> None:
     """The refusal says what belongs there."""
     with pytest.raises(ValueError, match=r"worker\(every=\.\.\.\) got .*, expected .* seconds, or None for one call"):
         Lifespan().worker(Runs(fails), every=given)
