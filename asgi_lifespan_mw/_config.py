@@ -8,6 +8,7 @@ from ._asgi import checked_app
 from ._types import ASGIApp
 
 Mounts: TypeAlias = Literal["auto", "off"] | tuple[ASGIApp, ...]
+OptionalApps: TypeAlias = tuple[ASGIApp | Literal["mounts"], ...]
 
 
 @final
@@ -17,6 +18,7 @@ class Settings:
 
     mounts: Mounts = "auto"
     exclude: tuple[ASGIApp, ...] = ()
+    optional: OptionalApps = ()
     concurrent: bool = False
     strict: bool = False
     startup_timeout: float | None = None
@@ -52,6 +54,20 @@ def checked_mounts(mounts: object, who: str) -> Mounts:
     return checked_apps(mounts, where, f"{expected}, such as [admin]")
 
 
+def checked_optional(optional: object, who: str) -> OptionalApps:
+    """Return a tuple of apps; ``("mounts",)`` for all mounts.
+
+    Raises:
+        TypeError: If `optional` is not a sequence of apps.
+        ValueError: If `optional` is another string.
+    """
+    where, expected = f"{who}(optional=...)", "'mounts' or a sequence of apps"
+    if isinstance(optional, str):
+        check(where, optional, expected, fits=optional == "mounts", refusal=ValueError)
+        return ("mounts",)
+    return checked_apps(optional, where, f"{expected}, such as [admin]")
+
+
 def checked_apps(
     apps: object, where: str, expected: str = "a sequence of apps, such as [admin]"
 ) -> tuple[ASGIApp, ...]:
@@ -79,8 +95,13 @@ def checked_flag(flag: object, where: str) -> bool:
     return cast("bool", flag)
 
 
-def checked_seconds(seconds: object, where: str) -> float | None:
-    """Return a positive number of seconds, or None for no limit.
+def checked_seconds(seconds: object, where: str, without: str = "for no limit") -> float | None:
+    """Return a positive number of seconds, or None.
+
+    Args:
+        seconds: The user's argument.
+        where: The call and the argument, for the message.
+        without: What None is for, for the message.
 
     Raises:
         TypeError: If `seconds` is not a number.
@@ -89,9 +110,7 @@ def checked_seconds(seconds: object, where: str) -> float | None:
     if seconds is None:
         return None
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    check(where, seconds, "seconds as a number, or None for no limit", fits=is_number)
+    check(where, seconds, f"seconds as a number, or None {without}", fits=is_number)
     number = cast("float", seconds)
-    check(
-        where, seconds, "more than 0 seconds, or None for no limit", fits=number > 0, refusal=ValueError
-    )  # NaN is not
+    check(where, seconds, f"more than 0 seconds, or None {without}", fits=number > 0, refusal=ValueError)  # NaN is not
     return number

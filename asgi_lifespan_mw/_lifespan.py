@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, final
 
-from ._config import Settings, checked_apps, checked_flag, checked_mounts, checked_seconds
+from ._config import Settings, checked_apps, checked_flag, checked_mounts, checked_optional, checked_seconds
 from ._hooks.decorators import ContextFunction, HookDecorators
 from ._hooks.hook import HookFunction, HookKind
 from ._log import logger
@@ -29,6 +29,7 @@ class Lifespan(HookDecorators):
         on_shutdown: Iterable[HookFunction] = (),
         mounts: Literal["auto", "off"] | Iterable[ASGIApp] = "auto",
         exclude: Iterable[ASGIApp] = (),
+        optional: Literal["mounts"] | Iterable[ASGIApp] = (),
         mount_timeout: float | None = None,
         concurrent: bool = False,
     ) -> None:
@@ -41,6 +42,7 @@ class Lifespan(HookDecorators):
             mounts: As in `LifespanMiddleware`. It counts where the Lifespan is a framework's own, and is ignored where
                 it is included or given to a middleware.
             exclude: As in `LifespanMiddleware`.
+            optional: As in `LifespanMiddleware`.
             mount_timeout: As in `LifespanMiddleware`.
             concurrent: Whether the hooks that are registered here start and stop side by side. An included `Lifespan`
                 is one of them and keeps its own order inside. They see the context variables from before the group,
@@ -48,11 +50,12 @@ class Lifespan(HookDecorators):
 
         Raises:
             TypeError: If an argument has the wrong type.
-            ValueError: If `mounts` is another string.
+            ValueError: If `mounts` or `optional` is another string.
         """
         super().__init__(
             checked_mounts(mounts, "Lifespan"),
             checked_apps(exclude, "Lifespan(exclude=...)"),
+            checked_optional(optional, "Lifespan"),
             concurrent=checked_flag(concurrent, "Lifespan(concurrent=...)"),
         )
         self._mount_timeout = checked_seconds(mount_timeout, "Lifespan(mount_timeout=...)")
@@ -82,7 +85,7 @@ class Lifespan(HookDecorators):
         __tracebackhide__ = True
         state: State = {}
         hooks = self._hooks
-        settings = Settings(mounts=hooks.mounts, exclude=tuple(hooks.excluded()), mount_timeout=self._mount_timeout)
+        settings = Settings(mounts=hooks.mounts, mount_timeout=self._mount_timeout, **hooks.settings())
         for hook in hooks.in_start_order():
             if hook.background:
                 logger.warning(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, final
 
 from ._apps.walk import is_nested
 from ._asgi import checked_app, straight_through
-from ._config import Settings, checked_apps, checked_flag, checked_mounts, checked_seconds
+from ._config import Settings, checked_apps, checked_flag, checked_mounts, checked_optional, checked_seconds
 from ._crash import CrashPolicy, OnCrash, checked_on_crash, terminate
 from ._exceptions import ProtocolViolation
 from ._hooks.decorators import ContextFunction, HookDecorators, hooks_of
@@ -50,6 +50,7 @@ class LifespanMiddleware(HookDecorators):
         on_shutdown: Iterable[HookFunction] = (),
         mounts: Literal["auto", "off"] | Iterable[ASGIApp] = "auto",
         exclude: Iterable[ASGIApp] = (),
+        optional: Literal["mounts"] | Iterable[ASGIApp] = (),
         concurrent: bool = False,
         background: bool = False,
         strict: bool = False,
@@ -72,6 +73,9 @@ class LifespanMiddleware(HookDecorators):
             mounts: ``"auto"`` finds the mounted apps that get no lifespan otherwise, and starts them; ``"off"`` skips
                 them; a sequence of apps names them in place of looking, and starts them in any case.
             exclude: Apps that are never sent a lifespan, nor what is mounted in them. It may name the wrapped app.
+            optional: Mounted apps without which everything else goes on if they raise or run out of `mount_timeout`, at
+                their start, later or at their stop; ``"mounts"`` for all. One WARNING names such an app. What is
+                mounted in one that failed at its start is not started. Requests reach it all the same.
             concurrent: Whether the hooks that are registered here, and the mounts of one level, start and stop side
                 by side. What `lifespan` names comes before, one after the other. The context variables of a mount
                 are seen by what is mounted in it.
@@ -100,8 +104,13 @@ class LifespanMiddleware(HookDecorators):
         super().__init__(
             checked_mounts(mounts, "LifespanMiddleware"),
             checked_apps(exclude, "LifespanMiddleware(exclude=...)"),
+            checked_optional(optional, "LifespanMiddleware"),
             concurrent=checked_flag(concurrent, "LifespanMiddleware(concurrent=...)"),
         )
+        if any(one is app for one in self._hooks.optional):
+            raise ValueError(
+                f"LifespanMiddleware(optional=...) got {app!r}, the wrapped app; expected apps mounted in it"
+            )
         self._include_all(lifespan)
         self._hooks.end_series()
         self._register_all(HookKind.STARTUP, "on_startup", on_startup)
@@ -331,7 +340,7 @@ def prepare_run(
         changes: The settings that differ from the middleware's.
     """
     hooks = hooks_of(middleware)
-    settings = replace(middleware._settings, exclude=tuple(hooks.excluded()), **changes)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    settings = replace(middleware._settings, **hooks.settings(), **changes)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     own = middleware._observe  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
     def observe_both(row: UnitReport) -> None:

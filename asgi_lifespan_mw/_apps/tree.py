@@ -102,7 +102,8 @@ class Tree:
         self.application = self._application()
         self.root.label = f"app {name_of(self.application)}"
         self.root.shared, self.root.given, self.root.state = shared, dict(shared.state), shared.state
-        self._excluded = self._excluded_objects()
+        self._excluded = self._objects_of(self._settings.exclude)
+        self._optional = self._objects_of(app for app in self._settings.optional if not is_a(app, str))
         if self._excluded:
             self._startups.excluded.append(self._excluded)
         self._insisted = set[int]()
@@ -113,10 +114,11 @@ class Tree:
         inside = next((forms[name] for name in APPLICATIONS if name in forms), self.root.app)
         return self._scope.get("app", inside)
 
-    def _excluded_objects(self) -> dict[int, Any]:
-        """Return what is never sent a lifespan: the apps that the user named, and what they wrap."""
-        found = {id(app): app for app in self._settings.exclude}
-        for app in self._settings.exclude:
+    def _objects_of(self, apps: Iterable[Any]) -> dict[int, Any]:
+        """Return the apps that the user named, and what they wrap, by identity."""
+        found: dict[int, Any] = {}
+        for app in apps:
+            found[id(app)] = app
             node = _described(app)
             for part in (node.members, node.wrapped, node.forwarded):
                 # exclude=[plugin], which keeps the app that it is mounted in: the app is not meant.
@@ -193,12 +195,13 @@ class Tree:
         return found
 
     def warn_of_strangers(self) -> None:
-        """Log a WARNING for each app of `exclude` that is found nowhere."""
-        for app in self._settings.exclude if self._settings.mounts != "off" else ():
-            if not self.root.reaches({id(app)}) and not is_nested(app, self.root.app):
-                logger.warning(
-                    "exclude=[...] names app %s, which is found nowhere in %s", name_of(app), self.root.label
-                )
+        """Log a WARNING for each app of `exclude` and `optional` that is found nowhere."""
+        settings = self._settings
+        named = [("exclude", app) for app in settings.exclude] + [("optional", app) for app in settings.optional]
+        for option, app in named if settings.mounts != "off" else ():
+            if is_a(app, str) or self.root.reaches({id(app)}) or is_nested(app, self.root.app):
+                continue
+            logger.warning("%s=[...] names app %s, which is found nowhere in %s", option, name_of(app), self.root.label)
 
     def leave(self) -> None:
         """Forget the run: its apps may be run again, and requests see nothing more of it."""
@@ -234,6 +237,11 @@ class Tree:
     def is_excluded(self, node: AppNode) -> bool:
         """Return whether an app, or what it wraps, is never sent a lifespan."""
         return any(map(node.reaches, self._startups.excluded))
+
+    def is_optional(self, node: AppNode) -> bool:
+        """Return whether the run goes on without a mounted app if it fails."""
+        is_named = any(key in self._optional for part in (node.members, node.wrapped) for key in part)
+        return is_named or any(is_a(app, str) for app in self._settings.optional)
 
     def begin(self, node: AppNode) -> Scope:
         """Prepare an app for its start, and return the scope of its lifespan."""

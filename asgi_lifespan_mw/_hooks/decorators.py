@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, cast, fi
 from weakref import WeakSet
 
 from .._callables import identity_of
-from .._config import Mounts, check, is_sequence
+from .._config import Mounts, OptionalApps, check, is_sequence
 from .._log import logger
 from .._types import ASGIApp
 from .._units.locking import Lock
@@ -61,12 +61,15 @@ class StartOptions(HookOptions, total=False):
 
     background: bool
     lock: Lock | None
+    optional: bool
 
 
 class WorkerOptions(HookOptions, total=False):
     """The options of a worker."""
 
     leader: Lock | None
+    restart: bool | int
+    every: float | None
 
 
 class _Slot:
@@ -109,6 +112,7 @@ class HookCollection:
     Attributes:
         mounts: The mounts to start.
         exclude: The apps that are not started.
+        optional: The mounted apps that may fail.
         concurrent: Whether the entries start side by side.
         included_in: The collections that include this one, weakly: a collection that a whole program shares must not
             keep every middleware alive that ever included it.
@@ -118,9 +122,12 @@ class HookCollection:
             included here.
     """
 
-    def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...], *, concurrent: bool = False) -> None:
+    def __init__(
+        self, mounts: Mounts, exclude: tuple[ASGIApp, ...], optional: OptionalApps = (), *, concurrent: bool = False
+    ) -> None:
         self.mounts: Mounts = mounts
         self.exclude: tuple[ASGIApp, ...] = exclude
+        self.optional: OptionalApps = optional
         self.concurrent = concurrent
         self.included_in: WeakSet[HookCollection] = WeakSet()
         self.runs = 0
@@ -233,6 +240,11 @@ class HookCollection:
         for one in self.inside():
             yield from one.exclude
 
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of a run to which this collection, and those in it, add their apps."""
+        optional = tuple(app for one in self.inside() for app in one.optional)
+        return {"exclude": tuple(self.excluded()), "optional": optional}
+
     def inside(self) -> "Iterator[HookCollection]":
         """Yield this collection, and those in it, at any depth."""
         yield self
@@ -275,8 +287,10 @@ class HookCollection:
 class HookDecorators:
     """The decorators that register hooks."""
 
-    def __init__(self, mounts: Mounts, exclude: tuple[ASGIApp, ...], *, concurrent: bool) -> None:
-        self._hooks = HookCollection(mounts, exclude, concurrent=concurrent)
+    def __init__(
+        self, mounts: Mounts, exclude: tuple[ASGIApp, ...], optional: OptionalApps, *, concurrent: bool
+    ) -> None:
+        self._hooks = HookCollection(mounts, exclude, optional, concurrent=concurrent)
 
     # Where no overload fits, pyright explains the last one: that is for a function.
     @overload
@@ -292,6 +306,7 @@ class HookDecorators:
         timeout: float | None = None,
         background: bool = False,
         lock: Lock | None = None,
+        optional: bool = False,
     ) -> Any:
         """Register a context: what is before its yield runs at startup, what is after it at shutdown.
 
@@ -311,6 +326,8 @@ class HookDecorators:
             lock: A lock that is held while the hook starts, so that the processes of a deployment start it one at a
                 time; see `asgi_lifespan_mw.locks`. `timeout` covers the wait for it too. If the lock cannot be had, or
                 is lost meanwhile, the start fails.
+            optional: Whether everything else goes on if the hook raises or runs out of its `timeout`, at its start,
+                later or at its stop. One WARNING names it. A failed start adds nothing to the state.
 
         Returns:
             `fn`, unchanged.
@@ -322,7 +339,9 @@ class HookDecorators:
         *Cancellation:* If the startup is cancelled or its time is up, the cancellation is raised where the context
         waits. What has started is left in reverse order, as at shutdown.
         """
-        return self._decorate(HookKind.CONTEXT, fn, name=name, timeout=timeout, background=background, lock=lock)
+        return self._decorate(
+            HookKind.CONTEXT, fn, name=name, timeout=timeout, background=background, lock=lock, optional=optional
+        )
 
     @overload
     def on_startup(self, /, **options: Unpack[StartOptions]) -> Callable[[F], F]: ...
@@ -337,6 +356,7 @@ class HookDecorators:
         timeout: float | None = None,
         background: bool = False,
         lock: Lock | None = None,
+        optional: bool = False,
     ) -> Any:
         """Register a function that runs at startup, among the contexts, in the order of registration.
 
@@ -355,6 +375,8 @@ class HookDecorators:
             lock: A lock that is held while the hook starts, so that the processes of a deployment start it one at a
                 time; see `asgi_lifespan_mw.locks`. `timeout` covers the wait for it too. If the lock cannot be had, or
                 is lost meanwhile, the start fails.
+            optional: Whether everything else goes on if the hook raises or runs out of its `timeout`, at its start,
+                later or at its stop. One WARNING names it. A failed start adds nothing to the state.
 
         Returns:
             `fn`, unchanged.
@@ -365,7 +387,9 @@ class HookDecorators:
 
         *Cancellation:* Raised where the function waits.
         """
-        return self._decorate(HookKind.STARTUP, fn, name=name, timeout=timeout, background=background, lock=lock)
+        return self._decorate(
+            HookKind.STARTUP, fn, name=name, timeout=timeout, background=background, lock=lock, optional=optional
+        )
 
     @overload
     def on_shutdown(self, /, **options: Unpack[HookOptions]) -> Callable[[F], F]: ...
@@ -398,7 +422,15 @@ class HookDecorators:
     @overload
     def worker(self, fn: W, /, **options: Unpack[WorkerOptions]) -> W: ...
     def worker(
-        self, fn: Any = _NOT_GIVEN, /, *, name: str | None = None, timeout: float | None = None, leader: Any = None
+        self,
+        fn: Any = _NOT_GIVEN,
+        /,
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        leader: Any = None,
+        restart: bool | int = False,
+        every: float | None = None,
     ) -> Any:
         """Register a function that runs for the life of the app, such as a scheduler or a consumer.
 
@@ -408,23 +440,34 @@ class HookDecorators:
         Args:
             fn: An ``async def``. It is passed the app if it requires an argument.
             name: The name in messages; None for the function's own.
-            timeout: Seconds for its ``finally`` after the cancellation; None for no limit of its own.
+            timeout: Seconds for its ``finally`` after the cancellation, and, with `every`, for each run; None for no
+                limit of its own.
             leader: A lock: the worker runs only while this process holds it; see `asgi_lifespan_mw.locks`. A worker
                 that waited for its lock begins a second after it got the lock. If the lock is lost, the worker is
                 cancelled, and a second later it waits for the lock again. An engine that cannot be reached is tried
                 again after 1, 2, 4 s, and so on, up to 30 s. If the worker returns, the lock is held until the
-                shutdown. If it raises, the lock is released, and this process leads no more.
+                shutdown. If it raises, the lock is released, and this process leads no more. Between two runs, the lock
+                is held.
+            restart: Whether a worker that raises is called again, after 1, 2, 4 s, and so on, up to 30 s; or how often
+                in a row, after which it crashes. If a run has lasted a minute, the pauses and the count begin anew.
+                Each failure is an ERROR in the log.
+            every: Seconds to wait after the function has ended, before it is called again; None calls it once. The
+                first call comes at once. A run that raises, or takes longer than `timeout`, is an ERROR in the log, and
+                the next one comes at its time. Two runs never overlap.
 
         Returns:
             `fn`, unchanged.
 
         Raises:
             TypeError: If `fn` is not an ``async def``, or another argument has the wrong type.
-            ValueError: If `timeout` is not positive, or another hook or worker uses the lock too.
+            ValueError: If a number is not positive, `restart` and `every` are both given, or another hook or worker
+                uses the lock too.
 
         *Cancellation:* Raised where the worker waits. Its lock is released after it has ended.
         """
-        return self._decorate(HookKind.WORKER, fn, name=name, timeout=timeout, lock=leader)
+        return self._decorate(
+            HookKind.WORKER, fn, name=name, timeout=timeout, lock=leader, restart=restart, every=every
+        )
 
     def on_event(self, event_type: EventType) -> Callable[[F], F]:
         """Register a function with the decorator that Starlette 1.0 removed: ``@hooks.on_event("startup")``.
@@ -553,7 +596,7 @@ def _replaced(entry: Hook, replacement: HookFunction | None) -> Hook | None:
         return None
     # Without the lock: a test has no engine to get it from.
     hook = make_hook(entry.kind, replacement, where="override()")
-    return replace(hook, name=entry.name, timeout=entry.timeout, background=entry.background)
+    return replace(entry, function=hook.function, place=hook.place, takes_app=hook.takes_app, lock=None)
 
 
 def _kind_of(event_type: object) -> HookKind:

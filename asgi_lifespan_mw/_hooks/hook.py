@@ -5,6 +5,7 @@ traceback. Nothing here runs a task.
 """
 
 import inspect
+import math
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -52,6 +53,9 @@ class Hook:
         takes_app: Whether the function is passed the app.
         background: Whether the startup is answered without waiting for the hook.
         lock: The lock that is held while the hook starts, or while a worker runs; None for none.
+        restart: How often in a row a worker that fails is restarted; 0 for never, infinity for any number.
+        every: The seconds between two calls of a worker; None for a worker that is called once.
+        optional: Whether everything else goes on if the hook fails.
     """
 
     kind: HookKind
@@ -62,6 +66,9 @@ class Hook:
     takes_app: bool
     background: bool = False
     lock: Lock | None = None
+    restart: float = 0
+    every: float | None = None
+    optional: bool = False
 
     @property
     def label(self) -> str:
@@ -108,6 +115,9 @@ def make_hook(
     timeout: object = None,
     background: object = False,
     lock: object = None,
+    restart: object = False,
+    every: object = None,
+    optional: object = False,
 ) -> Hook:
     """Make a hook of the user's function and options.
 
@@ -120,12 +130,15 @@ def make_hook(
         timeout: Seconds for the start, and as many for the stop; None for no limit of its own.
         background: Whether the startup is answered without waiting for the hook.
         lock: The lock of the hook; None for none.
+        restart: Whether a worker is restarted, or how often in a row.
+        every: The seconds between two calls of a worker; None for one call.
+        optional: Whether everything else goes on if the hook fails.
 
     Raises:
         TypeError: If the function cannot be a hook of that kind: it is not callable, needs more than the app, is a
             coroutine function as a context, a generator as a function, or a context manager in place of a function
             that makes one. Or if an option has the wrong type.
-        ValueError: If the timeout is not a positive number.
+        ValueError: If a number is not positive, or `restart` and `every` are both given.
     """
     given = f"{where} got {described(function)}"
     if _is_unentered(function) or (
@@ -149,7 +162,29 @@ def make_hook(
         takes_app=_takes_app(kind, function, given),
         background=checked_flag(background, f"{call}(background=...)"),
         lock=_checked_lock(lock, f"{call}({'leader' if kind is HookKind.WORKER else 'lock'}=...)"),
+        restart=_checked_restart(restart, every),
+        every=checked_seconds(every, "worker(every=...)", "for one call"),
+        optional=checked_flag(optional, f"{call}(optional=...)"),
     )
+
+
+def _checked_restart(restart: object, every: object) -> float:
+    """Return how often in a row a worker is restarted.
+
+    Raises:
+        TypeError: If `restart` is neither a flag nor an integer.
+        ValueError: If it is less than 1, or `every` is given too.
+    """
+    where, expected = "worker(restart=...)", "True, or the number of restarts in a row"
+    check(where, restart, expected, fits=isinstance(restart, int))  # a flag is an integer
+    number = (math.inf if restart else 0) if isinstance(restart, bool) else cast("int", restart)
+    check(where, restart, f"{expected}, at least 1", fits=number >= 1 or restart is False, refusal=ValueError)
+    if number and every is not None:
+        raise ValueError(
+            f"worker(every={every!r}) got restart={restart!r}, expected one of the two: with every=, a run that fails "
+            "is followed by the next one"
+        )
+    return number
 
 
 def _checked_lock(lock: object, where: str) -> Lock | None:

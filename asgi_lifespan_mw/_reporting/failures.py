@@ -5,6 +5,7 @@ its ERROR records, else by the server, as part of the message of ``lifespan.*.fa
 """
 
 import itertools
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -49,16 +50,18 @@ def summarize_other(error: BaseException) -> str:
 
 
 def log_failure(failure: Failure, *, with_traceback: bool = True) -> None:
-    """Log the headline of a failure at ERROR, and its traceback if it has one."""
-    log_error(summarize(failure), failure.error, with_traceback=with_traceback)
+    """Log the headline of a failure, and its traceback if it has one. An optional unit's is a WARNING."""
+    more = "; it is optional, all else goes on" if failure.is_optional else ""
+    level = logging.WARNING if failure.is_optional else logging.ERROR
+    log_error(summarize(failure) + more, failure.error, with_traceback=with_traceback, level=level)
 
 
-def log_error(headline: str, error: BaseException, *, with_traceback: bool = True) -> None:
-    """Log a headline at ERROR, and the traceback of `error` if it has one."""
+def log_error(headline: str, error: BaseException, *, with_traceback: bool = True, level: int = logging.ERROR) -> None:
+    """Log a headline, and the traceback of `error` if it has one."""
     shown = shown_of(error)
     has_traceback = with_traceback and users_traceback(shown)
     # A tuple, because `logging` takes a falsy exception for none.
-    logger.error("%s", headline, exc_info=(type(shown), shown, shown.__traceback__) if has_traceback else None)
+    logger.log(level, "%s", headline, exc_info=(type(shown), shown, shown.__traceback__) if has_traceback else None)
 
 
 def is_read(*, by_last_resort: bool = False) -> bool:

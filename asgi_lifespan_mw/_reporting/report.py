@@ -14,8 +14,9 @@ from .failures import summarize
 
 UnitKind: TypeAlias = Literal["hook", "app", "mount"]
 UnitStatus: TypeAlias = Literal[
-    "waiting", "starting", "started", "stopping", "stopped", "failed", "crashed", "cancelled", "unsupported", "left out"
-]
+    "waiting", "starting", "started", "restarting", "stopping", "stopped",
+    "failed", "crashed", "cancelled", "unsupported", "left out",
+]  # fmt: skip
 
 
 @final
@@ -28,9 +29,10 @@ class UnitReport:
         kind: ``"hook"``, ``"app"`` or ``"mount"``.
         path: Where it is mounted, as a client would type it; empty for hooks and the wrapped app.
         depth: How deep it is nested; what is nested in a unit follows it.
-        outcome: ``"waiting"`` for its start, ``"starting"``, ``"started"``, ``"stopping"``, ``"stopped"``,
-            ``"failed"`` in its start or stop, ``"crashed"`` in between, ``"cancelled"`` in its start, ``"unsupported"``
-            (the app does not support the lifespan protocol), ``"left out"`` (this run does not start it).
+        outcome: ``"waiting"`` for its start, ``"starting"``, ``"started"``, ``"restarting"`` (a worker, in the pause
+            after a failure), ``"stopping"``, ``"stopped"``, ``"failed"`` in its start or stop, ``"crashed"`` in
+            between, ``"cancelled"`` in its start, ``"unsupported"`` (the app does not support the lifespan protocol),
+            ``"left out"`` (this run does not start it).
         reason: Why it failed or was left out, where in its code it was cancelled, or, of a hook with a lock,
             ``"waiting for the lock"`` or ``"leading"``; else empty.
         state: The keys of the lifespan state that it set.
@@ -38,6 +40,7 @@ class UnitReport:
         start_seconds: How long the start took, however it ended; None if it did not begin, or is not over.
         stop_began: When its stop began; None if it did not.
         stop_seconds: How long the stop took; None if it did not begin, or is not over.
+        restarts: How often a worker was restarted.
     """
 
     unit: str
@@ -51,6 +54,7 @@ class UnitReport:
     start_seconds: float | None = None
     stop_began: float | None = None
     stop_seconds: float | None = None
+    restarts: int = 0
 
     @property
     def name(self) -> str:
@@ -235,7 +239,9 @@ class _Rows(list[UnitReport]):
         outcome = _outcome(unit, history) if is_supported else "unsupported"
         reason = summarize(unit.failure) if unit.failure is not None else unit.cancelled_at or unit.note
         times = (*self._span(history, UnitState.STARTING), *self._span(history, UnitState.STOPPING))
-        self.append(UnitReport(unit.name, kind, path, depth, outcome, reason, tuple(map(_key, state)), *times))
+        self.append(
+            UnitReport(unit.name, kind, path, depth, outcome, reason, tuple(map(_key, state)), *times, unit.restarts)
+        )
         for inner in run.nested.get(unit, ()) if nested else ():
             self.of_run(inner, path, depth + 1)
 
@@ -258,6 +264,8 @@ def _outcome(unit: Unit, history: dict[UnitState, float]) -> UnitStatus:
     if unit.failure is not None:
         return "crashed" if unit.failure.phase is FailedPhase.SERVING else "failed"
     stage = next(reversed(history), UnitState.NEW)
+    if unit.is_restarting and stage is UnitState.STARTED:
+        return "restarting"
     return _STATUSES.get(stage) or ("stopped" if UnitState.STARTED in history else "cancelled")
 
 

@@ -150,7 +150,7 @@ class Apps:
             node = todo.pop()
             if self._decide(node):
                 await self._start([node])
-            todo += reversed(self.tree.scan(node))
+            todo += reversed(self._scan(node))
 
     async def _start_levels(self) -> None:
         """Start the mounts side by side, one level of the tree after the other."""
@@ -161,7 +161,14 @@ class Apps:
                 # One app at two paths: the second place is decided on when the app has started at the first.
                 now, later = self.tree.apart(later)
                 await self._start([node for node in now if self._decide(node)])
-            level = [inner for node in level for inner in self.tree.scan(node)]
+            level = [inner for node in level for inner in self._scan(node)]
+
+    def _has_failed(self, node: AppNode) -> bool:
+        """Return whether an optional app has failed; if another one has, the run ends."""
+        return node in self.units and self.units[node].failure is not None
+
+    def _scan(self, node: AppNode) -> list[AppNode]:
+        return [] if self._has_failed(node) else self.tree.scan(node)
 
     def _decide(self, node: AppNode) -> bool:
         """Return whether an app is ours to start; show it to the observers if it is not."""
@@ -176,7 +183,9 @@ class Apps:
             session = self._sessions[node] = self._session_of(node)
             is_mount = node is not self.tree.root
             timeout = self._settings.mount_timeout if is_mount else None
-            unit = self.units[node] = self._new_unit(node.label, session.live, timeout=timeout)
+            unit = self.units[node] = self._new_unit(
+                node.label, session.live, timeout=timeout, is_optional=is_mount and self.tree.is_optional(node)
+            )
             if is_mount and self.tree.is_unknown(node) and not self.tree.is_named(node):
                 unit.let_go = functools.partial(self._let_go, node)
             self._nodes[unit] = node
@@ -187,7 +196,10 @@ class Apps:
             for _ in range(_TURNS):
                 await anyio.lowlevel.checkpoint()
         for node in nodes:
-            if self._sessions[node].phase is not Phase.IDLE:  # else it is waited for no longer
+            if self._has_failed(node):
+                node.state.clear()
+                node.state.update(node.given)
+            elif self._sessions[node].phase is not Phase.IDLE:  # else it is waited for no longer
                 self._settle(node)
 
     def _session_of(self, node: AppNode) -> Session:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Any, final
 
@@ -9,6 +10,7 @@ from .._hooks.hook import Hook, HookKind
 from .._types import State
 from .._units.locking import Lock, lead, under_lock
 from .._units.unit import Unit
+from .repeating import repeating, restarting
 
 
 def body_of(
@@ -39,10 +41,19 @@ def body_of(
 
     async def live_worker(unit: Unit) -> None:
         unit.started()
+        work = partial(live_worker_once, unit)
         await (work() if hook.lock is None else lead(unit, hook.lock, work))
 
-    async def work() -> None:
-        await hook.call(application())
+    async def live_worker_once(unit: Unit, is_lost: Callable[[], object] = bool) -> None:
+        async def work() -> None:
+            await hook.call(application())
+
+        if hook.every is not None:
+            await repeating(unit, hook.every, work, is_lost)
+        elif hook.restart:
+            await restarting(unit, hook.restart, work, is_lost)
+        else:
+            await work()
 
     return {HookKind.CONTEXT: live_context, HookKind.WORKER: live_worker}.get(hook.kind, live_function)
 

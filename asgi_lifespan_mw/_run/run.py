@@ -359,7 +359,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         try:
             await self._start_apps(apps)
         except UnitFailed:
-            failed = [unit for unit in apps.units.values() if unit.failure is not None]
+            failed = [unit for unit in apps.units.values() if unit.has_failed]
             self._late_failure = failed[0].failure if failed else None
             await finish(self._units.shared, failed)
         except Exception as error:  # a collision of state
@@ -471,6 +471,7 @@ class Run(AbstractAsyncContextManager["Run"]):
             is_shutdown_function=hook.kind is HookKind.SHUTDOWN,
             is_background=hook.background and self._has_requests,
             is_worker=hook.kind is HookKind.WORKER,
+            is_optional=hook.optional,
         )
 
     def _add_late_state(self, unit: Unit, state: State) -> bool:
@@ -574,7 +575,11 @@ class Run(AbstractAsyncContextManager["Run"]):
 
     def _crashed(self, unit: Unit) -> None:
         assert unit.failure is not None, "it crashed"
-        log_failure(unit.failure)
+        # A run inside the unit, such as that of a middleware in a mount, may have logged the same exception.
+        log_failure(unit.failure, with_traceback=id(unit.failure.error) not in self.inner.errors())
+        if unit.failure.is_optional:
+            self._started(unit)
+            return
         if unit in self._pending:
             self._late_failure = self._late_failure or unit.failure
         if self._is_serving:
@@ -621,8 +626,8 @@ class Run(AbstractAsyncContextManager["Run"]):
         took = self.seconds(first, then)
         is_started = self.root is not None and self.root in self.units and self.root.is_supported
         of_app = f"{self.label}, " if is_started else ""
-        background = sum(not unit.has_started for unit in self._background)
-        hooks, mounts = len(self.hooks) - background, self.apps.started if self.apps is not None else 0
+        background = sum(not unit.has_started and unit.failure is None for unit in self._background)
+        hooks, mounts = sum(unit.has_started for unit in self.hooks), self.apps.started if self.apps is not None else 0
         later = ""
         if phase == "startup" and (background or self._starts_app_later):
             of_later = f"{self.label} with its mounts, " if self._starts_app_later else ""

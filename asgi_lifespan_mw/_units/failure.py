@@ -14,6 +14,8 @@ class FailedPhase(Enum):
 
     STARTUP = "startup failed"
     SERVING = "crash"
+    RUN = "run failed"
+    """One run of a worker that goes on: it is logged, and is no failure of its unit."""
     SHUTDOWN = "shutdown failed"
 
 
@@ -30,6 +32,7 @@ class Failure:
         location: What the unit waited for when its time ran out, such as "at shop/db.py:12"; "" if that is unknown, and
             for other failures.
         advice: What the user can do about the failure; "" if that is unknown. It ends the headline.
+        is_optional: Whether everything else goes on, so that it is no failure of the run.
     """
 
     unit: str
@@ -38,6 +41,7 @@ class Failure:
     app_message: str = ""
     location: str = ""
     advice: str = ""
+    is_optional: bool = False
 
     def add(self, later: BaseException) -> None:
         """Record what the unit raised after it had failed.

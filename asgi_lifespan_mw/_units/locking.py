@@ -119,11 +119,16 @@ async def under_lock(unit: Unit, lock: Lock) -> AsyncGenerator[None]:
         raise _lost(unit, held)
 
 
-async def lead(unit: Unit, lock: Lock, work: Callable[[], Awaitable[None]]) -> None:
+async def lead(unit: Unit, lock: Lock, work: Callable[[Callable[[], object]], Awaitable[None]]) -> None:
     """Run `work` while a lock is held. If the lock is lost, cancel the work and wait for the lock again.
 
     An engine that cannot be reached is tried again, with growing pauses. If the work returns, the lock is held until
     the unit is to stop, so that no other process does it again.
+
+    Args:
+        unit: The worker.
+        lock: The lock.
+        work: The work. It is passed a function that returns whether the lock was lost.
 
     Raises:
         BaseException: What the work raised. The lock is released by then.
@@ -170,7 +175,7 @@ class _Leader:
         has_returned: Whether the work has returned, and not because its lock was lost.
     """
 
-    def __init__(self, unit: Unit, held: "HeldLock", work: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, unit: Unit, held: "HeldLock", work: Callable[[Callable[[], object]], Awaitable[None]]) -> None:
         self.has_returned = False
         self._unit = unit
         self._held = held
@@ -182,7 +187,7 @@ class _Leader:
             await anyio.sleep(BEGIN_AFTER)
         self._unit.set_note("leading")
         logger.info("%s leads: it holds the lock", self._unit.name)
-        await self._work()
+        await self._work(lambda: self._held.loss)
         if not self._held.loss:
             self.has_returned = True
             self._unit.set_note("has returned, holds the lock")

@@ -29,7 +29,7 @@ class Shared:
         deadline: The time by `now` at which the current phase times out as a whole; infinity for no limit.
         seconds: The limit that led to `deadline`; infinity for no limit.
         on_change: Called with a unit that changed its state or failed; None if nobody wants to know.
-        on_crash: Called with a unit that failed between its start and its stop.
+        on_crash: Called with a unit that failed between its start and its stop, and with an optional one that failed.
         now: Returns the time of the event loop's clock, also where no task runs.
         new_event: Makes an event.
         new_scope: Makes a cancel scope.

@@ -88,6 +88,7 @@ class Supervisor:
         self.check(*batch)
         if ending := [unit for unit in batch if unit.stage is UnitState.ENDING]:
             await finish(self.shared, ending)
+            self.check(*batch)  # an optional unit may have raised SystemExit at its end
         if len(batch) == 1:
             self.shared.context = batch[0].context or self.shared.context
 
@@ -131,7 +132,7 @@ class Supervisor:
 
     def _is_over(self, batch: Sequence[Unit]) -> bool:
         shared = self.shared
-        failed = any(unit.failure is not None for unit in batch) if shared.is_answered else bool(shared.failures)
+        failed = any(unit.has_failed for unit in batch) if shared.is_answered else bool(shared.failures)
         return failed or shared.is_stopping
 
     async def stop(self) -> None:

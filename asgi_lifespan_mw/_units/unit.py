@@ -74,6 +74,7 @@ class Unit:
         failure: The first failure; None for a unit that has not failed.
         is_background: Whether the startup is answered without waiting for the unit.
         is_worker: Whether the body runs for the life of the app, so that it is cancelled when the unit is to stop.
+        is_optional: Whether the run goes on without the unit if it fails.
         inherits: The unit whose context variables it begins with; None for those of the owner.
         after: The units of its batch that start before it, and stop after it.
         before: The units of its batch that start after it, and stop before it.
@@ -81,6 +82,8 @@ class Unit:
         changes: Where the unit is added at each change of its state, for the task that drives it; None for nowhere.
         context: The context variables at the end of the start; None before.
         history: The time at which each state after NEW was entered first, by `time.perf_counter`.
+        restarts: How often the body was begun anew after a failure.
+        is_restarting: Whether the body waits to be begun anew.
         note: What the unit does beyond its state, such as "waiting for the lock"; "" if there is nothing to say.
         aftermath: Waits, until the time that it is given, for what goes on after the body has ended: a thread that
             works under a lock. None if there is nothing.
@@ -99,6 +102,7 @@ class Unit:
         is_shutdown_function: bool = False,
         is_background: bool = False,
         is_worker: bool = False,
+        is_optional: bool = False,
         on_enter: "Callable[[Unit], object]" = lambda _: None,
         on_started: "Callable[[Unit], object]" = lambda _: None,
     ) -> None:
@@ -108,6 +112,7 @@ class Unit:
         self.is_shutdown_function = is_shutdown_function
         self.is_background = is_background
         self.is_worker = is_worker
+        self.is_optional = is_optional
         self._on_enter = on_enter  # called in its task before the body, to set context variables
         self._on_started = on_started
         self.stage = UnitState.NEW
@@ -118,6 +123,8 @@ class Unit:
         self.before: list[Unit] = []
         self.context: Context | None = None
         self.history: dict[UnitState, float] = {}
+        self.restarts = 0
+        self.is_restarting = False
         self.note = ""
         self.aftermath: Callable[[float], Awaitable[None]] | None = None
         self.inside: Callable[[], str] = str
@@ -136,6 +143,11 @@ class Unit:
     def has_started(self) -> bool:
         """Whether the unit has started successfully."""
         return UnitState.STARTED in self.history
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the unit has failed, and the run with it."""
+        return self.failure is not None and not self.failure.is_optional
 
     # What a body calls.
 
@@ -196,7 +208,7 @@ class Unit:
             self._report()
 
     def fail_and_cancel(
-        self, error: BaseException, phase: FailedPhase | None = None, *, seconds: float | None = None, **fields: str
+        self, error: BaseException, phase: FailedPhase | None = None, *, seconds: float | None = None, **fields: Any
     ) -> None:
         """Mark the unit as failed by an error of this package, and cancel it; `seconds` are for its clean-up."""
         self._mark_failed(error, phase, **fields)
@@ -307,6 +319,10 @@ class Unit:
         """Return whether this package cancelled the unit."""
         return self._cancellable.is_cancelled
 
+    def is_ending(self) -> bool:
+        """Return whether the body is to end, because this package or the server cancelled it."""
+        return self.is_cancelled() or (self._shared.is_owner_cancelled() and was_cancelled(self._task))
+
     def whereabouts(self) -> str:
         """Return what the body waits for: a lock, a line of its code, or a unit of a run in it; "" if unknown."""
         return self.inside() or self.own_whereabouts()
@@ -324,16 +340,18 @@ class Unit:
 
     def time_out(self, phase: str, advice: str = "") -> None:
         """Mark the unit as timed out, by its own limit or that for all units, and cancel it."""
-        seconds = self._shared.seconds
+        seconds, is_own = self._shared.seconds, False
         if self.timeout is not None and self._began + self.timeout <= self._shared.now():
-            seconds = self.timeout
+            seconds, is_own = self.timeout, True
         error = LifespanTimeout(self.name, phase, seconds)
         location = self.whereabouts()
         if location:
             error.add_note(f"it was {location}")
         failed_phase = FailedPhase.STARTUP if phase == "startup" else FailedPhase.SHUTDOWN
         is_second = self.is_cancelled()  # a worker, which was cancelled at its stop, and has had its time
-        self.fail_and_cancel(error, failed_phase, seconds=GRACE, location=location, advice=advice)
+        # The time for all units is up: that is a failure of the run, whatever is at work.
+        fields = {"location": location, "advice": advice, "is_optional": self.is_optional and is_own}
+        self.fail_and_cancel(error, failed_phase, seconds=GRACE, **fields)
         if is_second:
             self._cancel_for_good()
 
@@ -379,6 +397,7 @@ class Unit:
     def _run(self, stage: UnitState) -> None:
         self._set_state(stage)
         inherited = self.inherits and self.inherits.context
+        self.context = inherited  # for those that inherit from it although it fails
         context = (inherited or self._shared.context).copy()
         self._task = spawn(self._live, self.name, context)
 
@@ -401,35 +420,42 @@ class Unit:
             if self.stage is not UnitState.STOPPING:
                 return
             # gunicorn's ASGI worker cancels all tasks a second time, one second after the first.
-            error = self._replaced(error, "cancelled by the server before it finished")
+            error = self.replaced(error, "cancelled by the server before it finished")
         elif is_cancellation(error):
-            error = self._replaced(error, "cancelled unexpectedly")
+            error = self.replaced(error, "cancelled unexpectedly")
         elif is_a(error, GeneratorExit):  # raised again, it would close the coroutines of the server
-            error = self._replaced(error, "raised an exception that is reserved for closing generators")
+            error = self.replaced(error, "raised an exception that is reserved for closing generators")
         if self.failure is None:
             self._mark_failed(error)
         else:
             self.failure.add(error)
+            if self.failure.is_optional and not is_a(self.failure.error, Exception):
+                # Starlette sends *.failed for a SystemExit as well, and raises it afterwards.
+                self.failure.is_optional = False
+                self._shared.failures.append(self.failure)
 
-    def _replaced(self, error: BaseException, reason: str) -> BaseException:
+    def replaced(self, error: BaseException, reason: str) -> BaseException:
         """Return an error of this package in place of one that would end the caller's tasks."""
         failed = ShutdownFailed if self.has_started else StartupFailed
         replacement = failed(self.name, f"{reason}: {text_of(error)}")
         replacement.__cause__ = error
         return replacement
 
-    def _mark_failed(self, error: BaseException, phase: FailedPhase | None = None, **fields: str) -> None:
+    def _mark_failed(self, error: BaseException, phase: FailedPhase | None = None, **fields: Any) -> None:
         """Record the first failure. `fields` are more fields of the record."""
         if self.failure is None:
             if phase is None and self.has_started:
                 phase = FailedPhase.SERVING if self.stage is UnitState.STARTED else FailedPhase.SHUTDOWN
             phase = phase or FailedPhase.STARTUP
+            is_optional = fields.setdefault("is_optional", self.is_optional and is_a(error, Exception))
             # What starts after the answer starts in the background. An error in the clean-up of a start that the
             # shutdown cancelled is not a crash.
-            if phase is FailedPhase.STARTUP and self._shared.is_answered and not self.is_cancelled():
+            is_late = self._shared.is_answered and not self.is_cancelled()
+            if phase is FailedPhase.STARTUP and is_late and not is_optional:
                 phase = FailedPhase.SERVING
             self.failure = Failure(self.name, phase, error, **fields)
-            self._shared.failures.append(self.failure)
+            if not is_optional:
+                self._shared.failures.append(self.failure)
             self._report()
 
     def _end(self) -> None:
@@ -441,8 +467,9 @@ class Unit:
         self._report_crash()
 
     def _report_crash(self) -> None:
-        """Report a crash, once."""
-        if self.failure is not None and self.failure.phase is FailedPhase.SERVING and not self._is_reported:
+        """Report a crash, or the failure of an optional unit, once."""
+        failure = self.failure
+        if failure and (failure.is_optional or failure.phase is FailedPhase.SERVING) and not self._is_reported:
             self._is_reported = True
             self._shared.on_crash(self)
 

@@ -2,8 +2,8 @@
 
 Usage: python -m tests.locks.contender MODE KIND ADDRESS NAME JOURNAL
 
-MODE is ``lead``, for a worker with ``leader=``, or ``start``, for a function with ``lock=``. The journal gets lines
-"<pid> <enter|still|leave> <seconds of the machine's monotonic clock>".
+MODE is ``lead``, for a worker with ``leader=``, ``tick``, for one with ``every=`` too, or ``start``, for a function
+with ``lock=``. The journal gets lines "<pid> <enter|still|leave> <seconds of the machine's monotonic clock>".
 """
 
 import os
@@ -78,8 +78,15 @@ def app_of(mode: str, kind: str, address: str, name: str, journal: str) -> Lifes
         await anyio.sleep(0.2)
         pages.write("leave")
 
+    async def ticks() -> None:
+        pages.write("enter")
+        await anyio.sleep(0.05)
+        pages.write("leave")
+
     if mode == "lead":
         app.worker(leads, leader=lock)
+    elif mode == "tick":
+        app.worker(ticks, leader=lock, every=0.1)
     else:
         app.on_startup(starts, lock=lock)
     return app

@@ -353,6 +353,65 @@ def test_exactly_one_leads_while_leaders_are_killed(kind: str, seconds: int, add
     assert number > seconds / (TTL + 3)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_worker_that_ticks_does_so_in_one_process(kind: str, address: str, tmp_path: Path) -> None:
+    """It holds its lock between two runs, so that no other process runs in a pause; a killed one has a successor."""
+    journal = tmp_path / "journal"
+    with ExitStack() as stack:
+        names = ("tick", kind, address, "test/tick", str(journal))
+        processes = {one.pid: one for one in (stack.enter_context(contender(*names)) for _ in range(3))}
+        eventually(lambda: len(holders(journal)) >= 10)
+        first = holders(journal)[-1]
+        assert set(holders(journal)) == {first}
+        processes[first].kill()
+        eventually(lambda: holders(journal)[-5:].count(first) == 0)
+        second = holders(journal)[-1]
+        assert set(holders(journal)) == {first, second}
+    assert overlaps(journal) == []
+
+
+@pytest.mark.engines
+async def test_a_consumer_comes_back_when_its_server_does(caplog: pytest.LogCaptureFixture) -> None:
+    """Redis is killed and started again; the consumer connects anew, and the app serves on meanwhile."""
+    got: list[bytes] = []
+    hooks = Lifespan()
+    with redis_or_valkey_server() as engine:
+
+        @hooks.worker(restart=True)
+        async def consume() -> None:
+            retries = redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0)  # the worker's alone
+            async with redis.asyncio.Redis.from_url(engine.url, socket_timeout=30, retry=retries) as client:
+                while True:
+                    popped: Any = await client.blpop(["jobs"], timeout=20)
+                    got.append(popped[1])
+
+        async def push(job: str) -> None:
+            with redis.Redis.from_url(engine.url) as client:
+                client.rpush("jobs", job)
+            with anyio.fail_after(PATIENCE):
+                while not got or got[-1] != job.encode():
+                    await anyio.sleep(0.01)
+
+        def outcome() -> str:
+            assert hooks.report is not None
+            return hooks.report.units[0].outcome
+
+        async with LifespanManager(hooks):
+            await push("one")
+            engine.crash()
+            with anyio.fail_after(PATIENCE):
+                while outcome() != "restarting":
+                    await anyio.sleep(0.01)
+            engine.process = engine.run()
+            engine.wait()
+            await push("two")
+            assert hooks.report is not None
+            assert hooks.report.units[0].restarts >= 1
+    assert got == [b"one", b"two"]
+    assert "run failed in hook 'consume'" in caplog.text
+    assert "it is restarted in 1 s" in caplog.text
+
+
 @pytest.mark.engines
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_search_at_random_finds_no_overlap_beyond_the_documented(

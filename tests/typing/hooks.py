@@ -271,6 +271,16 @@ async def model() -> AsyncIterator[State]:
 def migrate(app: FastAPI) -> None: ...
 
 
+@app.context(optional=True)
+async def recommendations() -> AsyncIterator[None]:
+    yield
+
+
+LifespanMiddleware(FastAPI(), optional="mounts")
+LifespanMiddleware(FastAPI(), optional=[FastAPI()])
+Lifespan(optional=[FastAPI()])
+
+
 @app.context(lock=nullcontext)
 async def schema() -> AsyncIterator[None]:
     yield
@@ -278,6 +288,18 @@ async def schema() -> AsyncIterator[None]:
 
 @app.worker
 async def consumer() -> None: ...
+
+
+@app.worker(restart=True)
+async def restarted() -> None: ...
+
+
+@app.worker(restart=5, leader=lock)
+async def restarted_at_most_five_times() -> None: ...
+
+
+@app.worker(every=0.5, timeout=5)
+async def ticks() -> None: ...
 
 
 @app.worker(leader=lock, name="scheduler", timeout=5)

@@ -146,6 +146,8 @@ hooks.on_shutdown(when="last")  # type: ignore[call-overload]  # pyright: ignore
 hooks.worker(5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 hooks.worker(print)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
 hooks.worker(leader="postgresql://")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+hooks.worker(restart="always")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+hooks.worker(every="60")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 hooks.context(context, lock=open)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 hooks.on_shutdown(hook, background=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 app.on_event("boot")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
