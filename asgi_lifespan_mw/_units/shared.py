@@ -28,6 +28,7 @@ class Shared:
         is_stopping: Whether the stop has begun.
         deadline: The time by `now` at which the current phase times out as a whole; infinity for no limit.
         seconds: The limit that led to `deadline`; infinity for no limit.
+        enclosing: The unit of another run in whose body these units live; None if there is none.
         on_change: Called with a unit that changed its state or failed; None if nobody wants to know.
         on_crash: Called with a unit that failed between its start and its stop.
         now: Returns the time of the event loop's clock, also where no task runs.
@@ -42,6 +43,7 @@ class Shared:
         self.is_answered = False
         self.is_stopping = False
         self.deadline = self.seconds = math.inf
+        self.enclosing: Any = None
         self.on_change = on_change
         self.on_crash = on_crash
         self.now = running_clock()
