@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, final
 
 from ._apps.walk import is_nested
 from ._asgi import checked_app, straight_through
-from ._config import Settings, checked_apps, checked_flag, checked_mounts, checked_seconds
+from ._config import Settings, check, checked_apps, checked_flag, checked_mounts, checked_seconds, is_plain_function
 from ._crash import CrashPolicy, OnCrash, checked_on_crash, terminate
 from ._exceptions import ProtocolViolation
 from ._hooks.decorators import ContextFunction, HookDecorators, hooks_of
@@ -17,7 +17,7 @@ from ._log import logger
 from ._on_request import StartsOnRequest, Step
 from ._protocol.table import Phase
 from ._reporting.failures import is_read
-from ._reporting.report import Observer, Report, UnitReport, build_report, checked_observer
+from ._reporting.report import Observer, Report, UnitReport, build_report
 from ._requests import Requests
 from ._run.run import Run
 from ._types import ASGIApp, Receive, Scope, Send
@@ -115,7 +115,9 @@ class LifespanMiddleware(HookDecorators):
             mount_timeout=checked_seconds(mount_timeout, "LifespanMiddleware(mount_timeout=...)"),
         )
         self._on_crash: OnCrash = checked_on_crash(on_crash)
-        self._observe = checked_observer(observe)
+        plain = observe is None or is_plain_function(observe)
+        check("LifespanMiddleware(observe=...)", observe, "a plain function that takes a UnitReport", fits=plain)
+        self._observe = observe
         self._background = checked_flag(background, "LifespanMiddleware(background=...)")
         busy = None if while_starting is None else checked_app(while_starting, _WHILE_STARTING)
         is_on_request = checked_flag(start_on_request, _START_ON_REQUEST)
