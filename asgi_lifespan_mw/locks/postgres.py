@@ -2,14 +2,11 @@
 
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, final
 
 from .._config import checked_flag
 from .._units.locking import LockLost, LockRefused
 from .engine import check_name, check_string, imported, need_asyncio, succeed
-
-if TYPE_CHECKING:
-    import asyncio
 
 CHECK_EVERY = 5.0
 """Seconds between two questions to the server, for networks that fail in silence."""
@@ -157,7 +154,6 @@ class PostgresWatch:
     def __init__(self, connection: Any, severed: type[Exception]) -> None:
         self._connection = connection
         self._severed = severed
-        self._question: asyncio.Task[Any] | None = None
 
     async def wait(self) -> None:
         """Return when the connection is lost, or the server does not answer."""
@@ -178,13 +174,12 @@ class PostgresWatch:
         import asyncio
 
         # A task, for psycopg's own answer to a cancellation is a question to the server, which may be silent.
-        task = self._question = asyncio.create_task(question)
-        await asyncio.wait({task}, timeout=CHECK_LIMIT)
-        if not task.done():
+        self._question = asyncio.create_task(question)
+        await asyncio.wait({self._question}, timeout=CHECK_LIMIT)
+        if not self._question.done():
             raise TimeoutError
-        return task.result()
+        return self._question.result()
 
     def close(self) -> None:
-        """Give up a question that was not answered. The connection is closed by then."""
-        if self._question is not None:  # pragma: no branch - it was answered
-            self._question.cancel()
+        """Give up the last question if it was not answered. The connection is closed by then."""
+        self._question.cancel()
