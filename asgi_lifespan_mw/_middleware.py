@@ -232,16 +232,15 @@ class LifespanMiddleware(HookDecorators):
     def __repr__(self) -> str:
         return f"LifespanMiddleware({self.app!r})"
 
-    def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Answer a lifespan of the server."""
-        if not isinstance(scope.get("state", {}), MutableMapping):
-            return _refuse_state(scope["state"], receive, send)
-        return self._live(scope, receive, send)
-
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take the server's messages, from the first to the last, around a run."""
         __tracebackhide__ = True
         await _received(receive, "lifespan.startup", Phase.IDLE)
+        if not isinstance(state := scope.get("state", {}), MutableMapping):
+            found = "None" if state is None else f"of type {type(state).__qualname__!r}"
+            violation = ProtocolViolation("the server", f"sent state {found}", Phase.IDLE.value, "a dict, or no state")
+            await send({"type": "lifespan.startup.failed", "message": str(violation)})
+            raise violation
         self._requests.lifespan_came()
         started = None if self._starts is None else await self._starts.take_over()
         run, serve = (self._prepare(scope), self._serve) if started is None else (started.run, started.serve)
@@ -357,19 +356,6 @@ def prepare_run(
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-async def _refuse_state(state: object, receive: Receive, send: Send) -> None:
-    """Answer a lifespan whose state cannot be filled.
-
-    Raises:
-        ProtocolViolation: Always.
-    """
-    await receive()
-    found = "None" if state is None else f"of type {type(state).__qualname__!r}"
-    violation = ProtocolViolation("the server", f"sent state {found}", Phase.IDLE.value, "a dict, or no state")
-    await send({"type": "lifespan.startup.failed", "message": str(violation)})
-    raise violation
 
 
 def _log_discarded(phase: str, message: str) -> None:
