@@ -51,7 +51,7 @@ class _Scenario(NamedTuple):
     lacks: str = ""
     """The entry that the server's scope lacks; "" for none."""
     empties_state: bool = False
-    """Whether the server empties the state before the shutdown, as granian does."""
+    """True for a server that empties the state before the shutdown, as granian does."""
     cancels: Phase | None = None
     """The phase in which the server cancels the lifespan; None for no cancellation."""
 

@@ -24,7 +24,7 @@ class _Serving(NamedTuple):
 
 @final
 class Requests:
-    """What the requests of one middleware get.
+    """The app, and the state, that each request of one middleware is passed to.
 
     Attributes:
         serving: The runs that serve requests.

@@ -62,7 +62,7 @@ class Session:
             scope: The scope of its lifespan.
             strict: Whether deviations from the protocol are violations.
             is_asked: Whether nothing is known of the app, which is asked if it supports the lifespan: what makes it
-                unsupported is no deviation.
+                unsupported is not a deviation.
             nothing_began: Called when such an app raised after it had received; returns whether it is a wrapper in
                 which nothing had begun, so that the exception says nothing of a startup.
             on_start: Called when the app has started.

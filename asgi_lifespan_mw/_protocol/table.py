@@ -78,7 +78,7 @@ class Severity(Enum):
 
 
 class Action(Enum):
-    """What follows an event, besides the next phase."""
+    """The consequence of an event, besides the next phase."""
 
     NOTHING = "nothing"
     GIVES_STARTUP = "is given 'lifespan.startup'"
@@ -173,7 +173,7 @@ EXPECTED: Final[Mapping[Phase, str]] = {
     Phase.UNSUPPORTED: "a return",
     Phase.FAILED: "a return, or the exception behind the failure",
 }
-"""What the protocol expects of an app, by phase; for messages."""
+"""The event that the protocol expects of an app, by phase; for messages."""
 
 _MESSAGES: Final[Mapping[object, Event]] = {
     "lifespan.startup.complete": Event.COMPLETES_STARTUP,

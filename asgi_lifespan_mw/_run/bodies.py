@@ -1,4 +1,4 @@
-"""What each kind of hook does in the task of its unit."""
+"""The coroutines that the kinds of hooks run in the tasks of their units."""
 
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext

@@ -19,7 +19,7 @@ CLEAN_UP_LIMIT = 10.0
 
 @final
 class Shared:
-    """What the units of one run share.
+    """The context variables, time limits and failures that the units of one run share.
 
     Attributes:
         context: The context variables that the next unit begins with.

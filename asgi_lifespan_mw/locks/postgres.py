@@ -116,7 +116,7 @@ class PostgresLock:
             await connection.close()
 
     async def _check_server(self, connection: Any) -> None:
-        """Raise LockRefused if the connection leads to a pooler: that made up the process ID which it told."""
+        """Raise LockRefused if the connection leads to a pooler, which sends a process ID of its own making."""
         [pid] = await (await connection.execute("select pg_backend_pid()")).fetchone()
         if pid != connection.info.backend_pid and not self._allow_pooler:
             raise LockRefused(
