@@ -341,7 +341,7 @@ class HeldLock:
                 for _ in range(_LAST_TURNS):
                     await checkpoint()
         except BaseException:
-            if not self._holding.cancel_called:  # pragma: no branch - its end was given up
+            if not self._holding.cancel_called:  # pragma: no branch - the event loop was blocked for `RELEASE_LIMIT`
                 self._lose("it was cancelled by its own context manager")
             self._watching.cancel()
             raise
@@ -381,7 +381,7 @@ class HeldLock:
                     uncancel_current_task()  # as in `_until_released`; the lock is renewed until its release
                 else:
                     loss = text_of(error)
-        if not self._watching.is_cancelled:  # pragma: no branch - it was lost while it was released
+        if not self._watching.is_cancelled:
             self._lose(loss)
 
     def _lose(self, loss: str) -> None:
@@ -402,7 +402,7 @@ class HeldLock:
                 self._unit.whereabouts() or "at an unknown place",
             )
             limit = LOSS_LIMIT if self._unit.timeout is None else self._unit.timeout
-            if not await self._is_released_within(limit - GRACE):  # pragma: no branch - it stopped in its second chance
+            if not await self._is_released_within(limit - GRACE):
                 self._on_late()
 
     async def _is_released_within(self, seconds: float) -> bool:

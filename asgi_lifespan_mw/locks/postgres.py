@@ -78,7 +78,7 @@ class PostgresLock:
         self._allow_pooler = checked_flag(allow_pooler, "PostgresLock(allow_pooler=...)")
 
     def __call__(self) -> "AbstractAsyncContextManager[PostgresWatch]":
-        """Return a context manager that holds the lock, and yields what tells of its loss.
+        """Return a context manager that holds the lock, and yields an object that reports its loss.
 
         *Cancellation:* The wait is given up, and the connection is closed.
         """

@@ -523,6 +523,45 @@ async def test_a_lock_that_is_lost_each_time_is_asked_for_once_a_second(caplog: 
     assert reasons == ["waiting for the lock"]
 
 
+async def test_a_worker_that_cleans_up_slowly_after_a_loss_is_cancelled_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Its clean-up may take 10 s; an ERROR names it after one."""
+    engine, cleaned_up = FakeEngine(), list[str]()
+
+    async def cleans_up() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await anyio.sleep(5)
+            cleaned_up.append("done")
+
+    async with LifespanManager(app_of(cleans_up, leader=engine.lock), None, None):
+        await anyio.sleep(1)
+        engine.lose()
+        await anyio.sleep(20)
+        assert cleaned_up == ["done"]
+    assert "did not stop after losing its lock" in caplog.text
+
+
+async def test_a_wait_that_returns_when_it_is_cancelled_reports_no_loss() -> None:
+    """A library may end its `wait()` quietly at the release, when nobody needs it any more."""
+
+    class Quiet:
+        async def wait(self) -> None:
+            with suppress(anyio.get_cancelled_exc_class()):
+                await anyio.sleep_forever()
+
+    @asynccontextmanager
+    async def lock() -> AsyncIterator[Quiet]:
+        yield Quiet()
+
+    hooks = Lifespan()
+    hooks.on_startup(lambda: None, lock=lock)
+    async with LifespanManager(hooks) as manager:
+        assert manager.state == {}
+    assert hooks.report is not None
+    assert [row.outcome for row in hooks.report.units] == ["stopped"]
+
+
 async def test_a_worker_that_ignores_the_loss_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     """Two may run now; it does not lead again before it has ended."""
     engine, runs = FakeEngine(), list[int]()
