@@ -1,5 +1,6 @@
 """The settings of a run, and the checks of the arguments that set them."""
 
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast, final
@@ -83,6 +84,12 @@ def checked_apps(
 def is_sequence(given: object) -> bool:
     """Return whether an argument holds several things: not one app or function, which may happen to be iterable."""
     return not callable(given) and not isinstance(given, (str, bytes)) and isinstance(given, Iterable)
+
+
+def is_plain_function(given: object) -> bool:
+    """Return whether an object can be called, and the call does not make a coroutine."""
+    call = getattr(given, "__call__", None)  # noqa: B004 - of an object whose `__call__` is a coroutine function
+    return callable(given) and not (inspect.iscoroutinefunction(given) or inspect.iscoroutinefunction(call))
 
 
 def checked_flag(flag: object, where: str) -> bool:

@@ -10,9 +10,10 @@ import anyio.lowlevel
 
 from ._asgi import checked_app, name_of
 from ._config import checked_seconds
-from ._exceptions import LifespanError, LifespanTimeout, ProtocolViolation
+from ._exceptions import LifespanTimeout, ProtocolViolation
 from ._protocol.session import Session, on_deviation
 from ._protocol.table import Phase, Severity
+from ._reporting.failures import summarize
 from ._types import ASGIApp, Receive, Scope, Send, State
 from ._units.backend import current_asyncio_task, is_closing
 from ._units.failure import text_of
@@ -50,7 +51,7 @@ class _Scenario(NamedTuple):
     lacks: str = ""
     """The entry that the server's scope lacks; "" for none."""
     empties_state: bool = False
-    """Whether the server empties the state before the shutdown, as granian does."""
+    """True for a server that empties the state before the shutdown, as granian does."""
     cancels: Phase | None = None
     """The phase in which the server cancels the lifespan; None for no cancellation."""
 
@@ -108,8 +109,8 @@ class _Probe:
         self._app, self._way, self._seconds, self._found = app, way, seconds, found
         self._state: State = {}
         self._answered = self._state  # a copy of it, once the startup was stopped
-        self._scope: dict[str, Any] = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}}
-        self._scope["state"] = self._state
+        asgi = {"version": "3.0", "spec_version": "2.0"}
+        self._scope: dict[str, Any] = {"type": "lifespan", "asgi": asgi, "state": self._state}
         self._scope.pop(way.lacks, None)
         self._is_reported_busy = False
         self._server = anyio.CancelScope()
@@ -130,7 +131,7 @@ class _Probe:
             raise
         if self._way.cancels is None:
             await self._judge(tasks)
-        elif isinstance(self._error(), LifespanTimeout):
+        elif self._unit.failure is not None and isinstance(self._unit.failure.error, LifespanTimeout):
             self._find(f"{self._unit.name} did not end within {self._seconds:g} s of its cancellation")
         return self._unit.failure is None and self._session.phase is not Phase.UNSUPPORTED
 
@@ -182,17 +183,15 @@ class _Probe:
             self._is_reported_busy |= deviation.phase == Phase.STOPPED.value
 
     async def _judge(self, tasks: "set[asyncio.Task[Any]]") -> None:
-        error, phase, severity, name = self._error(), self._session.phase, self._way.failure, self._unit.name
+        phase, severity, name = self._session.phase, self._way.failure, self._unit.name
         if phase is Phase.UNSUPPORTED:
             refusal = f"{name} does not support the lifespan protocol"
             if self._session.refusal is not None:
                 refusal += f": {text_of(self._session.refusal)}"
             # It may always do so; not where it took the lifespan before.
             self._find(refusal, "note" if self._way is _SCENARIOS[0] else severity)
-        if isinstance(error, LifespanError):
-            self._find(str(error), severity)
-        elif error is not None and self._unit.failure is not None:
-            self._find(f"{self._unit.failure.phase.value} in {name}: {text_of(error)}", severity)
+        if self._unit.failure is not None:
+            self._find(summarize(self._unit.failure), severity)
         if self._unit.is_cancelled() and phase is Phase.STOPPED and not self._is_reported_busy:
             self._find(f"{name} was still busy {GRACE:g} s after its last answer")
         if self._way.lacks != "state" and self._scope.get("state") is not self._state:
@@ -204,9 +203,6 @@ class _Probe:
         if left:
             names = sorted(getattr(task.get_coro(), "__qualname__", task.get_name()) for task in left)
             self._find(f"{name} left tasks behind: {', '.join(names)}")
-
-    def _error(self) -> BaseException | None:
-        return None if self._unit.failure is None else self._unit.failure.error
 
     def _find(self, text: str, severity: SeverityName = "warning") -> None:
         self._found.setdefault((severity, text), Finding(severity, self._way.name, text))

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, cast, final
 
 import anyio
 
-from ._config import check
+from ._config import check, is_plain_function
 from ._log import logger
 from ._reporting.failures import log_error
 from ._units.failure import Failure, text_of
@@ -27,7 +27,7 @@ def checked_on_crash(on_crash: object) -> OnCrash:
     if isinstance(on_crash, str):
         check(where, on_crash, expected, fits=on_crash in ("log", "stop"), refusal=ValueError)
     else:
-        check(where, on_crash, expected, fits=callable(on_crash) and not inspect.iscoroutinefunction(on_crash))
+        check(where, on_crash, expected, fits=is_plain_function(on_crash))
     return cast("OnCrash", on_crash)
 
 

@@ -66,6 +66,7 @@ class LifespanManager:
             raise refusal(f"LifespanManager(backend=...) got {backend!r}, expected 'asyncio' or 'trio'")
         self.state: State = {}
         self._lifespan = app if isinstance(app, Lifespan) else Lifespan()
+        self._hooks = hooks_of(self._lifespan)
         self._app = None if isinstance(app, Lifespan) else checked_app(app, "LifespanManager()")
         self._settings = Settings(
             mounts="off",
@@ -109,24 +110,18 @@ class LifespanManager:
         __tracebackhide__ = True
         self._refuse_another_entry()
         self.state.clear()
-        scope = {"type": "lifespan", "state": self.state}
-        has_app = self._app is not None
+        scope, has_app = {"type": "lifespan", "state": self.state}, self._app is not None
         self._run = run = Run(
-            self._app,
-            hooks_of(self._lifespan).plan(),
-            self._settings,
-            scope,
-            sends_to_app=has_app,
-            logs_tracebacks=False,
+            self._app, self._hooks.plan(), self._settings, scope, sends_to_app=has_app, logs_tracebacks=False
         )
-        hooks_of(self._lifespan).begins(run)
+        self._hooks.begins(run)
         try:
             await run.__aenter__()
             if run.is_refused:
                 raise LifespanNotSupported(run.label) from run.refusal
         except BaseException as error:
             self._run = None
-            hooks_of(self._lifespan).ended()
+            self._hooks.ended()
             if error is run.error:
                 error.with_traceback(run.trace)  # without the frames of this package
             raise
@@ -164,9 +159,7 @@ class LifespanManager:
         """
         if self._run is None:
             state = "has been left" if self._was_entered else "was not entered"
-            raise RuntimeError(
-                f"LifespanManager {state}; {where} works inside of `async with` or `with` of the manager"
-            )
+            raise RuntimeError(f"LifespanManager {state}; {where} works inside of `async with` or `with`")
         return self._run
 
     async def __aexit__(
@@ -192,7 +185,7 @@ class LifespanManager:
                 failed.with_traceback(run.trace)
             raise
         finally:
-            hooks_of(self._lifespan).ended()
+            self._hooks.ended()
 
     def __enter__(self) -> "LifespanManager":
         """Start the app in an event loop in a thread of its own, and wait until it has started.
@@ -206,15 +199,13 @@ class LifespanManager:
         """
         __tracebackhide__ = True
         if not is_loop_gone():
-            raise RuntimeError(
-                "`with LifespanManager(...)` would block the event loop that runs here; use `async with`"
-            )
+            raise RuntimeError("`with LifespanManager(...)` would block the running event loop; use `async with`")
         self._refuse_another_entry()
         if find_spec(self._backend[0]) is None:
             raise LookupError("LifespanManager(backend='trio') needs trio: pip install trio")
         with ExitStack() as stack:
             self._portal = stack.enter_context(start_blocking_portal(*self._backend))
-            stack.callback(self._forget_portal)
+            stack.callback(setattr, self, "_portal", None)
             stack.push(self._leave)
             self._call(self.__aenter__)
             self._thread = stack.pop_all()
@@ -226,18 +217,13 @@ class LifespanManager:
 
     def _check_loop(self) -> None:
         """Log a WARNING, once, if a request comes from another event loop than the one in which the app was started."""
-        if self._run is not None and not self._is_warned and (loop := current_loop()) is not None:
-            self._is_warned = loop is not self._loop
-            if self._is_warned:
-                logger.warning(
-                    "a request to %s came from another event loop than the one in which LifespanManager started it; "
-                    "what its lifespan opened may not work there. Within a plain `with`, send requests by "
-                    "manager.call(...)",
-                    self._run.label,
-                )
-
-    def _forget_portal(self) -> None:
-        self._portal = None
+        if self._run is not None and not self._is_warned and current_loop() not in (None, self._loop):
+            self._is_warned = True
+            logger.warning(
+                "a request to %s came from another event loop than the one in which LifespanManager started it; what "
+                "its lifespan opened may not work there. Within a plain `with`, send requests by manager.call(...)",
+                self._run.label,
+            )
 
     def _leave(self, *raised: Any) -> None:
         __tracebackhide__ = True

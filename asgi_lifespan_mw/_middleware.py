@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, final
 
 from ._apps.walk import is_nested
 from ._asgi import checked_app, straight_through
-from ._config import Settings, checked_apps, checked_flag, checked_mounts, checked_optional, checked_seconds
+from ._config import (
+    Settings,
+    check,
+    checked_apps,
+    checked_flag,
+    checked_mounts,
+    checked_optional,
+    checked_seconds,
+    is_plain_function,
+)
 from ._crash import CrashPolicy, OnCrash, checked_on_crash, terminate
 from ._exceptions import ProtocolViolation
 from ._hooks.decorators import ContextFunction, HookDecorators, hooks_of
@@ -17,7 +26,7 @@ from ._log import logger
 from ._on_request import StartsOnRequest, Step
 from ._protocol.table import Phase
 from ._reporting.failures import is_read
-from ._reporting.report import Observer, Report, UnitReport, build_report, checked_observer
+from ._reporting.report import Observer, Report, UnitReport, build_report
 from ._requests import Requests
 from ._run.run import Run
 from ._types import ASGIApp, Receive, Scope, Send
@@ -124,7 +133,9 @@ class LifespanMiddleware(HookDecorators):
             mount_timeout=checked_seconds(mount_timeout, "LifespanMiddleware(mount_timeout=...)"),
         )
         self._on_crash: OnCrash = checked_on_crash(on_crash)
-        self._observe = checked_observer(observe)
+        plain = observe is None or is_plain_function(observe)
+        check("LifespanMiddleware(observe=...)", observe, "a plain function that takes a UnitReport", fits=plain)
+        self._observe = observe
         self._background = checked_flag(background, "LifespanMiddleware(background=...)")
         busy = None if while_starting is None else checked_app(while_starting, _WHILE_STARTING)
         is_on_request = checked_flag(start_on_request, _START_ON_REQUEST)
@@ -239,16 +250,15 @@ class LifespanMiddleware(HookDecorators):
     def __repr__(self) -> str:
         return f"LifespanMiddleware({self.app!r})"
 
-    def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Answer a lifespan of the server."""
-        if not isinstance(scope.get("state", {}), MutableMapping):
-            return _refuse_state(scope["state"], receive, send)
-        return self._live(scope, receive, send)
-
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take the server's messages, from the first to the last, around a run."""
         __tracebackhide__ = True
         await _received(receive, "lifespan.startup", Phase.IDLE)
+        if not isinstance(state := scope.get("state", {}), MutableMapping):
+            found = "None" if state is None else f"of type {type(state).__qualname__!r}"
+            violation = ProtocolViolation("the server", f"sent state {found}", Phase.IDLE.value, "a dict, or no state")
+            await send({"type": "lifespan.startup.failed", "message": str(violation)})
+            raise violation
         self._requests.lifespan_came()
         started = None if self._starts is None else await self._starts.take_over()
         run, serve = (self._prepare(scope), self._serve) if started is None else (started.run, started.serve)
@@ -364,19 +374,6 @@ def prepare_run(
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-async def _refuse_state(state: object, receive: Receive, send: Send) -> None:
-    """Answer a lifespan whose state cannot be filled.
-
-    Raises:
-        ProtocolViolation: Always.
-    """
-    await receive()
-    found = "None" if state is None else f"of type {type(state).__qualname__!r}"
-    violation = ProtocolViolation("the server", f"sent state {found}", Phase.IDLE.value, "a dict, or no state")
-    await send({"type": "lifespan.startup.failed", "message": str(violation)})
-    raise violation
 
 
 def _log_discarded(phase: str, message: str) -> None:

@@ -113,10 +113,8 @@ class StartsOnRequest:
 
     def release(self) -> None:
         """Let the next request start anew, because the lifespan of the server failed."""
-        loop = current_loop()
-        if loop in self._in_loop and self._in_loop[loop] is None:  # pragma: no branch - it was set at the startup
-            del self._in_loop[loop]
-            self._last = None, None
+        del self._in_loop[current_loop()]
+        self._last = None, None
 
     async def _wait_for_stop(self, loop: object) -> None:
         while (start := self._in_loop.get(loop)) is not None and start.is_stopping:

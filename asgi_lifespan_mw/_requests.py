@@ -24,7 +24,7 @@ class _Serving(NamedTuple):
 
 @final
 class Requests:
-    """What the requests of one middleware get.
+    """Passes each request of one middleware to the app that answers it, with the state of its run.
 
     Attributes:
         serving: The runs that serve requests.

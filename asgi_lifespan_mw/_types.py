@@ -19,7 +19,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Any]]
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
 
 State: TypeAlias = dict[str, Any]
-"""What a lifespan hands to the requests: ``scope["state"]``."""
+"""The lifespan state, ``scope["state"]``: requests get a copy of it."""
 
 STARTUP: LifespanStartupEvent = {"type": "lifespan.startup"}
 SHUTDOWN: LifespanShutdownEvent = {"type": "lifespan.shutdown"}

@@ -111,9 +111,13 @@ async def test_an_app_that_fails_is_run_no_further() -> None:
 async def test_an_app_that_hangs_is_found_in_time() -> None:
     """Five seconds, or what is given."""
     (finding,) = await check_lifespan(Starlette(lifespan=lambda _: hangs_at_start()))
-    assert finding == Finding("violation", "normal", "startup timed out after 5 s in app Starlette")
+    assert (finding.severity, finding.run) == ("violation", "normal")
+    assert finding.text.startswith("startup timed out after 5 s in app Starlette; it was at ")
+    assert finding.text.endswith(" in hangs_at_start")
     (finding,) = await check_lifespan(Starlette(lifespan=lambda _: hangs_at_stop()), timeout=2)
-    assert finding == Finding("violation", "normal", "shutdown timed out after 2 s in app Starlette")
+    assert (finding.severity, finding.run) == ("violation", "normal")
+    assert finding.text.startswith("shutdown timed out after 2 s in app Starlette; it was at ")
+    assert finding.text.endswith(" in hangs_at_stop")
 
 
 async def test_an_app_without_lifespan_is_a_note() -> None:

@@ -5,7 +5,6 @@ processes and threads, and the progress, which is a live line on a terminal with
 """
 
 import argparse
-import functools
 import importlib.util
 import os
 import shutil
@@ -85,11 +84,9 @@ def main(arguments: Sequence[str] | None = None, take_output: Callable[[], TextI
 def _write(text: str, output: TextIO, files: dict[Path, str]) -> bool:
     """Print the report and write the files; say what cannot be written, and return whether all could."""
     is_written = True
-    writes: list[Callable[[], object]] = [functools.partial(_print, text, output)]
-    writes += [functools.partial(file.write_text, content, encoding="utf-8") for file, content in files.items()]
-    for write in writes:
+    for file, content in [(None, text), *files.items()]:
         try:
-            write()
+            _print(text, output) if file is None else file.write_text(content, encoding="utf-8")
         except BrokenPipeError:  # `| head` has read enough
             continue
         except OSError as error:

@@ -1,21 +1,20 @@
-"""Contexts of hooks: entered and left on the event loop, their values taken as lifespan state.
+"""Contexts of hooks: entered and left on the event loop, their values taken as lifespan state."""
 
-Generators are driven here and not by `contextlib`, so that the error for a wrong number of yields names the hook.
-"""
-
+import contextlib
+import traceback
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from inspect import iscoroutine
 from types import TracebackType
-from typing import Any, cast, final
+from typing import Any, TypeAlias, cast, final
 
 from .._types import State
 
-_ONCE = "a context yields exactly once: it starts before the yield and stops after it"
+Context: TypeAlias = AbstractAsyncContextManager[object] | AbstractContextManager[object]
 
 
-def entered(made: object, label: str) -> AbstractAsyncContextManager[object]:
-    """Return the result of a hook's function as an asynchronous context manager that was not entered yet.
+def context_of(made: object, label: str) -> Context:
+    """Return the result of a hook's function as a context manager that was not entered yet.
 
     Args:
         made: The result of the function.
@@ -24,16 +23,12 @@ def entered(made: object, label: str) -> AbstractAsyncContextManager[object]:
     Raises:
         TypeError: If it is not a context manager or a generator.
     """
-    # @asynccontextmanager and @contextmanager keep the generator, which is driven here.
-    made = getattr(made, "gen", made) if type(made).__module__ == "contextlib" else made
     if isinstance(made, AsyncGenerator):
-        return _AsyncGeneratorContext(cast("AsyncGenerator[object, Any]", made), label)
+        return asynccontextmanager(lambda: cast("AsyncGenerator[object]", made))()
     if isinstance(made, Generator):
-        return _SyncContextAdapter(GeneratorContext(cast("Generator[object, Any, Any]", made), label))
-    if isinstance(made, AbstractAsyncContextManager):
-        return cast("AbstractAsyncContextManager[object]", made)
-    if isinstance(made, AbstractContextManager):
-        return _SyncContextAdapter(cast("AbstractContextManager[object]", made))
+        return contextmanager(lambda: cast("Generator[object]", made))()
+    if isinstance(made, (AbstractAsyncContextManager, AbstractContextManager)):
+        return cast("Context", made)
     if iscoroutine(made):
         made.close()
     raise TypeError(
@@ -42,28 +37,62 @@ def entered(made: object, label: str) -> AbstractAsyncContextManager[object]:
     )
 
 
+def enter(context: AbstractContextManager[object], label: str) -> object:
+    """Enter a plain context manager of a hook, and return its value."""
+    with _naming_the_hook(f"{label} never yielded"):
+        return context.__enter__()
+
+
+def leave(context: AbstractContextManager[object], label: str, *raised: Any) -> bool | None:
+    """Leave a plain context manager of a hook; return whether it suppresses what was raised."""
+    with _naming_the_hook(f"{label} yielded more than once"):
+        return context.__exit__(*raised)
+
+
+@contextmanager
+def _naming_the_hook(problem: str) -> Generator[None]:
+    """Raise a TypeError in place of the error of contextlib, "generator didn't yield", which does not name the hook."""
+    try:
+        yield
+    except RuntimeError as error:
+        # The generator itself may raise that error: another one inside it, in a `with`, yields twice.
+        *_, (caller, _), (raiser, _) = traceback.walk_tb(error.__traceback__)
+        if caller.f_globals is not globals() or raiser.f_globals is not vars(contextlib):
+            raise
+    else:
+        return
+    raise TypeError(f"{problem}; a context yields exactly once: it starts before the yield and stops after it")
+
+
 @final
 class StateContext(AbstractAsyncContextManager[State]):
     """The context of a hook, whose value is lifespan state."""
 
-    def __init__(self, label: str, name: str, context: AbstractAsyncContextManager[object]) -> None:
+    def __init__(self, label: str, name: str, context: Context) -> None:
         self._label = label
         self._name = name
         self._context = context
 
     async def __aenter__(self) -> State:
-        value = await self._context.__aenter__()
+        if isinstance(self._context, AbstractAsyncContextManager):
+            with _naming_the_hook(f"{self._label} never yielded"):
+                value = await self._context.__aenter__()
+        else:
+            value = enter(self._context, self._label)
         try:
             return self._state(value)
         except BaseException as error:
             # A lazy mapping may raise anything, and the hook has opened its pool.
-            await self._context.__aexit__(type(error), error, error.__traceback__)
+            await self.__aexit__(type(error), error, error.__traceback__)
             raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        return await self._context.__aexit__(kind, error, trace)
+        if isinstance(self._context, AbstractAsyncContextManager):
+            with _naming_the_hook(f"{self._label} yielded more than once"):
+                return await self._context.__aexit__(kind, error, trace)
+        return leave(self._context, self._label, kind, error, trace)
 
     def _state(self, value: object) -> State:
         """Return the value of the context as lifespan state.
@@ -85,94 +114,3 @@ class StateContext(AbstractAsyncContextManager[State]):
                 kind = type(key).__name__
                 raise TypeError(f"{self._label} yielded a mapping with a key of type {kind}, expected string keys")
         return cast("State", state)
-
-
-@final
-class _SyncContextAdapter(AbstractAsyncContextManager[object]):
-    """A plain context manager, entered and left on the event loop."""
-
-    def __init__(self, context: AbstractContextManager[object]) -> None:
-        self._context = context
-
-    async def __aenter__(self) -> object:
-        return self._context.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return self._context.__exit__(kind, error, trace)
-
-
-@final
-class GeneratorContext(AbstractContextManager[object]):
-    """A plain generator as a context that yields once."""
-
-    def __init__(self, generator: Generator[object, Any, Any], label: str) -> None:
-        self._generator = generator
-        self._label = label
-
-    def __enter__(self) -> object:
-        for value in self._generator:
-            return value
-        raise _never_yielded(self._label)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        try:
-            if error is None:
-                next(self._generator)
-            else:
-                self._generator.throw(error)
-        except StopIteration:
-            return error is not None
-        except BaseException as raised:
-            if _is_let_through(error, raised):
-                return False
-            raise
-        self._generator.close()
-        raise _yielded_again(self._label)
-
-
-@final
-class _AsyncGeneratorContext(AbstractAsyncContextManager[object]):
-    """An asynchronous generator as a context that yields once."""
-
-    def __init__(self, generator: AsyncGenerator[object, Any], label: str) -> None:
-        self._generator = generator
-        self._label = label
-
-    async def __aenter__(self) -> object:
-        async for value in self._generator:
-            return value
-        raise _never_yielded(self._label)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        try:
-            await (anext(self._generator) if error is None else self._generator.athrow(error))
-        except StopAsyncIteration:
-            return error is not None
-        except BaseException as raised:
-            if _is_let_through(error, raised):
-                return False
-            raise
-        await self._generator.aclose()
-        raise _yielded_again(self._label)
-
-
-def _is_let_through(error: BaseException | None, raised: BaseException) -> bool:
-    """Return whether a generator let the exception out that was raised at its yield.
-
-    A StopIteration is raised as the cause of a RuntimeError (PEP 479).
-    """
-    return error is not None and (raised is error or (type(raised) is RuntimeError and raised.__cause__ is error))
-
-
-def _never_yielded(label: str) -> TypeError:
-    return TypeError(f"{label} never yielded; {_ONCE}")
-
-
-def _yielded_again(label: str) -> TypeError:
-    return TypeError(f"{label} yielded more than once; {_ONCE}")

@@ -24,7 +24,7 @@ from .._config import check, checked_flag, checked_seconds
 from .._types import State
 from .._units.location import short
 from .._units.locking import Lock
-from .contexts import StateContext, entered
+from .contexts import StateContext, context_of
 
 HookFunction: TypeAlias = Callable[[], Any] | Callable[[Any], Any]
 """A function that takes the app or nothing."""
@@ -99,7 +99,7 @@ class Hook:
         Raises:
             TypeError: If the function returned no context manager.
         """
-        return StateContext(self.label, self.name, entered(self._called(app), self.label))
+        return StateContext(self.label, self.name, context_of(self._called(app), self.label))
 
     def _called(self, app: object) -> Any:
         return self.function(app) if self.takes_app else self.function()

@@ -3,14 +3,14 @@
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from .._callables import unwrapped
 from .._config import check
 from .._units.threads import call_in_thread
-from .contexts import GeneratorContext
+from .contexts import enter, leave
 from .hook import described
 
 P = ParamSpec("P")
@@ -36,26 +36,24 @@ class _ThreadedCall(AbstractAsyncContextManager[Any], Awaitable[Any]):
         return result
 
     async def __aenter__(self) -> Any:
-        result = await self._result()
-        if isinstance(result, Generator):
-            result = GeneratorContext(cast("Generator[object, Any, Any]", result), f"hook {self._hook}")
-        if not isinstance(result, AbstractContextManager):
-            kind = type(result).__qualname__
+        made = await self._result()
+        context: object = contextmanager(lambda: made)() if isinstance(made, Generator) else made
+        if not isinstance(context, AbstractContextManager):
+            kind = type(context).__qualname__
             raise TypeError(
                 f"hook {self._hook} returned a value of type {kind}, expected a context manager, or a yield in it"
             )
-        self._context = cast("AbstractContextManager[Any]", result)
+        self._leave = functools.partial(leave, cast("AbstractContextManager[Any]", context), f"hook {self._hook}")
         # If its time runs out, what it opens is closed again when its thread has opened it.
-        return await call_in_thread(self._context.__enter__, if_abandoned=self._leave)
-
-    def _leave(self, _: object) -> None:
-        self._context.__exit__(None, None, None)
+        return await call_in_thread(
+            functools.partial(enter, context, f"hook {self._hook}"),
+            if_abandoned=lambda _: self._leave(None, None, None),
+        )
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        leave = functools.partial(self._context.__exit__, kind, error, traceback)
-        return await call_in_thread(leave, begins=True)
+        return await call_in_thread(functools.partial(self._leave, kind, error, trace), begins=True)
 
 
 def _is_asynchronous(function: Any) -> bool:

@@ -62,7 +62,7 @@ class Session:
             scope: The scope of its lifespan.
             strict: Whether deviations from the protocol are violations.
             is_asked: Whether nothing is known of the app, which is asked if it supports the lifespan: what makes it
-                unsupported is no deviation.
+                unsupported is not a deviation.
             nothing_began: Called when such an app raised after it had received; returns whether it is a wrapper in
                 which nothing had begun, so that the exception says nothing of a startup.
             on_start: Called when the app has started.
@@ -143,12 +143,9 @@ class Session:
         elif self.phase is Phase.STOPPED:
             self._unit.stopped()
         else:
-            self._fail(event, message)
-
-    def _fail(self, event: Event, message: object) -> None:
-        failed = StartupFailed if event is Event.FAILS_STARTUP else ShutdownFailed
-        reason = _reason(message)
-        self._unit.fail(failed(self._unit.name, reason), reason)
+            failed = StartupFailed if event is Event.FAILS_STARTUP else ShutdownFailed
+            reason = str(entry_of(message, "message") or "")  # an optional key, whose value may be any object
+            self._unit.fail(failed(self._unit.name, reason), reason)
 
     def _transition(self, event: Event, message: object = None) -> Transition:
         """Go on to the next phase. Report a deviation; raise a violation."""
@@ -161,7 +158,7 @@ class Session:
                 self._moved.set()
                 self._moved = None
         if transition.severity is not Severity.FINE:
-            deviation = ProtocolViolation(self._unit.name, _deed(event, message), before.value, EXPECTED[before])
+            deviation = ProtocolViolation(self._unit.name, _action_of(event, message), before.value, EXPECTED[before])
             if transition.severity is Severity.VIOLATION:
                 self._unit.fail(deviation)
                 raise deviation
@@ -169,13 +166,8 @@ class Session:
         return transition
 
 
-def _deed(event: Event, message: object) -> str:
+def _action_of(event: Event, message: object) -> str:
     """Return what an app did, for messages. The content of a message may be secret, so only its type is named."""
     kind = entry_of(message, "type")
     sent = repr(kind) if isinstance(kind, str) else f"an object of type {type(message).__qualname__!r}"
     return f"sent {sent}" if event is Event.SENDS_OTHER else event.value
-
-
-def _reason(message: object) -> str:
-    """Return the string of a ``*.failed`` message, in which the key is optional and the value may be any object."""
-    return str(entry_of(message, "message") or "")

@@ -78,7 +78,7 @@ class Severity(Enum):
 
 
 class Action(Enum):
-    """What follows an event, besides the next phase."""
+    """The consequence of an event, besides the next phase."""
 
     NOTHING = "nothing"
     GIVES_STARTUP = "is given 'lifespan.startup'"
@@ -96,61 +96,57 @@ class Transition:
     action: Action = Action.NOTHING
 
 
-_IDLE, _STARTING, _STARTED, _STOPPING = Phase.IDLE, Phase.STARTING, Phase.STARTED, Phase.STOPPING
-_STOPPED, _UNSUPPORTED, _FAILED = Phase.STOPPED, Phase.UNSUPPORTED, Phase.FAILED
-_NOTE, _WARNING, _VIOLATION = Severity.NOTE, Severity.WARNING, Severity.VIOLATION
-
 TABLE: Final[Mapping[Phase, Mapping[Event, Transition]]] = {
     Phase.IDLE: {
-        Event.RECEIVES: Transition(_STARTING, action=Action.GIVES_STARTUP),
-        Event.COMPLETES_STARTUP: Transition(_STARTED, _WARNING),
-        Event.FAILS_STARTUP: Transition(_FAILED),
-        Event.COMPLETES_SHUTDOWN: Transition(_FAILED, _VIOLATION),
-        Event.FAILS_SHUTDOWN: Transition(_FAILED, _VIOLATION),
-        Event.SENDS_OTHER: Transition(_UNSUPPORTED, _WARNING, Action.CANCELS),
-        Event.RETURNS: Transition(_UNSUPPORTED),
-        Event.RAISES: Transition(_UNSUPPORTED),
+        Event.RECEIVES: Transition(Phase.STARTING, action=Action.GIVES_STARTUP),
+        Event.COMPLETES_STARTUP: Transition(Phase.STARTED, Severity.WARNING),
+        Event.FAILS_STARTUP: Transition(Phase.FAILED),
+        Event.COMPLETES_SHUTDOWN: Transition(Phase.FAILED, Severity.VIOLATION),
+        Event.FAILS_SHUTDOWN: Transition(Phase.FAILED, Severity.VIOLATION),
+        Event.SENDS_OTHER: Transition(Phase.UNSUPPORTED, Severity.WARNING, Action.CANCELS),
+        Event.RETURNS: Transition(Phase.UNSUPPORTED),
+        Event.RAISES: Transition(Phase.UNSUPPORTED),
     },
     Phase.STARTING: {
         # A framework that receives in one task and answers in another may receive again first.
-        Event.RECEIVES: Transition(_STARTING, _NOTE, Action.WAITS),
-        Event.COMPLETES_STARTUP: Transition(_STARTED),
-        Event.FAILS_STARTUP: Transition(_FAILED),
-        Event.COMPLETES_SHUTDOWN: Transition(_FAILED, _VIOLATION),
-        Event.FAILS_SHUTDOWN: Transition(_FAILED, _VIOLATION),
-        Event.SENDS_OTHER: Transition(_UNSUPPORTED, _WARNING, Action.CANCELS),
-        Event.RETURNS: Transition(_UNSUPPORTED, _WARNING),
-        Event.RAISES: Transition(_FAILED),
+        Event.RECEIVES: Transition(Phase.STARTING, Severity.NOTE, Action.WAITS),
+        Event.COMPLETES_STARTUP: Transition(Phase.STARTED),
+        Event.FAILS_STARTUP: Transition(Phase.FAILED),
+        Event.COMPLETES_SHUTDOWN: Transition(Phase.FAILED, Severity.VIOLATION),
+        Event.FAILS_SHUTDOWN: Transition(Phase.FAILED, Severity.VIOLATION),
+        Event.SENDS_OTHER: Transition(Phase.UNSUPPORTED, Severity.WARNING, Action.CANCELS),
+        Event.RETURNS: Transition(Phase.UNSUPPORTED, Severity.WARNING),
+        Event.RAISES: Transition(Phase.FAILED),
     },
     Phase.STARTED: {
-        Event.RECEIVES: Transition(_STOPPING, action=Action.GIVES_SHUTDOWN),
-        Event.COMPLETES_STARTUP: Transition(_STARTED, _WARNING),
-        Event.FAILS_STARTUP: Transition(_FAILED),
-        Event.COMPLETES_SHUTDOWN: Transition(_STARTED, _WARNING),
-        Event.FAILS_SHUTDOWN: Transition(_FAILED),
-        Event.SENDS_OTHER: Transition(_STARTED, _WARNING),
-        Event.RETURNS: Transition(_STOPPED, _NOTE),
-        Event.RAISES: Transition(_FAILED),
+        Event.RECEIVES: Transition(Phase.STOPPING, action=Action.GIVES_SHUTDOWN),
+        Event.COMPLETES_STARTUP: Transition(Phase.STARTED, Severity.WARNING),
+        Event.FAILS_STARTUP: Transition(Phase.FAILED),
+        Event.COMPLETES_SHUTDOWN: Transition(Phase.STARTED, Severity.WARNING),
+        Event.FAILS_SHUTDOWN: Transition(Phase.FAILED),
+        Event.SENDS_OTHER: Transition(Phase.STARTED, Severity.WARNING),
+        Event.RETURNS: Transition(Phase.STOPPED, Severity.NOTE),
+        Event.RAISES: Transition(Phase.FAILED),
     },
     Phase.STOPPING: {
-        Event.RECEIVES: Transition(_STOPPING, _NOTE, Action.WAITS),
-        Event.COMPLETES_STARTUP: Transition(_STOPPING, _WARNING),
-        Event.FAILS_STARTUP: Transition(_STOPPING, _WARNING),
-        Event.COMPLETES_SHUTDOWN: Transition(_STOPPED),
-        Event.FAILS_SHUTDOWN: Transition(_FAILED),
-        Event.SENDS_OTHER: Transition(_STOPPING, _WARNING),
-        Event.RETURNS: Transition(_STOPPED, _NOTE),
-        Event.RAISES: Transition(_FAILED),
+        Event.RECEIVES: Transition(Phase.STOPPING, Severity.NOTE, Action.WAITS),
+        Event.COMPLETES_STARTUP: Transition(Phase.STOPPING, Severity.WARNING),
+        Event.FAILS_STARTUP: Transition(Phase.STOPPING, Severity.WARNING),
+        Event.COMPLETES_SHUTDOWN: Transition(Phase.STOPPED),
+        Event.FAILS_SHUTDOWN: Transition(Phase.FAILED),
+        Event.SENDS_OTHER: Transition(Phase.STOPPING, Severity.WARNING),
+        Event.RETURNS: Transition(Phase.STOPPED, Severity.NOTE),
+        Event.RAISES: Transition(Phase.FAILED),
     },
     Phase.STOPPED: {
-        Event.RECEIVES: Transition(_STOPPED, _NOTE, Action.CANCELS),
-        Event.COMPLETES_STARTUP: Transition(_STOPPED, _WARNING),
-        Event.FAILS_STARTUP: Transition(_STOPPED, _WARNING),
-        Event.COMPLETES_SHUTDOWN: Transition(_STOPPED, _WARNING),
-        Event.FAILS_SHUTDOWN: Transition(_STOPPED, _WARNING),
-        Event.SENDS_OTHER: Transition(_STOPPED, _WARNING),
-        Event.RETURNS: Transition(_STOPPED),
-        Event.RAISES: Transition(_FAILED),
+        Event.RECEIVES: Transition(Phase.STOPPED, Severity.NOTE, Action.CANCELS),
+        Event.COMPLETES_STARTUP: Transition(Phase.STOPPED, Severity.WARNING),
+        Event.FAILS_STARTUP: Transition(Phase.STOPPED, Severity.WARNING),
+        Event.COMPLETES_SHUTDOWN: Transition(Phase.STOPPED, Severity.WARNING),
+        Event.FAILS_SHUTDOWN: Transition(Phase.STOPPED, Severity.WARNING),
+        Event.SENDS_OTHER: Transition(Phase.STOPPED, Severity.WARNING),
+        Event.RETURNS: Transition(Phase.STOPPED),
+        Event.RAISES: Transition(Phase.FAILED),
     },
     # The events of an app that is unsupported or has failed are ignored until it returns.
     **{
@@ -164,7 +160,7 @@ TABLE: Final[Mapping[Phase, Mapping[Event, Transition]]] = {
             Event.RETURNS: Transition(over),
             Event.RAISES: Transition(over),
         }
-        for over in (_UNSUPPORTED, _FAILED)
+        for over in (Phase.UNSUPPORTED, Phase.FAILED)
     },
 }
 
@@ -177,7 +173,7 @@ EXPECTED: Final[Mapping[Phase, str]] = {
     Phase.UNSUPPORTED: "a return",
     Phase.FAILED: "a return, or the exception behind the failure",
 }
-"""What the protocol expects of an app, by phase; for messages."""
+"""The event that the protocol expects of an app, by phase; for messages."""
 
 _MESSAGES: Final[Mapping[object, Event]] = {
     "lifespan.startup.complete": Event.COMPLETES_STARTUP,

@@ -1,13 +1,11 @@
 """Reports: the units of a run, with outcomes and times, as frozen records. The command line renders them."""
 
-import inspect
 import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias, cast, final
+from typing import Final, Literal, Protocol, TypeAlias, final
 
 from .._apps.node import AppNode
-from .._config import check
 from .._units.failure import FailedPhase
 from .._units.unit import Unit, UnitState
 from .failures import summarize
@@ -98,21 +96,6 @@ class Report:
 
 
 Observer: TypeAlias = Callable[[UnitReport], object]
-
-
-def checked_observer(observe: object) -> Observer | None:
-    """Return `observe` if it is valid.
-
-    Raises:
-        TypeError: If it is neither None nor a plain function.
-    """
-    if observe is None:
-        return None
-    call = getattr(observe, "__call__", observe)  # noqa: B004 - of an object whose `__call__` is a coroutine function
-    is_plain = callable(observe) and not (inspect.iscoroutinefunction(observe) or inspect.iscoroutinefunction(call))
-    expected = "a plain function that takes a UnitReport"
-    check("LifespanMiddleware(observe=...)", observe, expected, fits=is_plain)
-    return cast("Observer", observe)
 
 
 class ReportedRun(Protocol):

@@ -80,7 +80,7 @@ def _from_users_frame(part: TracebackType | None) -> TracebackType | None:
     while part is not None:
         parts.append(part)
         part = part.tb_next
-    first = next((one for one in parts if _is_users(one)), None)
+    first = next((one for one in parts if _is_users(_file(one))), None)
     if first is None and parts and not _file(parts[-1]).startswith(_PACKAGE):  # this package did not raise it
         first = next((one for one in parts if _is_installed(one)), None)
     return first
@@ -90,16 +90,12 @@ def is_in_users_code(frame: FrameType | None) -> bool:
     """Return whether the code that runs in a frame was called by the user's code, and that by this package."""
     is_users = False
     while frame is not None and not frame.f_code.co_filename.startswith(_PACKAGE):
-        is_users = is_users or _is_users_file(frame.f_code.co_filename)
+        is_users = is_users or _is_users(frame.f_code.co_filename)
         frame = frame.f_back
     return is_users
 
 
-def _is_users(part: TracebackType) -> bool:
-    return _is_users_file(_file(part))
-
-
-def _is_users_file(file: str) -> bool:
+def _is_users(file: str) -> bool:
     return not file.startswith((_PACKAGE, *_STANDARD_LIBRARY)) and not any(place in file for place in _INSTALLED)
 
 

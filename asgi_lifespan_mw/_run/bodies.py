@@ -1,4 +1,4 @@
-"""What each kind of hook does in the task of its unit."""
+"""The coroutines that the kinds of hooks run in the tasks of their units."""
 
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -8,6 +8,7 @@ from typing import Any, final
 
 from .._hooks.hook import Hook, HookKind
 from .._types import State
+from .._units.backend import checkpoint
 from .._units.locking import Lock, lead, under_lock
 from .._units.unit import Unit
 from .repeating import repeating, restarting
@@ -73,8 +74,11 @@ class _EnteredUnderLock(AbstractAsyncContextManager[State]):
             async with under_lock(self._unit, self._lock):
                 state = await self._context.__aenter__()
                 self._is_entered = True
+            # The time was up, or a sibling failed, while the lock was released, which is shielded. The context must not
+            # see that cancellation at its yield, nor in the clean-up after it.
+            await checkpoint()
         except BaseException:
-            # The lock was lost, which is seen at its release; or the server cancels all tasks while it is released.
+            # Or the lock was lost, which is seen at its release, or the server cancels all tasks while it is released.
             # What the context has opened is closed, as at the shutdown.
             if self._is_entered:
                 await self._context.__aexit__(None, None, None)

@@ -306,6 +306,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         if self._enclosing is not None:
             self._is_observed = self._is_observed or self._enclosing.run._is_observed  # noqa: SLF001 - of this class
         self._units = Supervisor(self._crashed, self._changed if self._is_observed else None)
+        self._units.shared.enclosing = self._enclosing and self._enclosing.unit
         self._units.shared.set_deadline(self._settings.startup_timeout)
 
     async def _start_all(self) -> None:

@@ -1,4 +1,4 @@
-"""What differs between asyncio (uvloop too) and trio: tasks, timers and cancellation.
+"""Tasks, timers and cancellation, which differ between asyncio (uvloop too) and trio.
 
 Each unit runs in a plain task, for which ``anyio`` has no name, and not in a task group. A task group would pass the
 cancellation of the server's lifespan task on to all units at once, while units stop in order. Nor could it be left

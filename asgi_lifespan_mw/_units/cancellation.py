@@ -41,24 +41,6 @@ class Cancellable:
         is_cancelled_for_good: Whether each wait is cancelled, because the time for the clean-up is up.
     """
 
-    __slots__ = (
-        "_around",
-        "_body",
-        "_inner",
-        "_is_delivered",
-        "_is_old",
-        "_is_replaced",
-        "_is_shown",
-        "_is_tried",
-        "_on_asyncio",
-        "_open",
-        "_outer",
-        "_task",
-        "_wait",
-        "is_cancelled",
-        "is_cancelled_for_good",
-    )
-
     def __init__(self, new_scope: Callable[[], anyio.CancelScope] = anyio.CancelScope) -> None:
         """Prepare to run a coroutine; needs a running event loop.
 

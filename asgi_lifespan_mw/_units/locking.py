@@ -136,7 +136,7 @@ async def lead(unit: Unit, lock: Lock, work: Callable[[Callable[[], object]], Aw
     *Cancellation:* The work is cancelled, then the lock is released. After a loss, the work is cancelled once, and
     has `LOSS_LIMIT` for its clean-up, or the `timeout` of the unit.
     """
-    attempts = _Attempts(unit.name)
+    pause, logged_at = FIRST_PAUSE, -math.inf
     while True:
         body = Cancellable()
         held = HeldLock(unit, lock, body.cancel, body.cancel_for_good)
@@ -147,11 +147,15 @@ async def lead(unit: Unit, lock: Lock, work: Callable[[Callable[[], object]], Aw
             # Not a lock, or not for this event loop, or behind a pooler: the next attempt fails too.
             raise
         except Exception as error:
-            await attempts.pause(error)
+            if anyio.current_time() >= logged_at + REMIND_AFTER:
+                logged_at = anyio.current_time()
+                logger.warning("%s cannot get its lock and tries again: %s", unit.name, text_of(error))
+            await anyio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
             continue
         leader = _Leader(unit, held, work)
         try:
-            await body.run(leader.live(waits=held.has_waited or attempts.have_failed))
+            await body.run(leader.live(waits=held.has_waited or pause > FIRST_PAUSE))
         finally:
             unit.set_note("")
             await held.release()
@@ -161,7 +165,7 @@ async def lead(unit: Unit, lock: Lock, work: Callable[[Callable[[], object]], Aw
         if leader.has_returned:
             logger.warning("%s lost its lock after it had returned; another process may run it again", unit.name)
             return
-        attempts = _Attempts(unit.name)
+        pause, logged_at = FIRST_PAUSE, -math.inf
         logger.warning("%s lost its lock and was stopped; it waits for the lock again: %s", unit.name, held.loss)
         unit.set_note("waiting for the lock")
         await anyio.sleep(FIRST_PAUSE)  # a connection that breaks each time must not be opened in a tight loop
@@ -342,7 +346,7 @@ class HeldLock:
                 for _ in range(_LAST_TURNS):
                     await checkpoint()
         except BaseException:
-            if not self._holding.cancel_called:  # pragma: no branch - its end was given up
+            if not self._holding.cancel_called:  # pragma: no branch - the event loop was blocked for `RELEASE_LIMIT`
                 self._lose("it was cancelled by its own context manager")
             self._watching.cancel()
             raise
@@ -382,7 +386,7 @@ class HeldLock:
                     uncancel_current_task()  # as in `_until_released`; the lock is renewed until its release
                 else:
                     loss = text_of(error)
-        if not self._watching.is_cancelled:  # pragma: no branch - it was lost while it was released
+        if not self._watching.is_cancelled:
             self._lose(loss)
 
     def _lose(self, loss: str) -> None:
@@ -403,7 +407,7 @@ class HeldLock:
                 self._unit.whereabouts() or "at an unknown place",
             )
             limit = LOSS_LIMIT if self._unit.timeout is None else self._unit.timeout
-            if not await self._is_released_within(limit - GRACE):  # pragma: no branch - it stopped in its second chance
+            if not await self._is_released_within(limit - GRACE):
                 self._on_late()
 
     async def _is_released_within(self, seconds: float) -> bool:
@@ -462,28 +466,3 @@ class _ReleasedByThreads:
         if self._is_late and self._is_cancelled:
             self._held.keep()
         return self._is_late and self._is_cancelled
-
-
-@final
-class _Attempts:
-    """The attempts to get a lock from an engine that cannot be reached.
-
-    Attributes:
-        have_failed: Whether one has failed.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.have_failed = False
-        self._name = name
-        self._pause = FIRST_PAUSE
-        self._logged_at = 0.0
-
-    async def pause(self, error: Exception) -> None:
-        """Log why an attempt failed, once a minute, and wait until the next one."""
-        now = anyio.current_time()
-        if not self.have_failed or now >= self._logged_at + REMIND_AFTER:
-            self._logged_at = now
-            logger.warning("%s cannot get its lock and tries again: %s", self._name, text_of(error))
-        self.have_failed = True
-        await anyio.sleep(self._pause)
-        self._pause = min(self._pause * 2, LONGEST_PAUSE)

@@ -19,7 +19,7 @@ CLEAN_UP_LIMIT = 10.0
 
 @final
 class Shared:
-    """What the units of one run share.
+    """The context variables, time limits and failures that the units of one run share.
 
     Attributes:
         context: The context variables that the next unit begins with.
@@ -28,6 +28,7 @@ class Shared:
         is_stopping: Whether the stop has begun.
         deadline: The time by `now` at which the current phase times out as a whole; infinity for no limit.
         seconds: The limit that led to `deadline`; infinity for no limit.
+        enclosing: The unit of another run in whose body these units live; None if there is none.
         on_change: Called with a unit that changed its state or failed; None if nobody wants to know.
         on_crash: Called with a unit that failed between its start and its stop, and with an optional one that failed.
         now: Returns the time of the event loop's clock, also where no task runs.
@@ -42,6 +43,7 @@ class Shared:
         self.is_answered = False
         self.is_stopping = False
         self.deadline = self.seconds = math.inf
+        self.enclosing: Any = None
         self.on_change = on_change
         self.on_crash = on_crash
         self.now = running_clock()

@@ -304,9 +304,7 @@ class _AtWork:
         if unit.stage is self._busy and not unit.inside():
             location = unit.whereabouts()
             at = f", {location}" if location else ""
-            hint = (
-                f"; no {self._phase}_timeout is set" if unit.due(math.inf) == self._shared.deadline == math.inf else ""
-            )
+            hint = "" if unit.is_limited() else f"; no {self._phase}_timeout is set"
             logger.warning("%s of %s takes more than %g s%s%s", self._phase, unit.name, patience, at, hint)
 
     def _log_blocking(self, unit: Unit, whole: float) -> None:

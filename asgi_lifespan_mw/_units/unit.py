@@ -285,6 +285,11 @@ class Unit:
         """Return the time at which the current start or stop times out; `whole` is the deadline of all units."""
         return whole if self.timeout is None else min(whole, self._began + self.timeout)
 
+    def is_limited(self) -> bool:
+        """Return whether a time limit applies to the unit: its own, that of all units, or one of a run around them."""
+        around = self._shared.enclosing
+        return self.due(self._shared.deadline) < math.inf or (around is not None and around.is_limited())
+
     def is_let_go(self) -> bool:
         """Return whether the start is waited for no longer, from now on. The unit goes on in the background."""
         if self.stage is not UnitState.STARTING or self.is_background or not self.let_go():

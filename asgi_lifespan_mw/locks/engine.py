@@ -1,4 +1,4 @@
-"""What the locks have in common: the import of a library, and the event loop that it needs."""
+"""Functions that the locks have in common: the import of a library, checks of arguments, growing pauses."""
 
 import math
 import time

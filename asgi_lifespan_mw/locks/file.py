@@ -44,7 +44,7 @@ class FileLock:
         self._filelock = imported("filelock", "file", "FileLock")
 
     def __call__(self) -> "AbstractAsyncContextManager[HeldFile]":
-        """Return a context manager that holds the lock, and yields what tells of its loss.
+        """Return a context manager that holds the lock, and yields an object that reports its loss.
 
         *Cancellation:* The wait is given up, and nothing is held.
         """

@@ -2,14 +2,11 @@
 
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, final
 
 from .._config import checked_flag
 from .._units.locking import LockLost, LockRefused
 from .engine import check_name, check_string, imported, need_asyncio, succeed
-
-if TYPE_CHECKING:
-    import asyncio
 
 CHECK_EVERY = 5.0
 """Seconds between two questions to the server, for networks that fail in silence."""
@@ -81,7 +78,7 @@ class PostgresLock:
         self._allow_pooler = checked_flag(allow_pooler, "PostgresLock(allow_pooler=...)")
 
     def __call__(self) -> "AbstractAsyncContextManager[PostgresWatch]":
-        """Return a context manager that holds the lock, and yields what tells of its loss.
+        """Return a context manager that holds the lock, and yields an object that reports its loss.
 
         *Cancellation:* The wait is given up, and the connection is closed.
         """
@@ -119,7 +116,7 @@ class PostgresLock:
             await connection.close()
 
     async def _check_server(self, connection: Any) -> None:
-        """Raise LockRefused if the connection leads to a pooler: that made up the process ID which it told."""
+        """Raise LockRefused if the connection leads to a pooler, which sends a process ID of its own making."""
         [pid] = await (await connection.execute("select pg_backend_pid()")).fetchone()
         if pid != connection.info.backend_pid and not self._allow_pooler:
             raise LockRefused(
@@ -157,7 +154,6 @@ class PostgresWatch:
     def __init__(self, connection: Any, severed: type[Exception]) -> None:
         self._connection = connection
         self._severed = severed
-        self._question: asyncio.Task[Any] | None = None
 
     async def wait(self) -> None:
         """Return when the connection is lost, or the server does not answer."""
@@ -178,13 +174,12 @@ class PostgresWatch:
         import asyncio
 
         # A task, for psycopg's own answer to a cancellation is a question to the server, which may be silent.
-        task = self._question = asyncio.create_task(question)
-        await asyncio.wait({task}, timeout=CHECK_LIMIT)
-        if not task.done():
+        self._question = asyncio.create_task(question)
+        await asyncio.wait({self._question}, timeout=CHECK_LIMIT)
+        if not self._question.done():
             raise TimeoutError
-        return task.result()
+        return self._question.result()
 
     def close(self) -> None:
-        """Give up a question that was not answered. The connection is closed by then."""
-        if self._question is not None:  # pragma: no branch - it was answered
-            self._question.cancel()
+        """Give up the last question if it was not answered. The connection is closed by then."""
+        self._question.cancel()

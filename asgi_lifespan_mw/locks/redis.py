@@ -57,7 +57,7 @@ class RedisLock:
         self._client_or_url = client_or_url
 
     def __call__(self) -> "AbstractAsyncContextManager[RedisLease]":
-        """Return a context manager that holds the lock, and yields what renews it and tells of its loss.
+        """Return a context manager that holds the lock, and yields an object that renews it and reports its loss.
 
         *Cancellation:* The wait is given up, and nothing is held.
         """

@@ -699,6 +699,20 @@ async def test_a_runtime_error_of_the_hooks_own_comes_out_as_itself(complaint: s
         await lived(Lifespan(contexts=[breaks]))
 
 
+@pytest.mark.parametrize(
+    ("broken", "complaint"), [(never_yields, "generator didn't yield"), (yields_twice, "generator didn't stop")]
+)
+async def test_an_error_of_a_context_inside_a_hook_comes_out_as_itself(broken: Any, complaint: str) -> None:
+    """`contextlib` raises it for a generator that the hook enters, and the hook itself yields once."""
+
+    async def opens_another() -> AsyncIterator[None]:
+        with contextmanager(broken)():
+            yield
+
+    with pytest.raises(RuntimeError, match=complaint):
+        await lived(Lifespan(contexts=[opens_another]))
+
+
 async def test_a_generator_that_a_hook_uses_is_not_taken_for_the_hook() -> None:
     """A hook enters a context of a library, whose generator never yields: the library's error comes out."""
 

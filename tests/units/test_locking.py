@@ -523,6 +523,45 @@ async def test_a_lock_that_is_lost_each_time_is_asked_for_once_a_second(caplog: 
     assert reasons == ["waiting for the lock"]
 
 
+async def test_a_worker_that_cleans_up_slowly_after_a_loss_is_cancelled_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Its clean-up may take 10 s; an ERROR names it after one."""
+    engine, cleaned_up = FakeEngine(), list[str]()
+
+    async def cleans_up() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await anyio.sleep(5)
+            cleaned_up.append("done")
+
+    async with LifespanManager(app_of(cleans_up, leader=engine.lock), None, None):
+        await anyio.sleep(1)
+        engine.lose()
+        await anyio.sleep(20)
+        assert cleaned_up == ["done"]
+    assert "did not stop after losing its lock" in caplog.text
+
+
+async def test_a_wait_that_returns_when_it_is_cancelled_reports_no_loss() -> None:
+    """A library may end its `wait()` quietly at the release, when nobody needs it any more."""
+
+    class Quiet:
+        async def wait(self) -> None:
+            with suppress(anyio.get_cancelled_exc_class()):
+                await anyio.sleep_forever()
+
+    @asynccontextmanager
+    async def lock() -> AsyncIterator[Quiet]:
+        yield Quiet()
+
+    hooks = Lifespan()
+    hooks.on_startup(lambda: None, lock=lock)
+    async with LifespanManager(hooks) as manager:
+        assert manager.state == {}
+    assert hooks.report is not None
+    assert [row.outcome for row in hooks.report.units] == ["stopped"]
+
+
 async def test_a_worker_that_ignores_the_loss_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     """Two may run now; it does not lead again before it has ended."""
     engine, runs = FakeEngine(), list[int]()
@@ -854,6 +893,69 @@ async def test_a_loss_that_is_seen_at_the_release_fails_the_start(lock: Any, kin
         async with LifespanManager(hooks, None, None):
             raise AssertionError("it did not start")  # pragma: no cover
     assert events == (["started"] if kind == "on_startup" else ["started", "left"])
+
+
+@pytest.mark.parametrize("cause", ["its time is up", "a sibling fails"])
+async def test_a_context_that_is_cancelled_while_its_lock_is_released_is_left_as_at_the_shutdown(cause: str) -> None:
+    """It has been entered: it sees no cancellation at its yield, and its clean-up may wait."""
+    engine = FakeEngine()
+    engine.release_seconds = 1.5
+    events: list[str] = []
+
+    async def opens() -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException as error:  # pragma: no cover
+            events.append(repr(error))
+            raise
+        finally:
+            await anyio.sleep(0.2)
+            events.append("left")
+
+    async def fails() -> None:
+        await anyio.sleep(1)
+        if cause == "a sibling fails":
+            raise Boom
+
+    hooks = Lifespan(concurrent=True)
+    hooks.context(opens, lock=engine.lock, timeout=1 if cause == "its time is up" else None)
+    hooks.on_startup(fails)
+    with pytest.raises(Boom if cause == "a sibling fails" else LifespanTimeout):
+        async with LifespanManager(hooks, None, None):
+            raise AssertionError("it did not start")  # pragma: no cover
+    assert events == ["left"]
+    assert engine.released == 1
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_context_whose_lock_is_released_as_the_server_cancels_all_tasks_is_left_as_at_the_shutdown() -> None:
+    """The server may be uvicorn, at a second Ctrl-C."""
+    engine = FakeEngine()
+    engine.release_seconds = 0.1
+    events: list[str] = []
+
+    async def opens() -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException as error:  # pragma: no cover
+            events.append(repr(error))
+            raise
+        finally:
+            await anyio.sleep(0.1)
+            events.append("left")
+
+    before = asyncio.all_tasks()
+    app = LifespanMiddleware(Starlette())
+    app.context(opens, lock=engine.lock)
+    task = asyncio.create_task(RecordingServer().run(app))
+    while not engine.acquired:
+        await anyio.sleep(0.01)
+    await anyio.sleep(0.03)
+    for one in asyncio.all_tasks() - before:
+        one.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert events == ["left"]
 
 
 async def test_a_hook_that_fails_under_a_lock_that_is_lost_shows_its_own_error() -> None:

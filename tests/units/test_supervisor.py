@@ -623,6 +623,18 @@ async def test_what_closes_generators_in_the_clean_up_of_a_cancelled_start_is_a_
     assert record.exc_info[0] is StartupFailed
 
 
+@pytest.mark.parametrize("limit", [None, 60])
+async def test_a_slow_unit_has_no_hint_at_a_limit_that_a_run_around_its_own_has(
+    limit: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``LifespanManager(app, startup_timeout=60)`` limits the hooks of a middleware inside too."""
+    inner = LifespanMiddleware(Journal().app(), on_startup=[functools.partial(anyio.sleep, 15)])
+    async with LifespanManager(LifespanMiddleware(inner), startup_timeout=limit):
+        pass
+    [slow] = [record.getMessage() for record in caplog.records if "takes more than" in record.getMessage()]
+    assert slow.endswith("; no startup_timeout is set") is (limit is None)
+
+
 async def test_a_diagnosis_that_fails_does_no_harm(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
