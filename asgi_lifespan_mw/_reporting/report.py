@@ -38,6 +38,7 @@ class UnitReport:
         start_seconds: How long the start took, however it ended; None if it did not begin, or is not over.
         stop_began: When its stop began; None if it did not.
         stop_seconds: How long the stop took; None if it did not begin, or is not over.
+        open_tasks: The number of open tasks of the `Tasks` that was entered in it.
     """
 
     unit: str
@@ -51,6 +52,7 @@ class UnitReport:
     start_seconds: float | None = None
     stop_began: float | None = None
     stop_seconds: float | None = None
+    open_tasks: int = 0
 
     @property
     def name(self) -> str:
@@ -235,7 +237,10 @@ class _Rows(list[UnitReport]):
         outcome = _outcome(unit, history) if is_supported else "unsupported"
         reason = summarize(unit.failure) if unit.failure is not None else unit.cancelled_at or unit.note
         times = (*self._span(history, UnitState.STARTING), *self._span(history, UnitState.STOPPING))
-        self.append(UnitReport(unit.name, kind, path, depth, outcome, reason, tuple(map(_key, state)), *times))
+        open_tasks = sum(map(len, unit.left_behind))
+        self.append(
+            UnitReport(unit.name, kind, path, depth, outcome, reason, tuple(map(_key, state)), *times, open_tasks)
+        )
         for inner in run.nested.get(unit, ()) if nested else ():
             self.of_run(inner, path, depth + 1)
 
