@@ -86,7 +86,7 @@ class Tasks(AbstractAsyncContextManager["Tasks"]):
 
         Args:
             fn: An ``async def``; wrap a blocking function in `threaded`.
-            *args: The arguments of `fn`.
+            args: The arguments of `fn`.
             name: The name in messages; None for the function's own.
 
         Raises:
@@ -121,8 +121,13 @@ class Tasks(AbstractAsyncContextManager["Tasks"]):
         label = described(fn) if name is None else repr(name)
         block.begin(work, f"task {label}")
 
-    def __call__(self, _app: object = None) -> AbstractAsyncContextManager[None]:
-        """Return the block as a hook or a lifespan function has it: nothing is yielded, so no state is set."""
+    def __call__(self, app: object = None, /) -> AbstractAsyncContextManager[None]:
+        """Return the block as a hook or a lifespan function has it: nothing is yielded, so no state is set.
+
+        Args:
+            app: Anything; the block is the same for each app.
+        """
+        del app
         return self._as_hook()
 
     @asynccontextmanager
@@ -150,7 +155,7 @@ class Tasks(AbstractAsyncContextManager["Tasks"]):
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Wait for the tasks, then cancel those that are left. What they raise is logged, and not raised."""
         if error is not None and is_closing(error):
