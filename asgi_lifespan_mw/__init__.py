@@ -22,6 +22,7 @@ from ._lifespan import Lifespan
 from ._manager import LifespanManager
 from ._middleware import LifespanMiddleware
 from ._reporting.report import Report, UnitReport
+from ._tasks import Tasks
 
 __version__ = "0.2.0"
 
@@ -31,6 +32,7 @@ __all__ = [
     "Lifespan",
     "LifespanManager",
     "Isolated",
+    "Tasks",
     "threaded",
     "register_container",
     # What a run did.

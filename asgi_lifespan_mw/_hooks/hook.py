@@ -278,6 +278,9 @@ def _name(function: HookFunction) -> str:
 
 def _place(function: HookFunction) -> str:
     inner = unwrapped(function)
+    made_at = getattr(inner, "made_at", None)  # of a `Tasks`
+    if isinstance(made_at, str):
+        return made_at
     code = getattr(inner, "__code__", None) or getattr(getattr(inner, "__init__", None), "__code__", None)
     if not isinstance(code, CodeType):
         module = getattr(inner, "__module__", None)

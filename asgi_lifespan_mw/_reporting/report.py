@@ -39,6 +39,7 @@ class UnitReport:
         stop_began: When its stop began; None if it did not.
         stop_seconds: How long the stop took; None if it did not begin, or is not over.
         restarts: How often a worker was restarted.
+        open_tasks: The number of open tasks of the `Tasks` that was entered in it.
     """
 
     unit: str
@@ -53,6 +54,7 @@ class UnitReport:
     stop_began: float | None = None
     stop_seconds: float | None = None
     restarts: int = 0
+    open_tasks: int = 0
 
     @property
     def name(self) -> str:
@@ -222,8 +224,9 @@ class _Rows(list[UnitReport]):
         outcome = _outcome(unit, history) if is_supported else "unsupported"
         reason = summarize(unit.failure) if unit.failure is not None else unit.cancelled_at or unit.note
         times = (*self._span(history, UnitState.STARTING), *self._span(history, UnitState.STOPPING))
+        numbers = unit.restarts, sum(map(len, unit.left_behind))
         self.append(
-            UnitReport(unit.name, kind, path, depth, outcome, reason, tuple(map(_key, state)), *times, unit.restarts)
+            UnitReport(unit.name, kind, path, depth, outcome, reason, tuple(map(_key, state)), *times, *numbers)
         )
         for inner in run.nested.get(unit, ()) if nested else ():
             self.of_run(inner, path, depth + 1)

@@ -25,6 +25,12 @@ def enter(run: Run, unit: Unit) -> None:
     _enclosing.set(Enclosing(run, unit))
 
 
+def enclosing_unit() -> Unit | None:
+    """Return the unit in whose task, or in a task begun there, the caller runs; None outside of any run."""
+    enclosing = _enclosing.get()
+    return None if enclosing is None else enclosing.unit
+
+
 @final
 class InnerRuns:
     """The runs that began in the units of one run while these were starting.

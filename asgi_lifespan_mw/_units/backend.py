@@ -176,16 +176,18 @@ def spawn(work: Callable[[], Coroutine[Any, Any, None]], name: str, context: Con
     Returns:
         The task. The caller keeps a reference, because asyncio keeps only a weak one.
     """
-    if current_asyncio_task() is None:
+    import asyncio
+
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
         import trio
 
         # In a system task, trio raises no KeyboardInterrupt: Ctrl-C is raised in the main task, which stops the units.
         # Trio cancels no system task before its first step.
         return trio.lowlevel.spawn_system_task(work, name=name, context=context)
-    import asyncio
-
     # Not `loop.create_task`: asyncio.eager_task_factory would run the first step inside the caller.
-    return _unit_task_class()(work(), loop=asyncio.get_running_loop(), name=name, context=context)
+    return _unit_task_class()(work(), loop=loop, name=name, context=context)
 
 
 def uncancel_current_task() -> None:

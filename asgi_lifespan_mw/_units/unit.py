@@ -10,7 +10,7 @@ No exception leaves the task: it is recorded as the unit's failure.
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence, Sized
 from contextlib import suppress
 from contextvars import Context, copy_context
 from enum import Enum
@@ -89,6 +89,7 @@ class Unit:
             works under a lock. None if there is nothing.
         inside: Returns what the unit at work in a run inside the body waits for; "" if there is none.
         let_go: Called when its start takes long; returns whether it is waited for no longer.
+        left_behind: The open tasks of each `Tasks` that was entered in the body.
         cancelled_at: What the unit waited for when its start was cancelled, such as "at shop/db.py:12"; "" if it was
             not cancelled.
     """
@@ -129,6 +130,7 @@ class Unit:
         self.aftermath: Callable[[float], Awaitable[None]] | None = None
         self.inside: Callable[[], str] = str
         self.let_go: Callable[[], bool] = bool
+        self.left_behind: list[Sized] = []
         self.cancelled_at = ""
         self.waits_for = 0
         self.changes: list[Unit] | None = None

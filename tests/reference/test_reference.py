@@ -25,6 +25,7 @@ from asgi_lifespan_mw import (
     LifespanManager,
     LifespanMiddleware,
     Report,
+    Tasks,
     UnitReport,
     check_lifespan,
     register_container,
@@ -37,7 +38,7 @@ from tests.server import RecordingServer
 from tests.test_readme import README, blocks
 from tests.usages import Records
 
-CLASSES: list[type] = [LifespanMiddleware, Lifespan, LifespanManager, Isolated]
+CLASSES: list[type] = [LifespanMiddleware, Lifespan, LifespanManager, Isolated, Tasks]
 FUNCTIONS: list[Any] = [threaded, register_container, check_lifespan]
 RECORDS: list[type] = [Report, UnitReport, Finding]
 PUBLIC: list[Any] = [getattr(asgi_lifespan_mw, name) for name in asgi_lifespan_mw.__all__]
@@ -46,7 +47,7 @@ ERRORS: list[type] = [thing for thing in PUBLIC if isinstance(thing, type) and i
 DRIVES = ("__call__", "__aenter__", "__aexit__", "__enter__", "__exit__")
 """Special methods that are told of: an app's and a lifespan's call, and what `with` calls."""
 
-INNER: dict[type, set[str]] = {Isolated: {"app", "states"}, LifespanManager: {"ready"}}
+INNER: dict[type, set[str]] = {Isolated: {"app", "states"}, LifespanManager: {"ready"}, Tasks: {"made_at"}}
 """What other modules of the package need of its classes, and old names; nothing is promised of them."""
 
 
@@ -182,6 +183,12 @@ async def stops_itself() -> None:
     await app({"type": "http"}, wrong, wrong)
 
 
+async def enters_twice(tasks: Tasks) -> None:
+    """Enter it where it is entered."""
+    async with tasks, tasks:
+        pass
+
+
 async def waits_for_a_crash() -> None:
     """Wait for a background hook that fails."""
     failing = Lifespan()
@@ -253,6 +260,11 @@ CASES: dict[tuple[str, str], Callable[[], object]] = {
     ("Lifespan.include", "ValueError"): lambda: hooks.include(hooks),
     ("Lifespan.override", "LookupError"): lambda: hooks.override("nobody", None).__enter__(),
     ("Lifespan.override", "TypeError"): lambda: hooks.override(hangs_at_start, wrong).__enter__(),
+    ("Tasks", "TypeError"): lambda: Tasks(bad),
+    ("Tasks", "ValueError"): lambda: Tasks(-1),
+    ("Tasks.spawn", "TypeError"): lambda: Tasks().spawn(wrong),
+    ("Tasks.spawn", "RuntimeError"): lambda: Tasks().spawn(anyio.sleep, 1),
+    ("Tasks.__aenter__", "RuntimeError"): lambda: anyio.run(enters_twice, Tasks()),
     ("LifespanManager", "TypeError"): lambda: LifespanManager(LifespanManager),  # type: ignore[arg-type]
     ("LifespanManager", "ValueError"): lambda: LifespanManager(app, 0),
     ("LifespanManager.__aenter__", "LifespanNotSupported"): by_anyio(lambda: LifespanManager(no_lifespan)),
