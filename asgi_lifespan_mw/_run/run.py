@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
 from contextvars import Context
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, final
 
@@ -21,16 +20,17 @@ from .._hooks.decorators import Group, Plan, flattened, without
 from .._hooks.hook import Hook, HookKind
 from .._log import logger
 from .._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
-from .._reporting.report import Observer, UnitReport, report_left_out, report_unit
+from .._reporting.report import Observer
 from .._types import State, is_a
 from .._units.backend import asyncios_cancellation, is_cancellation, is_closing
-from .._units.failure import FailedPhase, Failure, text_of
+from .._units.failure import FailedPhase, Failure
 from .._units.shared import CLEAN_UP_LIMIT
 from .._units.supervisor import Supervisor, UnitFailed
 from .._units.unit import Unit, finish
 from .apps import Apps
 from .bodies import body_of
 from .inner import Enclosing, InnerRuns, enter, join_enclosing
+from .observing import Observers
 
 
 @final
@@ -47,6 +47,8 @@ class Run(AbstractAsyncContextManager["Run"]):
         root: The app in the tree; None before it was looked at.
         apps: The wrapped app and its mounts; None before they were looked at.
         inner: The runs that began in a unit while it was starting.
+        enclosing: The unit in whose body this run began, and its run; None if it was in no unit that starts.
+        observers: What is called at each change of a unit.
         has_background: Whether something starts in the background, here or in a run inside.
         has_late_state: Whether something that started in the background has set state.
         is_refused: Whether the app refused the lifespan, and nothing else was to be run.
@@ -111,10 +113,8 @@ class Run(AbstractAsyncContextManager["Run"]):
         self._has_requests = has_requests
         self._starts_app_later = background
         self.on_crash = on_crash
-        self._observe = observe
-        self._is_observed = observe is not None
-        self._enclosing: Enclosing | None = None
-        self._outcomes: dict[Unit, tuple[str, str]] = {}
+        self.observers = Observers(self, observe)
+        self.enclosing: Enclosing | None = None
         self._error_of_ours: BaseException | None = None
         self._late_failure: Failure | None = None
         self._is_serving = False
@@ -281,7 +281,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         while run is not None and run._is_serving:  # noqa: SLF001 - another of this class
             run._note_if_ready()  # noqa: SLF001 - another of this class
             run._units.shared.wake()  # noqa: SLF001 - another of this class
-            run = run._enclosing.run if run._enclosing is not None else None  # noqa: SLF001 - another of this class
+            run = run.enclosing.run if run.enclosing is not None else None
 
     def _note_if_ready(self) -> None:
         if "ready" in self.times or self._pending or self._late_failure is not None:
@@ -302,11 +302,10 @@ class Run(AbstractAsyncContextManager["Run"]):
     def _begin(self) -> None:
         """Make what needs a running event loop, and find the run that this one is inside of."""
         self._note("start")
-        self._enclosing = join_enclosing(self)
-        if self._enclosing is not None:
-            self._is_observed = self._is_observed or self._enclosing.run._is_observed  # noqa: SLF001 - of this class
-        self._units = Supervisor(self._crashed, self._changed if self._is_observed else None)
-        self._units.shared.enclosing = self._enclosing and self._enclosing.unit
+        self.enclosing = join_enclosing(self)
+        self.observers.join(self.enclosing)
+        self._units = Supervisor(self._crashed, self.observers.changed if self.observers.are_there else None)
+        self._units.shared.enclosing = self.enclosing and self.enclosing.unit
         self._units.shared.set_deadline(self._settings.startup_timeout)
 
     async def _start_all(self) -> None:
@@ -384,7 +383,7 @@ class Run(AbstractAsyncContextManager["Run"]):
             sends_to_app=self.sends_to_app,
             new_unit=self._new_unit,
             start_units=self._start_units,
-            left_out=self._show_left_out,
+            left_out=self.observers.left_out,
         )
         return self.apps
 
@@ -397,7 +396,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         ``FastAPI(lifespan=hooks)`` with ``app.mount("/sub", FastAPI(lifespan=hooks))``
         """
         found: set[Hook] = set()
-        enclosing = self._enclosing if hooks else None
+        enclosing = self.enclosing if hooks else None
         while enclosing is not None:
             run: Run = enclosing.run
             node = run.node_of(enclosing.unit)
@@ -409,7 +408,7 @@ class Run(AbstractAsyncContextManager["Run"]):
                     if hook in running and hook not in found:
                         found.add(hook)
                         logger.warning("%s is a hook of %s too; it runs once, there", hook.label, outer.label)
-            enclosing = run._enclosing
+            enclosing = run.enclosing
         return found
 
     def _drop(self, hooks: set[Hook]) -> None:
@@ -426,9 +425,9 @@ class Run(AbstractAsyncContextManager["Run"]):
             return
         self.is_refused, self.refusal = True, root.refusal
         self._leave()
-        if self.refusal is not None and self._enclosing is not None and self._enclosing.run.apps is not None:
+        if self.refusal is not None and self.enclosing is not None and self.enclosing.run.apps is not None:
             # LifespanMiddleware(Starlette(routes=[Mount("/", LifespanMiddleware(app_without_lifespan))]))
-            self._enclosing.run.apps.refuse(self._enclosing.unit)
+            self.enclosing.run.apps.refuse(self.enclosing.unit)
 
     def _make_hooks(self) -> None:
         """Make the units of the hooks in batches; a group of hooks is one batch."""
@@ -524,8 +523,8 @@ class Run(AbstractAsyncContextManager["Run"]):
         if "started" not in self.times and self.apps is not None:
             self._shared_state.undo()
         self._release()
-        if self._enclosing is not None:
-            self._enclosing.run._look_if_ready()  # noqa: SLF001 - a run that has ended is not waited for
+        if self.enclosing is not None:
+            self.enclosing.run._look_if_ready()  # noqa: SLF001 - a run that has ended is not waited for
 
     def _note(self, event: str) -> None:
         """Keep the time of the first event of its kind."""
@@ -586,42 +585,6 @@ class Run(AbstractAsyncContextManager["Run"]):
         if self._is_serving:
             self.on_crash(unit.failure)
             self._look_if_ready()
-
-    def _changed(self, unit: Unit) -> None:
-        """Show a unit to the observers if its outcome has changed."""
-        node = self.node_of(unit)
-        is_supported = node is None or self.apps is None or self.apps.is_supported(node)
-        row = report_unit(self, unit, node, is_supported=is_supported)
-        if (row.outcome, row.reason) != self._outcomes.get(unit):
-            self._outcomes[unit] = row.outcome, row.reason
-            self._show_row(row)
-
-    def _show_left_out(self, node: AppNode) -> None:
-        if self._is_observed:
-            self._show_row(report_left_out(self, node))
-
-    def _show_row(self, row: UnitReport) -> None:
-        """Call the observers of this run and of the runs around it. What one raises is logged."""
-        run = self
-        while True:
-            if run._observe is not None:
-                try:
-                    run._observe(row)
-                except BaseException as error:  # raised here, it would break the unit that the row is of
-                    log_error(f"observe= failed at {row.unit}, {row.outcome}: {text_of(error)}", error)
-            enclosing = run._enclosing
-            if enclosing is None or not enclosing.run._is_observed:  # noqa: SLF001 - another of this class
-                return
-            outer = report_unit(enclosing.run, enclosing.unit, enclosing.run.node_of(enclosing.unit))
-            later = run.times["start"] - enclosing.run.times["start"]
-            row = replace(
-                row,
-                path=outer.path + row.path,
-                depth=outer.depth + 1 + row.depth,
-                began=None if row.began is None else row.began + later,
-                stop_began=None if row.stop_began is None else row.stop_began + later,
-            )
-            run = enclosing.run
 
     def _log(self, phase: str, first: str, then: str) -> None:
         took = self.seconds(first, then)
