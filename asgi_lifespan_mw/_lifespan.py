@@ -116,7 +116,7 @@ class Lifespan(HookDecorators):
         `LifespanManager`.
         """
         run: Run | None = self._hooks.last_run
-        return run is not None and run.is_ready
+        return run is not None and run.readiness.is_ready
 
     @property
     def report(self) -> Report | None:

@@ -138,7 +138,7 @@ class LifespanManager:
         *Cancellation:* What starts in the background goes on.
         """
         __tracebackhide__ = True
-        await self._entered("wait_until_ready()").wait_until_ready()
+        await self._entered("wait_until_ready()").readiness.wait()
 
     async def ready(self) -> None:
         """Wait until all that starts in the background has started; the old name of `wait_until_ready`.

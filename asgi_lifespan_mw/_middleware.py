@@ -201,7 +201,7 @@ class LifespanMiddleware(HookDecorators):
         It becomes true when the startup was answered and all that starts in the background has started. It never does
         if some of that fails. Runs that began and ended inside a hook do not count.
         """
-        return self._run is not None and self._run.is_ready
+        return self._run is not None and self._run.readiness.is_ready
 
     @property
     def report(self) -> Report | None:

@@ -62,13 +62,13 @@ class Requests:
             if is_loop_closed(serving.loop):  # without a shutdown
                 del self.serving[other]
         self.serving[run] = _Serving(current_loop(), gives_state)
-        if self._while_starting is not None and not run.is_starting and not run.has_background:
+        if self._while_starting is not None and not run.readiness.is_starting and not run.readiness.has_background:
             logger.warning(
                 "LifespanMiddleware(while_starting=...) of %s has no effect, because nothing starts in the background; "
                 "register hooks with background=True, or pass background=True for the app and its mounts",
                 run.label,
             )
-        run.when_ready = self._choose
+        run.readiness.when_ready = self._choose
         self._choose()
 
     def end(self, run: Run) -> None:
@@ -88,7 +88,7 @@ class Requests:
         run = self._run_of_request()
         if run is None:
             return self._app(scope, receive, send)
-        if self._while_starting is not None and run.is_starting:
+        if self._while_starting is not None and run.readiness.is_starting:
             return self._while_starting(self._with_state(scope, run), receive, send)
         return self._app(self._with_state(scope, run), receive, send)
 
@@ -118,10 +118,14 @@ class Requests:
         """Choose who answers the next requests."""
         needs_us = not self._is_warned or self._starts is not None
         for run, serving in list(self.serving.items()):
-            waits = self._while_starting is not None and run.is_starting
+            waits = self._while_starting is not None and run.readiness.is_starting
             needs_us = needs_us or waits or not serving.gives_state or self._adds_state(run)
         self._route(self.detour if needs_us else self._app)
 
     def _adds_state(self, run: Run) -> bool:
         """Return whether a server that copies the state at the answer gives its requests too little."""
-        return self._starts is not None or run.has_late_state or (run.has_background and run.is_starting)
+        return (
+            self._starts is not None
+            or run.has_late_state
+            or (run.readiness.has_background and run.readiness.is_starting)
+        )

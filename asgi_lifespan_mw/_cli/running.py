@@ -66,7 +66,7 @@ def check(app: Any, options: argparse.Namespace, screen: Screen) -> tuple[Report
         with _interrupting_blocking_code():
             async with run:
                 if not run.is_refused:
-                    await run.wait_until_ready()
+                    await run.readiness.wait()
 
     error, status = "", OK
     try:

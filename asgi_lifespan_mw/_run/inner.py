@@ -55,11 +55,11 @@ class InnerRuns:
 
     def are_starting(self) -> bool:
         """Return whether one of the runs that live waits for something that starts in the background."""
-        return any(run.is_starting and not run.is_over for runs in self.of_unit.values() for run in runs)
+        return any(run.readiness.is_starting and not run.is_over for runs in self.of_unit.values() for run in runs)
 
     def have_background(self) -> bool:
         """Return whether something starts in the background in one of the runs."""
-        return any(run.has_background for runs in self.of_unit.values() for run in runs)
+        return any(run.readiness.has_background for runs in self.of_unit.values() for run in runs)
 
     def errors(self) -> dict[int, Run]:
         """Return the runs that failed, by the identity of the exception that each raised."""
@@ -86,7 +86,7 @@ def _location_in(runs: list[Run]) -> Callable[[], str]:
     def location() -> str:
         todo, innermost = runs, None
         while todo:
-            at_work = [unit for run in todo for unit in run.in_progress()]
+            at_work = [unit for run in todo for unit in run.supervisor.in_progress()]
             if not at_work:
                 break
             innermost = at_work[0]

@@ -31,6 +31,7 @@ from .apps import Apps
 from .bodies import body_of
 from .inner import Enclosing, InnerRuns, enter, join_enclosing
 from .observing import Observers
+from .readiness import Readiness
 
 
 @final
@@ -47,9 +48,10 @@ class Run(AbstractAsyncContextManager["Run"]):
         root: The app in the tree; None before it was looked at.
         apps: The wrapped app and its mounts; None before they were looked at.
         inner: The runs that began in a unit while it was starting.
+        nested: These runs by unit, for the report.
         enclosing: The unit in whose body this run began, and its run; None if it was in no unit that starts.
         observers: What is called at each change of a unit.
-        has_background: Whether something starts in the background, here or in a run inside.
+        readiness: What starts in the background, here and in the runs inside.
         has_late_state: Whether something that started in the background has set state.
         is_refused: Whether the app refused the lifespan, and nothing else was to be run.
         refusal: The exception with which it did; None if it just returned.
@@ -60,7 +62,6 @@ class Run(AbstractAsyncContextManager["Run"]):
         trace: Its traceback before it was raised here, for the caller that raises it again.
         logs_tracebacks: Whether failures are logged with tracebacks.
         on_crash: Called with the failure of a unit while serving.
-        when_ready: Called when everything that was to start has started.
     """
 
     def __init__(
@@ -98,26 +99,24 @@ class Run(AbstractAsyncContextManager["Run"]):
         self.error: BaseException | None = None
         self.trace: TracebackType | None = None
         self.logs_tracebacks = logs_tracebacks
-        self.when_ready: Callable[[], object] = lambda: None
         self.state: State = scope["state"]
         self.apps: Apps | None = None
         self.sends_to_app = sends_to_app
         self.times: dict[str, float] = {}
         self.root: AppNode | None = None
         self.inner = InnerRuns()
+        self.nested: Mapping[Unit, Sequence[Run]] = self.inner.of_unit
+        self.readiness = Readiness(self, starts_app_later=background)
         self.has_late_state = False
         self._app = app
         self._plan = plan
         self._settings = settings
         self._scope = scope
         self._has_requests = has_requests
-        self._starts_app_later = background
         self.on_crash = on_crash
         self.observers = Observers(self, observe)
         self.enclosing: Enclosing | None = None
         self._error_of_ours: BaseException | None = None
-        self._late_failure: Failure | None = None
-        self._is_serving = False
         self._is_logged = False
         self._observing = ExitStack()
         self._make_hooks()
@@ -135,7 +134,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         self._begin()
         try:
             await self._start_all()
-            self._units.check()
+            self.supervisor.check()
         except UnitFailed:
             pass
         except BaseException as error:
@@ -177,7 +176,7 @@ class Run(AbstractAsyncContextManager["Run"]):
     async def _stop(self) -> None:
         __tracebackhide__ = True
         await self._stop_units()
-        if self._units.failures or self._error_of_ours is not None:
+        if self.supervisor.failures or self._error_of_ours is not None:
             raise self._failed("shutdown")
         self._log("shutdown", "stop", "stopped")
 
@@ -197,10 +196,9 @@ class Run(AbstractAsyncContextManager["Run"]):
         if self.is_refused:
             return
         self._note("stop")
-        self._is_serving = False
         limit = self._settings.shutdown_timeout
-        self._units.shared.set_deadline(CLEAN_UP_LIMIT if limit is None else limit)
-        await self._units.stop_shielded()
+        self.supervisor.shared.set_deadline(CLEAN_UP_LIMIT if limit is None else limit)
+        await self.supervisor.stop_shielded()
         self._end()
         self._log_failures(with_tracebacks=True)  # nobody is sent them
         self._log("shutdown", "stop", "stopped")
@@ -210,19 +208,10 @@ class Run(AbstractAsyncContextManager["Run"]):
         """Whether everything has stopped, or there was nothing to start."""
         return "stopped" in self.times or self.is_refused
 
-    def in_progress(self) -> list[Unit]:
-        """Return the units that are starting or stopping now."""
-        return self._units.in_progress()
-
     @property
     def units(self) -> Mapping[AppNode, Unit]:
         """The units of the apps that are started by us."""
         return {} if self.apps is None else self.apps.units
-
-    @property
-    def nested(self) -> "Mapping[Unit, Sequence[Run]]":
-        """The runs that began in a unit while it was starting, for the report."""
-        return self.inner.of_unit
 
     def node_of(self, unit: Unit) -> AppNode | None:
         """Return the app of a unit; None for a hook."""
@@ -234,7 +223,7 @@ class Run(AbstractAsyncContextManager["Run"]):
 
     def format_failures(self, *, with_tracebacks: bool | None = None) -> str:
         """Return what failed; with the tracebacks that are not in the log, all of them, or none."""
-        return format_failures(self._units.failures, self._error_of_ours, with_tracebacks=with_tracebacks)
+        return format_failures(self.supervisor.failures, self._error_of_ours, with_tracebacks=with_tracebacks)
 
     # --- a look that starts nothing ---
 
@@ -247,56 +236,6 @@ class Run(AbstractAsyncContextManager["Run"]):
         assert self.apps is not None, "the survey looked at them"
         return self.apps.count_mounts()
 
-    # --- readiness: what starts in the background, here and in the runs inside ---
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether everything that was to start has started, and nothing has begun to stop."""
-        return "ready" in self.times and "stop" not in self.times
-
-    @property
-    def is_starting(self) -> bool:
-        """Whether something is still starting in the background, or failed there."""
-        return "ready" not in self.times
-
-    async def wait_until_ready(self) -> None:
-        """Wait until everything that was to start has started, in the runs inside too.
-
-        Raises:
-            RuntimeError: If the run stops before.
-            BaseException: What failed in the background.
-        """
-        while self.is_starting:
-            for run in (self, *self.inner.living()):
-                if run._late_failure is not None:  # noqa: SLF001 - another of this class
-                    raise run._late_failure.error  # noqa: SLF001 - another of this class
-            if "stop" in self.times:
-                raise RuntimeError(f"{self.label} was stopped before it was ready")
-            await self._units.shared.next_change()
-
-    def _look_if_ready(self) -> None:
-        """Note that everything has started, if so, and let the run around this one look too."""
-        run: Run | None = self
-        # A run around this one that has not answered looks when it does.
-        while run is not None and run._is_serving:  # noqa: SLF001 - another of this class
-            run._note_if_ready()  # noqa: SLF001 - another of this class
-            run._units.shared.wake()  # noqa: SLF001 - another of this class
-            run = run.enclosing.run if run.enclosing is not None else None
-
-    def _note_if_ready(self) -> None:
-        if "ready" in self.times or self._pending or self._late_failure is not None:
-            return
-        if self.inner.are_starting():
-            return
-        self._note("ready")
-        count = len(self._background)
-        if count or self._starts_app_later:
-            of_app = f"{self.label} and its mounts, " if self._starts_app_later else ""
-            logger.info(
-                "background start complete in %.3f s: %shooks %d", self.seconds("start", "ready"), of_app, count
-            )
-        self.when_ready()
-
     # --- the start ---
 
     def _begin(self) -> None:
@@ -304,9 +243,9 @@ class Run(AbstractAsyncContextManager["Run"]):
         self._note("start")
         self.enclosing = join_enclosing(self)
         self.observers.join(self.enclosing)
-        self._units = Supervisor(self._crashed, self.observers.changed if self.observers.are_there else None)
-        self._units.shared.enclosing = self.enclosing and self.enclosing.unit
-        self._units.shared.set_deadline(self._settings.startup_timeout)
+        self.supervisor = Supervisor(self._crashed, self.observers.changed if self.observers.are_there else None)
+        self.supervisor.shared.enclosing = self.enclosing and self.enclosing.unit
+        self.supervisor.shared.set_deadline(self._settings.startup_timeout)
 
     async def _start_all(self) -> None:
         apps = self._look()
@@ -316,17 +255,17 @@ class Run(AbstractAsyncContextManager["Run"]):
         hooks = list(flattened(self._plan))
         background = [hook.function for hook in hooks if hook.background or hook.kind is HookKind.WORKER]
         functions = [hook.function for hook in hooks]
-        context = self._units.shared.context
+        context = self.supervisor.shared.context
         self._observing.enter_context(
             apps.tree.starting(context, functions, background, root_runs=not self.sends_to_app)
         )
         try:
             for batch in self._batches:
-                await self._units.start(*batch)
+                await self.supervisor.start(*batch)
                 for unit in batch:
                     if not unit.is_background:
                         self._shared_state.add(unit.name, {}, unit.state)
-            if not self._starts_app_later:
+            if not self.readiness.starts_app_later:
                 await self._start_apps(apps)
         except BaseException:
             self._observing.close()
@@ -343,13 +282,14 @@ class Run(AbstractAsyncContextManager["Run"]):
         assert self.apps is not None, "they were started"
         self._note("started")
         self._log("startup", "start", "started")
-        self._is_serving = self._units.shared.is_answered = True
+        self.supervisor.shared.is_answered = True
         self.apps.tree.serve()
-        if self._starts_app_later:
-            self._pending.add(None)
-            self._units.start_later(self._start_apps_later)
-        self.has_background = bool(self._background) or self._starts_app_later or self.inner.have_background()
-        self._look_if_ready()
+        readiness = self.readiness
+        if readiness.starts_app_later:
+            readiness.pending.add(None)
+            self.supervisor.start_later(self._start_apps_later)
+        readiness.has_background |= readiness.starts_app_later or self.inner.have_background()
+        self.readiness.look()
 
     async def _start_apps_later(self) -> None:
         """Start the wrapped app and its mounts after the startup was answered."""
@@ -360,17 +300,17 @@ class Run(AbstractAsyncContextManager["Run"]):
             await self._start_apps(apps)
         except UnitFailed:
             failed = [unit for unit in apps.units.values() if unit.has_failed]
-            self._late_failure = failed[0].failure if failed else None
-            await finish(self._units.shared, failed)
+            self.readiness.late_failure = failed[0].failure if failed else None
+            await finish(self.supervisor.shared, failed)
         except Exception as error:  # a collision of state
-            self._late_failure = Failure(self.label, FailedPhase.SERVING, error)
-            self._units.failures.append(self._late_failure)
-            log_failure(self._late_failure)
-            self.on_crash(self._late_failure)
+            self.readiness.late_failure = Failure(self.label, FailedPhase.SERVING, error)
+            self.supervisor.failures.append(self.readiness.late_failure)
+            log_failure(self.readiness.late_failure)
+            self.on_crash(self.readiness.late_failure)
         else:
-            self._pending.discard(None)
+            self.readiness.pending.discard(None)
         self.has_late_state |= any(before.get(key, self) is not value for key, value in self.state.items())
-        self._look_if_ready()
+        self.readiness.look()
 
     def _look(self) -> Apps:
         self._shared_state = SharedState(self.state)
@@ -388,7 +328,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         return self.apps
 
     async def _start_units(self, *units: Unit) -> None:
-        await self._units.start(*units)
+        await self.supervisor.start(*units)
 
     def _hooks_of_runs_around(self, hooks: Sequence[Hook]) -> set[Hook]:
         """Return those of the hooks that the run of an app around this one has too, and name each in a WARNING.
@@ -420,7 +360,7 @@ class Run(AbstractAsyncContextManager["Run"]):
     def _refused(self, apps: Apps) -> None:
         """Note that the wrapped app does not support the lifespan."""
         root = apps.tree.root
-        if self.hooks or apps.units.keys() - {root} or self._starts_app_later:
+        if self.hooks or apps.units.keys() - {root} or self.readiness.starts_app_later:
             apps.warn_of_refusal()
             return
         self.is_refused, self.refusal = True, root.refusal
@@ -437,10 +377,7 @@ class Run(AbstractAsyncContextManager["Run"]):
             first = len(self.hooks)
             self._add_hooks([step], after=(), inherits=None)
             self._batches.append(self.hooks[first:])
-        self._background = [unit for unit in self.hooks if unit.is_background]
-        self.has_background = bool(self._background)
-        # What the run waits for until it is ready; None stands for the app and its mounts.
-        self._pending: set[Unit | None] = set(self._background)
+        self.readiness.of_hooks(self.hooks)
 
     def _add_hooks(self, plan: Plan, after: Sequence[Unit], inherits: Unit | None) -> Sequence[Unit]:
         """Make the units of a plan, all of one batch, and return those that what follows the plan starts after.
@@ -490,26 +427,20 @@ class Run(AbstractAsyncContextManager["Run"]):
 
     def _new_unit(self, name: str, body: Callable[[Unit], Coroutine[Any, Any, None]], **options: Any) -> Unit:
         """Make a unit; a run that begins in its body is inside of this one."""
-        return Unit(name, body, on_enter=self._enter, on_started=self._started, **options)
+        return Unit(name, body, on_enter=self._enter, on_started=self.readiness.started, **options)
 
     def _enter(self, unit: Unit) -> None:
         enter(self, unit)
         if self.node_of(unit) is None:  # a hook
             starter.set(unit.name)
 
-    def _started(self, unit: Unit) -> None:
-        if unit in self._pending:
-            self._pending.discard(unit)
-            self._look_if_ready()
-
     # --- the stop ---
 
     async def _stop_units(self) -> None:
         self._note("stop")
-        self._is_serving = False
-        self._units.shared.set_deadline(self._settings.shutdown_timeout)
+        self.supervisor.shared.set_deadline(self._settings.shutdown_timeout)
         try:
-            await self._units.stop()
+            await self.supervisor.stop()
         except BaseException as error:
             if not is_closing(error):
                 await self.abandon()
@@ -524,7 +455,7 @@ class Run(AbstractAsyncContextManager["Run"]):
             self._shared_state.undo()
         self._release()
         if self.enclosing is not None:
-            self.enclosing.run._look_if_ready()  # noqa: SLF001 - a run that has ended is not waited for
+            self.enclosing.run.readiness.look()  # a run that has ended is not waited for
 
     def _note(self, event: str) -> None:
         """Keep the time of the first event of its kind."""
@@ -544,7 +475,7 @@ class Run(AbstractAsyncContextManager["Run"]):
             self.apps.release()
             self._shared_state = SharedState({})
         self.state, self._scope, self._plan = {}, {}, []
-        self._units.shared.context = Context()
+        self.supervisor.shared.context = Context()
 
     # --- what failed, in the log and for the caller ---
 
@@ -552,7 +483,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         """Log what failed, and return what is to be raised."""
         self._log_failures(with_tracebacks=self.logs_tracebacks and is_read())
         errors = [] if self._error_of_ours is None else [self._error_of_ours]
-        errors += [failure.error for failure in self._units.failures]
+        errors += [failure.error for failure in self.supervisor.failures]
         self.failed_phase = phase
         self.error = merge(phase, errors)
         self.trace = BaseException.__dict__["__traceback__"].__get__(self.error)
@@ -565,8 +496,8 @@ class Run(AbstractAsyncContextManager["Run"]):
         self._is_logged = True
         if self._error_of_ours is not None:
             log_error(summarize_other(self._error_of_ours), self._error_of_ours, with_traceback=with_tracebacks)
-        failed_inside = self.inner.errors() if self._units.failures else {}
-        for failure in self._units.failures:
+        failed_inside = self.inner.errors() if self.supervisor.failures else {}
+        for failure in self.supervisor.failures:
             # A run inside the unit, such as that of a middleware in a mount, may have failed with the same exception.
             inner = failed_inside.get(id(failure.error))
             is_told = inner is not None and inner.logs_tracebacks
@@ -578,22 +509,22 @@ class Run(AbstractAsyncContextManager["Run"]):
         # A run inside the unit, such as that of a middleware in a mount, may have logged the same exception.
         log_failure(unit.failure, with_traceback=id(unit.failure.error) not in self.inner.errors())
         if unit.failure.is_optional:
-            self._started(unit)
+            self.readiness.started(unit)
             return
-        if unit in self._pending:
-            self._late_failure = self._late_failure or unit.failure
-        if self._is_serving:
+        if unit in self.readiness.pending:
+            self.readiness.late_failure = self.readiness.late_failure or unit.failure
+        if self.readiness.is_serving:
             self.on_crash(unit.failure)
-            self._look_if_ready()
+            self.readiness.look()
 
     def _log(self, phase: str, first: str, then: str) -> None:
         took = self.seconds(first, then)
         is_started = self.root is not None and self.root in self.units and self.root.is_supported
         of_app = f"{self.label}, " if is_started else ""
-        background = sum(not unit.has_started and unit.failure is None for unit in self._background)
+        background = sum(not unit.has_started and unit.failure is None for unit in self.readiness.background)
         hooks, mounts = sum(unit.has_started for unit in self.hooks), self.apps.started if self.apps is not None else 0
         later = ""
-        if phase == "startup" and (background or self._starts_app_later):
-            of_later = f"{self.label} with its mounts, " if self._starts_app_later else ""
+        if phase == "startup" and (background or self.readiness.starts_app_later):
+            of_later = f"{self.label} with its mounts, " if self.readiness.starts_app_later else ""
             later = f", still starting in the background {of_later}hooks {background}"
         logger.info("%s complete in %.3f s: %shooks %d, mounts %d%s", phase, took, of_app, hooks, mounts, later)
