@@ -16,7 +16,7 @@ from .._apps.watch import starter
 from .._asgi import name_of
 from .._config import Settings
 from .._exceptions import StateCollision
-from .._hooks.decorators import Group, Plan, flattened, without
+from .._hooks.decorators import Plan, flattened, without
 from .._hooks.hook import Hook, HookKind
 from .._log import logger
 from .._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
@@ -29,6 +29,7 @@ from .._units.supervisor import Supervisor, UnitFailed
 from .._units.unit import Unit, finish
 from .apps import Apps
 from .bodies import body_of
+from .hooks import batches_of, hooks_of_runs_around
 from .inner import Enclosing, InnerRuns, enter, join_enclosing
 from .observing import Observers
 from .readiness import Readiness
@@ -43,6 +44,7 @@ class Run(AbstractAsyncContextManager["Run"]):
     Attributes:
         label: What the app at the root is called.
         state: The lifespan state, which is filled in place.
+        plan: The hooks.
         hooks: The units of the hooks, in the order of registration.
         sends_to_app: Whether the app is a unit at all; it is not where we are its lifespan.
         root: The app in the tree; None before it was looked at.
@@ -109,7 +111,6 @@ class Run(AbstractAsyncContextManager["Run"]):
         self.readiness = Readiness(self, starts_app_later=background)
         self.has_late_state = False
         self._app = app
-        self._plan = plan
         self._settings = settings
         self._scope = scope
         self._has_requests = has_requests
@@ -119,7 +120,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         self._error_of_ours: BaseException | None = None
         self._is_logged = False
         self._observing = ExitStack()
-        self._make_hooks()
+        self._make_hooks(plan)
 
     async def __aenter__(self) -> "Run":
         """Start everything, in order.
@@ -249,10 +250,13 @@ class Run(AbstractAsyncContextManager["Run"]):
 
     async def _start_all(self) -> None:
         apps = self._look()
-        repeated = apps.repeated(flattened(self._plan))
-        repeated |= self._hooks_of_runs_around([hook for hook in flattened(self._plan) if hook not in repeated])
-        self._drop(repeated)
-        hooks = list(flattened(self._plan))
+        repeated = apps.repeated(flattened(self.plan))
+        repeated |= hooks_of_runs_around(
+            self.enclosing, [hook for hook in flattened(self.plan) if hook not in repeated]
+        )
+        if repeated:
+            self._make_hooks(without(self.plan, repeated))
+        hooks = list(flattened(self.plan))
         background = [hook.function for hook in hooks if hook.background or hook.kind is HookKind.WORKER]
         functions = [hook.function for hook in hooks]
         context = self.supervisor.shared.context
@@ -330,33 +334,6 @@ class Run(AbstractAsyncContextManager["Run"]):
     async def _start_units(self, *units: Unit) -> None:
         await self.supervisor.start(*units)
 
-    def _hooks_of_runs_around(self, hooks: Sequence[Hook]) -> set[Hook]:
-        """Return those of the hooks that the run of an app around this one has too, and name each in a WARNING.
-
-        ``FastAPI(lifespan=hooks)`` with ``app.mount("/sub", FastAPI(lifespan=hooks))``
-        """
-        found: set[Hook] = set()
-        enclosing = self.enclosing if hooks else None
-        while enclosing is not None:
-            run: Run = enclosing.run
-            node = run.node_of(enclosing.unit)
-            units = [] if node is None else [run.units.get(outer) for outer in node.around()]
-            around = [run, *(inner for unit in units if unit is not None for inner in run.inner.of_unit.get(unit, ()))]
-            for outer in around:
-                running = set(flattened(outer._plan))  # noqa: SLF001 - another of this class
-                for hook in hooks:
-                    if hook in running and hook not in found:
-                        found.add(hook)
-                        logger.warning("%s is a hook of %s too; it runs once, there", hook.label, outer.label)
-            enclosing = run.enclosing
-        return found
-
-    def _drop(self, hooks: set[Hook]) -> None:
-        """Leave hooks out of this run."""
-        if hooks:
-            self._plan = without(self._plan, hooks)
-            self._make_hooks()
-
     def _refused(self, apps: Apps) -> None:
         """Note that the wrapped app does not support the lifespan."""
         root = apps.tree.root
@@ -369,36 +346,11 @@ class Run(AbstractAsyncContextManager["Run"]):
             # LifespanMiddleware(Starlette(routes=[Mount("/", LifespanMiddleware(app_without_lifespan))]))
             self.enclosing.run.apps.refuse(self.enclosing.unit)
 
-    def _make_hooks(self) -> None:
-        """Make the units of the hooks in batches; a group of hooks is one batch."""
-        self.hooks: list[Unit] = []
-        self._batches: list[list[Unit]] = []
-        for step in self._plan:
-            first = len(self.hooks)
-            self._add_hooks([step], after=(), inherits=None)
-            self._batches.append(self.hooks[first:])
+    def _make_hooks(self, plan: Plan) -> None:
+        self.plan = plan
+        self._batches = batches_of(plan, self._unit_of)
+        self.hooks = [unit for batch in self._batches for unit in batch]
         self.readiness.of_hooks(self.hooks)
-
-    def _add_hooks(self, plan: Plan, after: Sequence[Unit], inherits: Unit | None) -> Sequence[Unit]:
-        """Make the units of a plan, all of one batch, and return those that what follows the plan starts after.
-
-        Args:
-            plan: The hooks and groups, one after the other.
-            after: The units that the first ones start after.
-            inherits: The unit whose context variables the first ones see; None for those from before the batch.
-        """
-        for step in plan:
-            if isinstance(step, Group):
-                lasts = [last for member in step.members for last in self._add_hooks(member, after, inherits)]
-                after = lasts or after  # a group without hooks
-            else:
-                unit = self._unit_of(step)
-                unit.start_after(after)
-                unit.inherits = inherits
-                self.hooks.append(unit)
-                after = [unit]
-                inherits = inherits if unit.is_background else unit
-        return after
 
     def _unit_of(self, hook: Hook) -> Unit:
         return self._new_unit(
@@ -474,7 +426,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         if self.apps is not None:
             self.apps.release()
             self._shared_state = SharedState({})
-        self.state, self._scope, self._plan = {}, {}, []
+        self.state, self._scope, self.plan = {}, {}, []
         self.supervisor.shared.context = Context()
 
     # --- what failed, in the log and for the caller ---
