@@ -166,8 +166,7 @@ class LifespanMiddleware(HookDecorators):
     def _warn_of_missing_lifespan(self) -> None:
         """Log a WARNING if a request came without a lifespan, and something waits to be started."""
         run = Run(self.app, self._hooks.plan(), self._settings, {"type": "lifespan", "state": {}})
-        run.survey()
-        hooks, mounts = len(run.hooks), run.count_mounts()
+        hooks, mounts = len(run.hooks), run.survey().count_mounts()
         if hooks or mounts:
             logger.warning(
                 "no lifespan reached %s before the first request; %s and %s have not started. Run the server with "
@@ -281,7 +280,7 @@ class LifespanMiddleware(HookDecorators):
         if failed is None:
             await send({"type": "lifespan.shutdown.complete"})
             return
-        message = run.format_failures() or str(failed)
+        message = run.failures.format() or str(failed)
         try:
             await send({"type": f"lifespan.{run.failed_phase}.failed", "message": message})
         except BaseException as refusal:  # hypercorn refuses to serve only if its own error is raised

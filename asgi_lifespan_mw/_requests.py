@@ -124,8 +124,5 @@ class Requests:
 
     def _adds_state(self, run: Run) -> bool:
         """Return whether a server that copies the state at the answer gives its requests too little."""
-        return (
-            self._starts is not None
-            or run.has_late_state
-            or (run.readiness.has_background and run.readiness.is_starting)
-        )
+        late = run.readiness
+        return self._starts is not None or run.has_late_state or (late.has_background and late.is_starting)

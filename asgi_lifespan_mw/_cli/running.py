@@ -73,7 +73,7 @@ def check(app: Any, options: argparse.Namespace, screen: Screen) -> tuple[Report
         run_async(live, backend=options.backend)
     except BaseException as raised:
         status = INTERRUPTED if isinstance(raised, KeyboardInterrupt) else FAILED
-        error = _error_text(build_report(run), run.format_failures(with_tracebacks=True), raised)
+        error = _error_text(build_report(run), run.failures.format(with_tracebacks=True), raised)
     print(file=sys.stderr)  # between what the app prints and the report
     return build_report(run), error, status
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias, final
 
+from .._apps.watch import starter
 from .._units.unit import Unit, UnitState
 
 Run: TypeAlias = Any
@@ -23,6 +24,8 @@ _enclosing: ContextVar[Enclosing | None] = ContextVar("asgi_lifespan_mw_enclosin
 def enter(run: Run, unit: Unit) -> None:
     """Let the runs that begin in the current task be inside a unit of `run`."""
     _enclosing.set(Enclosing(run, unit))
+    if run.node_of(unit) is None:  # a hook
+        starter.set(unit.name)
 
 
 def enclosing_unit() -> Unit | None:

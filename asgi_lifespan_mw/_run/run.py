@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
 from contextvars import Context
+from functools import partial
 from types import TracebackType
 from typing import Any, final
 
@@ -12,14 +13,13 @@ import anyio
 from .._apps.node import AppNode
 from .._apps.state import SharedState
 from .._apps.tree import Tree
-from .._apps.watch import starter
 from .._asgi import name_of
 from .._config import Settings
 from .._exceptions import StateCollision
 from .._hooks.decorators import Plan, flattened, without
 from .._hooks.hook import Hook, HookKind
 from .._log import logger
-from .._reporting.failures import format_failures, is_read, log_error, log_failure, merge, summarize_other
+from .._reporting.failures import is_read, log_failure, merge
 from .._reporting.report import Observer
 from .._types import State, is_a
 from .._units.backend import asyncios_cancellation, is_cancellation, is_closing
@@ -29,6 +29,7 @@ from .._units.supervisor import Supervisor, UnitFailed
 from .._units.unit import Unit, finish
 from .apps import Apps
 from .bodies import body_of
+from .failed import Failures
 from .hooks import batches_of, hooks_of_runs_around
 from .inner import Enclosing, InnerRuns, enter, join_enclosing
 from .observing import Observers
@@ -62,7 +63,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         failed_phase: "startup" or "shutdown" if that failed, else "".
         error: The exception that entering or leaving raises; None if nothing failed.
         trace: Its traceback before it was raised here, for the caller that raises it again.
-        logs_tracebacks: Whether failures are logged with tracebacks.
+        failures: What failed, of the units and else.
         on_crash: Called with the failure of a unit while serving.
     """
 
@@ -100,7 +101,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         self.failed_phase = ""
         self.error: BaseException | None = None
         self.trace: TracebackType | None = None
-        self.logs_tracebacks = logs_tracebacks
+        self.failures = Failures(self, logs_tracebacks=logs_tracebacks)
         self.state: State = scope["state"]
         self.apps: Apps | None = None
         self.sends_to_app = sends_to_app
@@ -117,8 +118,6 @@ class Run(AbstractAsyncContextManager["Run"]):
         self.on_crash = on_crash
         self.observers = Observers(self, observe)
         self.enclosing: Enclosing | None = None
-        self._error_of_ours: BaseException | None = None
-        self._is_logged = False
         self._observing = ExitStack()
         self._make_hooks(plan)
 
@@ -132,9 +131,17 @@ class Run(AbstractAsyncContextManager["Run"]):
         *Cancellation:* Everything is stopped, shielded; then the cancellation is raised again.
         """
         __tracebackhide__ = True
-        self._begin()
+        self._note("start")
+        self.enclosing = join_enclosing(self)
+        self.observers.join(self.enclosing)
+        on_change = self.observers.changed if self.observers.are_there else None
+        self.supervisor = Supervisor(self.failures.crashed, on_change)
+        self.failures.of_units = self.supervisor.failures
+        self.supervisor.shared.enclosing = self.enclosing and self.enclosing.unit
+        self.supervisor.shared.set_deadline(self._settings.startup_timeout)
         try:
-            await self._start_all()
+            apps = self._look()
+            await self._start_all(apps)
             self.supervisor.check()
         except UnitFailed:
             pass
@@ -144,10 +151,10 @@ class Run(AbstractAsyncContextManager["Run"]):
             if is_cancellation(error) or is_a(error, KeyboardInterrupt):  # trio raises Ctrl-C in its main task
                 await self.abandon()
                 raise
-            self._error_of_ours = error
+            self.failures.other = error
         else:
             if not self.is_refused:
-                self._serve()
+                self._serve(apps)
             return self
         await self._stop_units()
         raise self._failed("startup")
@@ -177,7 +184,7 @@ class Run(AbstractAsyncContextManager["Run"]):
     async def _stop(self) -> None:
         __tracebackhide__ = True
         await self._stop_units()
-        if self.supervisor.failures or self._error_of_ours is not None:
+        if self.failures.of_units or self.failures.other is not None:
             raise self._failed("shutdown")
         self._log("shutdown", "stop", "stopped")
 
@@ -201,7 +208,7 @@ class Run(AbstractAsyncContextManager["Run"]):
         self.supervisor.shared.set_deadline(CLEAN_UP_LIMIT if limit is None else limit)
         await self.supervisor.stop_shielded()
         self._end()
-        self._log_failures(with_tracebacks=True)  # nobody is sent them
+        self.failures.log(with_tracebacks=True)  # nobody is sent them
         self._log("shutdown", "stop", "stopped")
 
     @property
@@ -222,34 +229,18 @@ class Run(AbstractAsyncContextManager["Run"]):
         """Return the seconds between two events; None if one of them did not happen."""
         return self.times[then] - self.times[first] if first in self.times and then in self.times else None
 
-    def format_failures(self, *, with_tracebacks: bool | None = None) -> str:
-        """Return what failed; with the tracebacks that are not in the log, all of them, or none."""
-        return format_failures(self.supervisor.failures, self._error_of_ours, with_tracebacks=with_tracebacks)
-
     # --- a look that starts nothing ---
 
-    def survey(self) -> None:
+    def survey(self) -> Apps:
         """Find what would be started, as far as can be seen without a start. Such a run is not started."""
-        self._look().survey()
-
-    def count_mounts(self) -> int:
-        """Return how many mounts a survey found that a run would start."""
-        assert self.apps is not None, "the survey looked at them"
-        return self.apps.count_mounts()
+        apps = self._look()
+        apps.survey()
+        return apps
 
     # --- the start ---
 
-    def _begin(self) -> None:
-        """Make what needs a running event loop, and find the run that this one is inside of."""
-        self._note("start")
-        self.enclosing = join_enclosing(self)
-        self.observers.join(self.enclosing)
-        self.supervisor = Supervisor(self._crashed, self.observers.changed if self.observers.are_there else None)
-        self.supervisor.shared.enclosing = self.enclosing and self.enclosing.unit
-        self.supervisor.shared.set_deadline(self._settings.startup_timeout)
-
-    async def _start_all(self) -> None:
-        apps = self._look()
+    async def _start_all(self, apps: Apps) -> None:
+        """Start the hooks, then the app and its mounts, unless these start later."""
         repeated = apps.repeated(flattened(self.plan))
         repeated |= hooks_of_runs_around(
             self.enclosing, [hook for hook in flattened(self.plan) if hook not in repeated]
@@ -278,27 +269,33 @@ class Run(AbstractAsyncContextManager["Run"]):
     async def _start_apps(self, apps: Apps) -> None:
         with self._observing:
             await apps.start()
-        if not apps.tree.root.is_supported:
-            self._refused(apps)
+        root = apps.tree.root
+        if root.is_supported:
+            return
+        if self.hooks or apps.units.keys() - {root} or self.readiness.starts_app_later:
+            apps.warn_of_refusal()
+            return
+        self.is_refused, self.refusal = True, root.refusal
+        apps.tree.leave()
+        if self.refusal is not None and self.enclosing is not None and self.enclosing.run.apps is not None:
+            # LifespanMiddleware(Starlette(routes=[Mount("/", LifespanMiddleware(app_without_lifespan))]))
+            self.enclosing.run.apps.refuse(self.enclosing.unit)
 
-    def _serve(self) -> None:
+    def _serve(self, apps: Apps) -> None:
         """Let requests see the state, treat what breaks from now on as a crash, and start what comes later."""
-        assert self.apps is not None, "they were started"
         self._note("started")
         self._log("startup", "start", "started")
         self.supervisor.shared.is_answered = True
-        self.apps.tree.serve()
+        apps.tree.serve()
         readiness = self.readiness
         if readiness.starts_app_later:
             readiness.pending.add(None)
-            self.supervisor.start_later(self._start_apps_later)
+            self.supervisor.start_later(partial(self._start_apps_later, apps))
         readiness.has_background |= readiness.starts_app_later or self.inner.have_background()
-        self.readiness.look()
+        readiness.look()
 
-    async def _start_apps_later(self) -> None:
+    async def _start_apps_later(self, apps: Apps) -> None:
         """Start the wrapped app and its mounts after the startup was answered."""
-        apps = self.apps
-        assert apps is not None, "they were looked at"
         before = dict(self.state)
         try:
             await self._start_apps(apps)
@@ -308,7 +305,7 @@ class Run(AbstractAsyncContextManager["Run"]):
             await finish(self.supervisor.shared, failed)
         except Exception as error:  # a collision of state
             self.readiness.late_failure = Failure(self.label, FailedPhase.SERVING, error)
-            self.supervisor.failures.append(self.readiness.late_failure)
+            self.failures.of_units.append(self.readiness.late_failure)
             log_failure(self.readiness.late_failure)
             self.on_crash(self.readiness.late_failure)
         else:
@@ -318,7 +315,7 @@ class Run(AbstractAsyncContextManager["Run"]):
 
     def _look(self) -> Apps:
         self._shared_state = SharedState(self.state)
-        tree = Tree(self._app, self._scope, self._shared_state, self._settings)
+        self._tree = tree = Tree(self._app, self._scope, self._shared_state, self._settings)
         self.root = tree.root
         self.label = tree.root.label
         self.apps = Apps(
@@ -326,25 +323,10 @@ class Run(AbstractAsyncContextManager["Run"]):
             self._settings,
             sends_to_app=self.sends_to_app,
             new_unit=self._new_unit,
-            start_units=self._start_units,
+            start_units=lambda *units: self.supervisor.start(*units),  # noqa: PLW0108 - a survey has no supervisor
             left_out=self.observers.left_out,
         )
         return self.apps
-
-    async def _start_units(self, *units: Unit) -> None:
-        await self.supervisor.start(*units)
-
-    def _refused(self, apps: Apps) -> None:
-        """Note that the wrapped app does not support the lifespan."""
-        root = apps.tree.root
-        if self.hooks or apps.units.keys() - {root} or self.readiness.starts_app_later:
-            apps.warn_of_refusal()
-            return
-        self.is_refused, self.refusal = True, root.refusal
-        self._leave()
-        if self.refusal is not None and self.enclosing is not None and self.enclosing.run.apps is not None:
-            # LifespanMiddleware(Starlette(routes=[Mount("/", LifespanMiddleware(app_without_lifespan))]))
-            self.enclosing.run.apps.refuse(self.enclosing.unit)
 
     def _make_hooks(self, plan: Plan) -> None:
         self.plan = plan
@@ -355,7 +337,7 @@ class Run(AbstractAsyncContextManager["Run"]):
     def _unit_of(self, hook: Hook) -> Unit:
         return self._new_unit(
             hook.label,
-            body_of(hook, self._application, self._add_late_state),
+            body_of(hook, lambda: self._tree.application, self._add_late_state),
             timeout=hook.timeout,
             is_shutdown_function=hook.kind is HookKind.SHUTDOWN,
             is_background=hook.background and self._has_requests,
@@ -373,18 +355,9 @@ class Run(AbstractAsyncContextManager["Run"]):
         self.has_late_state |= bool(state)
         return True
 
-    def _application(self) -> object:
-        assert self.apps is not None, "it is starting"
-        return self.apps.tree.application
-
     def _new_unit(self, name: str, body: Callable[[Unit], Coroutine[Any, Any, None]], **options: Any) -> Unit:
         """Make a unit; a run that begins in its body is inside of this one."""
-        return Unit(name, body, on_enter=self._enter, on_started=self.readiness.started, **options)
-
-    def _enter(self, unit: Unit) -> None:
-        enter(self, unit)
-        if self.node_of(unit) is None:  # a hook
-            starter.set(unit.name)
+        return Unit(name, body, on_enter=partial(enter, self), on_started=self.readiness.started, **options)
 
     # --- the stop ---
 
@@ -400,12 +373,19 @@ class Run(AbstractAsyncContextManager["Run"]):
         self._end()
 
     def _end(self) -> None:
+        """Note the end, and let go of what the units hold: a run is kept for its report."""
         self._note("stopped")
         self._observing.close()
-        self._leave()
-        if "started" not in self.times and self.apps is not None:
-            self._shared_state.undo()
-        self._release()
+        for unit in self.hooks:
+            unit.release()
+        if self.apps is not None:
+            self.apps.tree.leave()
+            if "started" not in self.times:
+                self._shared_state.undo()
+            self.apps.release()
+            self._shared_state = SharedState({})
+        self.state, self._scope, self.plan = {}, {}, []
+        self.supervisor.shared.context = Context()
         if self.enclosing is not None:
             self.enclosing.run.readiness.look()  # a run that has ended is not waited for
 
@@ -415,59 +395,15 @@ class Run(AbstractAsyncContextManager["Run"]):
             self.apps.tree.stopping()
         self.times.setdefault(event, time.perf_counter())
 
-    def _leave(self) -> None:
-        if self.apps is not None:
-            self.apps.tree.leave()
-
-    def _release(self) -> None:
-        """Let go of what the units hold: a run is kept for its report."""
-        for unit in self.hooks:
-            unit.release()
-        if self.apps is not None:
-            self.apps.release()
-            self._shared_state = SharedState({})
-        self.state, self._scope, self.plan = {}, {}, []
-        self.supervisor.shared.context = Context()
-
     # --- what failed, in the log and for the caller ---
 
     def _failed(self, phase: str) -> BaseException:
         """Log what failed, and return what is to be raised."""
-        self._log_failures(with_tracebacks=self.logs_tracebacks and is_read())
-        errors = [] if self._error_of_ours is None else [self._error_of_ours]
-        errors += [failure.error for failure in self.supervisor.failures]
+        self.failures.log(with_tracebacks=self.failures.logs_tracebacks and is_read())
         self.failed_phase = phase
-        self.error = merge(phase, errors)
+        self.error = self.failures.merged(phase)
         self.trace = BaseException.__dict__["__traceback__"].__get__(self.error)
         return self.error
-
-    def _log_failures(self, *, with_tracebacks: bool) -> None:
-        """Log the failures, once, but for the crashes, which were logged when they happened."""
-        if self._is_logged:
-            return
-        self._is_logged = True
-        if self._error_of_ours is not None:
-            log_error(summarize_other(self._error_of_ours), self._error_of_ours, with_traceback=with_tracebacks)
-        failed_inside = self.inner.errors() if self.supervisor.failures else {}
-        for failure in self.supervisor.failures:
-            # A run inside the unit, such as that of a middleware in a mount, may have failed with the same exception.
-            inner = failed_inside.get(id(failure.error))
-            is_told = inner is not None and inner.logs_tracebacks
-            if failure.phase is not FailedPhase.SERVING and (self.logs_tracebacks or not is_told):
-                log_failure(failure, with_traceback=with_tracebacks and not is_told)
-
-    def _crashed(self, unit: Unit) -> None:
-        assert unit.failure is not None, "it crashed"
-        # A run inside the unit, such as that of a middleware in a mount, may have logged the same exception.
-        log_failure(unit.failure, with_traceback=id(unit.failure.error) not in self.inner.errors())
-        if unit.failure.is_optional:
-            self.readiness.started(unit)
-            return
-        if unit in self.readiness.pending:
-            self.readiness.late_failure = self.readiness.late_failure or unit.failure
-        if self.readiness.is_serving:
-            self.on_crash(unit.failure)
-            self.readiness.look()
 
     def _log(self, phase: str, first: str, then: str) -> None:
         took = self.seconds(first, then)
