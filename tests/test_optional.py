@@ -399,6 +399,20 @@ async def test_an_app_that_is_found_nowhere_is_a_warning(caplog: pytest.LogCaptu
     assert record.getMessage() == "optional=[...] names app Starlette, which is found nowhere in app Starlette"
 
 
+@pytest.mark.parametrize("way", ["in a wrapper", "own"])
+async def test_a_part_of_the_wrapped_app_is_a_warning(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is no mount: it starts with the wrapped app, or is the app whose lifespan we are."""
+    api = Starlette()
+    app: Any = LifespanMiddleware(CORSMiddleware(api), optional=[api])
+    if way == "own":
+        hooks = Lifespan()
+        app = Starlette(lifespan=hooks)
+        hooks.include(Lifespan(optional=[app]))
+    async with LifespanManager(app):
+        (record,) = warnings(caplog)
+    assert record.getMessage() == "optional=[...] names app Starlette, whose failure is that of the wrapped app"
+
+
 def test_what_cannot_be_optional_is_refused() -> None:
     """The wrapped app, another string, one app in place of a sequence, a flag that is none."""
     app = Starlette()

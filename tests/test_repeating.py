@@ -247,8 +247,7 @@ async def test_what_ends_the_process_is_a_crash(error: type[BaseException], opti
     runs = Runs(then)
     app = app_of(runs, **options)
     with pytest.raises(error):
-        async with LifespanManager(app):
-            await anyio.sleep(100)
+        await LifespanManager(app).__aenter__()
     assert runs.times == [0]
     assert row(app).outcome == "crashed"
 
