@@ -165,7 +165,7 @@ async def test_its_own_timeout_is_covered_and_that_of_the_whole_is_not(caplog: p
         assert "; it was at " in record.getMessage()
     app = LifespanMiddleware(Starlette(), startup_timeout=10)
     app.context(hangs_at_start, optional=True)
-    with pytest.raises(LifespanTimeout, match="startup timed out after 10 s"):
+    with pytest.raises(LifespanTimeout, match="startup timed out after 10 s in hook 'hangs_at_start'"):
         await RecordingServer().run(app)
 
 

@@ -557,6 +557,30 @@ async def test_a_lock_that_is_lost_in_a_pause_ends_it(options: dict[str, Any]) -
     assert len(runs.times) == (5 if "restart" in options else 2)
 
 
+async def test_an_error_after_a_lost_lock_does_not_use_up_the_restarts(caplog: pytest.LogCaptureFixture) -> None:
+    """The worker has had its last restart, loses its lock, and raises in its clean-up: it waits for the lock."""
+    engine = FakeEngine()
+
+    async def then(number: int) -> None:
+        try:
+            if number != 1:
+                await anyio.sleep_forever()
+        finally:
+            if number < 3:
+                fails()
+
+    runs = Runs(then)
+    app = app_of(runs, leader=engine.lock, restart=1)
+    async with LifespanManager(app):
+        await anyio.sleep(10)
+        engine.lose()
+        await anyio.sleep(10)
+        assert row(app).outcome == "started"
+    assert len(runs.times) == 3
+    assert engine.acquired == 2
+    assert "it is restarted when it has its lock" in caplog.text
+
+
 # --- ways of use ---
 
 
