@@ -580,10 +580,9 @@ class Run(AbstractAsyncContextManager["Run"]):
         log_failure(unit.failure, with_traceback=id(unit.failure.error) not in self.inner.errors())
         if unit.failure.is_optional:
             self._started(unit)
-            return
-        if unit in self._pending:
+        elif unit in self._pending:
             self._late_failure = self._late_failure or unit.failure
-        if self._is_serving:
+        if self._is_serving and not unit.failure.is_optional:
             self.on_crash(unit.failure)
             self._look_if_ready()
 
