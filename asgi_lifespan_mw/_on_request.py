@@ -206,7 +206,7 @@ class StartOnRequest:
 
     async def _live(self) -> None:
         try:
-            await self._serve(self.run, self._scope, self._answer, self.stopping.wait)
+            await self._serve(self.run, self._scope, self._answer, self._until_stop)
         except BaseException as error:
             if is_loop_gone():  # pragma: no cover - the garbage collector closes the coroutine, if it comes to that
                 raise
@@ -215,6 +215,13 @@ class StartOnRequest:
         self._answered.set()
         self._when_over(self)
         self.over.set()
+
+    async def _until_stop(self) -> None:
+        try:
+            await self.stopping.wait()
+        finally:  # a plain Task.cancel(): a lifespan that arrives during the stop waits for its end, and starts anew
+            self.is_serving = False
+            self.stopping.set()
 
     async def _answer(self) -> None:
         self._has_started = self.is_serving = True
