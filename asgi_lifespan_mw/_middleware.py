@@ -33,9 +33,6 @@ from ._types import ASGIApp, Receive, Scope, Send
 from ._units.backend import current_asyncio_task, is_closing
 from ._units.failure import Failure
 
-_WHILE_STARTING = "LifespanMiddleware(while_starting=...)"
-_START_ON_REQUEST = "LifespanMiddleware(start_on_request=...)"
-
 LifespanArgument: TypeAlias = Lifespan | ContextFunction
 
 
@@ -137,14 +134,14 @@ class LifespanMiddleware(HookDecorators):
         check("LifespanMiddleware(observe=...)", observe, "a plain function that takes a UnitReport", fits=plain)
         self._observe = observe
         self._background = checked_flag(background, "LifespanMiddleware(background=...)")
-        busy = None if while_starting is None else checked_app(while_starting, _WHILE_STARTING)
-        is_on_request = checked_flag(start_on_request, _START_ON_REQUEST)
+        where = "LifespanMiddleware(while_starting=...)"
+        busy = None if while_starting is None else checked_app(while_starting, where)
+        is_on_request = checked_flag(start_on_request, "LifespanMiddleware(start_on_request=...)")
         self._starts = StartsOnRequest(self._prepare, self._serve) if is_on_request else None
         self._next: ASGIApp = self.app  # the wrapped app, or a detour
         self._requests = Requests(
             self.app, busy, self._starts, route=self._route, warn_of_missing_lifespan=self._warn_of_missing_lifespan
         )
-        self._serving = self._requests.serving
         # The run that began last, until its report was read after its end.
         self._run: Run | None = None
         self._last_report: Report | None = None

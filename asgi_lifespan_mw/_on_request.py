@@ -3,6 +3,7 @@
 A start is a run as any other, in a task of its own. An event stands for the server's shutdown.
 """
 
+import functools
 from collections.abc import Awaitable, Callable
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeAlias, final
@@ -71,9 +72,9 @@ class StartsOnRequest:
         if is_first:
             for other in list(self._in_loop):
                 if is_loop_closed(other):  # without a stop: its start would keep it in memory
-                    self._set(other, None)
                     del self._in_loop[other]
-            self._set(loop, StartOnRequest(self._prepare, self._serve, self._context.copy(), loop, self._forget))
+            when_over = functools.partial(self._forget, loop)
+            self._set(loop, StartOnRequest(self._prepare, self._serve, self._context.copy(), when_over))
         start = self._in_loop[loop]
         if start is None:
             return
@@ -117,8 +118,8 @@ class StartsOnRequest:
         self._last = None, None
 
     async def _wait_for_stop(self, loop: object) -> None:
-        while (start := self._in_loop.get(loop)) is not None and start.is_stopping:
-            await start.wait_until_over()
+        while (start := self._in_loop.get(loop)) is not None and start.stopping.is_set():
+            await start.over.wait()
 
     def _set(self, loop: object, start: "StartOnRequest | None") -> None:
         self._in_loop[loop] = start
@@ -137,6 +138,8 @@ class StartOnRequest:
     Attributes:
         run: What is started.
         is_serving: Whether the start has ended, well or badly, and no stop has begun.
+        stopping: Set when the stop begins.
+        over: Set when everything has stopped.
         error: What failed; None for nothing.
     """
 
@@ -145,38 +148,27 @@ class StartOnRequest:
         prepare: Callable[[Scope], Run],
         serve: Serve,
         context: Context,
-        loop: object,
-        when_over: Callable[[object, "StartOnRequest"], object],
+        when_over: Callable[["StartOnRequest"], object],
     ) -> None:
         self._scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}}
         self.run = prepare(self._scope)
         self.is_serving = False
         self.error: BaseException | None = None
         self._serve = serve
-        self._loop = loop
         self._when_over = when_over
         self._answered = anyio.Event()
-        self._stop = anyio.Event()
-        self._over = anyio.Event()
+        self.stopping = anyio.Event()
+        self.over = anyio.Event()
         self._has_started = False
         context.run(_own_start.set, self)
         self._task = spawn(self._live, _WHO, context)
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether the stop has begun."""
-        return self._stop.is_set()
-
-    async def wait_until_over(self) -> None:
-        """Wait until everything has stopped."""
-        await self._over.wait()
 
     async def failed_start(self) -> BaseException | None:
         """Wait until everything has started, and return what failed instead."""
         await self._answered.wait()
         if self._has_started:
             return None
-        await self._over.wait()
+        await self.over.wait()
         return self.error
 
     async def stop(self) -> None:
@@ -186,8 +178,8 @@ class StartOnRequest:
             BaseException: What failed.
         """
         self.is_serving = False
-        self._stop.set()
-        await self._over.wait()
+        self.stopping.set()
+        await self.over.wait()
         if self.error is not None:
             raise self.error
 
@@ -206,23 +198,30 @@ class StartOnRequest:
             await answer()
             await shutdown()
         finally:
-            self._stop.set()
+            self.stopping.set()
             with anyio.CancelScope(shield=True):
-                await self._over.wait()
+                await self.over.wait()
         if self.error is not None:
             raise self.error
 
     async def _live(self) -> None:
         try:
-            await self._serve(self.run, self._scope, self._answer, self._stop.wait)
+            await self._serve(self.run, self._scope, self._answer, self._until_stop)
         except BaseException as error:
             if is_loop_gone():  # pragma: no cover - the garbage collector closes the coroutine, if it comes to that
                 raise
             self.error = self._cancelled() if is_cancellation(error) else error
         self.is_serving = False
         self._answered.set()
-        self._when_over(self._loop, self)
-        self._over.set()
+        self._when_over(self)
+        self.over.set()
+
+    async def _until_stop(self) -> None:
+        try:
+            await self.stopping.wait()
+        finally:  # a plain Task.cancel(): a lifespan that arrives during the stop waits for its end, and starts anew
+            self.is_serving = False
+            self.stopping.set()
 
     async def _answer(self) -> None:
         self._has_started = self.is_serving = True

@@ -75,6 +75,14 @@ VIRTUAL = [
 BACKENDS = [*VIRTUAL, pytest.param(_uvloop, id="uvloop")]
 
 
+ONE_LOOP_IN_THE_QUICK_LOOP = pytest.mark.parametrize(
+    "anyio_backend",
+    [BACKENDS[0], *(pytest.param(*one.values, id=one.id, marks=pytest.mark.slow) for one in BACKENDS[1:])],
+    indirect=True,
+)
+"""For a table that is long or a test that takes long, and that hardly depends on the event loop."""
+
+
 @pytest.fixture(params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Each event loop in turn. A module whose tests wait for seconds overrides it with `VIRTUAL`."""

@@ -188,8 +188,10 @@ async def test_any_mutable_mapping_will_do_as_the_servers_state(*, concurrent: b
         await anyio.wait_all_tasks_blocked()
         found = {"server": "own", "hook": 0, "app": 1, "sub": 2}
         assert dict(server.scope["state"]).items() >= found.items()
-        for state in ({}, {"state": PlainMapping(**server.scope["state"])}):
-            _, body = await request(app, **state)
+        given: dict[str, Any] = {"state": PlainMapping(**server.scope["state"])}
+        assert len(given["state"]) == len(dict(given["state"]))
+        for state in ({}, given):
+            _, body = await request(app, "/", **state)
             assert json.loads(body["body"]).items() >= {**found, "late": 4}.items()
             _, body = await request(app, "/own/", **state)
             assert json.loads(body["body"]).items() >= {"own": 3}.items()

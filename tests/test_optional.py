@@ -165,7 +165,7 @@ async def test_its_own_timeout_is_covered_and_that_of_the_whole_is_not(caplog: p
         assert "; it was at " in record.getMessage()
     app = LifespanMiddleware(Starlette(), startup_timeout=10)
     app.context(hangs_at_start, optional=True)
-    with pytest.raises(LifespanTimeout, match="startup timed out after 10 s"):
+    with pytest.raises(LifespanTimeout, match="startup timed out after 10 s in hook 'hangs_at_start'"):
         await RecordingServer().run(app)
 
 
@@ -397,6 +397,20 @@ async def test_an_app_that_is_found_nowhere_is_a_warning(caplog: pytest.LogCaptu
     async with LifespanManager(LifespanMiddleware(Starlette(), optional=[sub()])):
         (record,) = warnings(caplog)
     assert record.getMessage() == "optional=[...] names app Starlette, which is found nowhere in app Starlette"
+
+
+@pytest.mark.parametrize("way", ["in a wrapper", "own"])
+async def test_a_part_of_the_wrapped_app_is_a_warning(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is no mount: it starts with the wrapped app, or is the app whose lifespan we are."""
+    api = Starlette()
+    app: Any = LifespanMiddleware(CORSMiddleware(api), optional=[api])
+    if way == "own":
+        hooks = Lifespan()
+        app = Starlette(lifespan=hooks)
+        hooks.include(Lifespan(optional=[app]))
+    async with LifespanManager(app):
+        (record,) = warnings(caplog)
+    assert record.getMessage() == "optional=[...] names app Starlette, whose failure is that of the wrapped app"
 
 
 def test_what_cannot_be_optional_is_refused() -> None:

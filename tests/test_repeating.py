@@ -247,8 +247,7 @@ async def test_what_ends_the_process_is_a_crash(error: type[BaseException], opti
     runs = Runs(then)
     app = app_of(runs, **options)
     with pytest.raises(error):
-        async with LifespanManager(app):
-            await anyio.sleep(100)
+        await LifespanManager(app).__aenter__()
     assert runs.times == [0]
     assert row(app).outcome == "crashed"
 
@@ -556,6 +555,30 @@ async def test_a_lock_that_is_lost_in_a_pause_ends_it(options: dict[str, Any]) -
         await anyio.sleep(3)
         assert engine.acquired == 2
     assert len(runs.times) == (5 if "restart" in options else 2)
+
+
+async def test_an_error_after_a_lost_lock_does_not_use_up_the_restarts(caplog: pytest.LogCaptureFixture) -> None:
+    """The worker has had its last restart, loses its lock, and raises in its clean-up: it waits for the lock."""
+    engine = FakeEngine()
+
+    async def then(number: int) -> None:
+        try:
+            if number != 1:
+                await anyio.sleep_forever()
+        finally:
+            if number < 3:
+                fails()
+
+    runs = Runs(then)
+    app = app_of(runs, leader=engine.lock, restart=1)
+    async with LifespanManager(app):
+        await anyio.sleep(10)
+        engine.lose()
+        await anyio.sleep(10)
+        assert row(app).outcome == "started"
+    assert len(runs.times) == 3
+    assert engine.acquired == 2
+    assert "it is restarted when it has its lock" in caplog.text
 
 
 # --- ways of use ---

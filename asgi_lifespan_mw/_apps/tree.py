@@ -199,9 +199,12 @@ class Tree:
         settings = self._settings
         named = [("exclude", app) for app in settings.exclude] + [("optional", app) for app in settings.optional]
         for option, app in named if settings.mounts != "off" else ():
-            if is_a(app, str) or self.root.reaches({id(app)}) or is_nested(app, self.root.app):
-                continue
-            logger.warning("%s=[...] names app %s, which is found nowhere in %s", option, name_of(app), self.root.label)
+            is_in_root = self.root.reaches({id(app)})
+            if option == "optional" and is_in_root and self.root.is_supported:
+                logger.warning("optional=[...] names app %s, whose failure is that of the wrapped app", name_of(app))
+            elif not (is_a(app, str) or is_in_root or is_nested(app, self.root.app)):
+                found_nowhere = "%s=[...] names app %s, which is found nowhere in %s"
+                logger.warning(found_nowhere, option, name_of(app), self.root.label)
 
     def leave(self) -> None:
         """Forget the run: its apps may be run again, and requests see nothing more of it."""
@@ -240,8 +243,9 @@ class Tree:
 
     def is_optional(self, node: AppNode) -> bool:
         """Return whether the run goes on without a mounted app if it fails."""
-        is_named = any(key in self._optional for part in (node.members, node.wrapped) for key in part)
-        return is_named or any(is_a(app, str) for app in self._settings.optional)
+        named = self._settings.optional
+        parts = (node.members, node.wrapped) if named else ()
+        return any(is_a(app, str) for app in named) or any(key in self._optional for part in parts for key in part)
 
     def begin(self, node: AppNode) -> Scope:
         """Prepare an app for its start, and return the scope of its lifespan."""

@@ -1,6 +1,5 @@
 """Contexts of hooks: entered and left on the event loop, their values taken as lifespan state."""
 
-import contextlib
 import traceback
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
@@ -56,8 +55,8 @@ def _naming_the_hook(problem: str) -> Generator[None]:
         yield
     except RuntimeError as error:
         # The generator itself may raise that error: another one inside it, in a `with`, yields twice.
-        *_, (caller, _), (raiser, _) = traceback.walk_tb(error.__traceback__)
-        if caller.f_globals is not globals() or raiser.f_globals is not vars(contextlib):
+        modules = [frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if modules[-2:] != [__name__, "contextlib"]:
             raise
     else:
         return

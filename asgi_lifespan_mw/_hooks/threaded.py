@@ -36,8 +36,9 @@ class _ThreadedCall(AbstractAsyncContextManager[Any], Awaitable[Any]):
         return result
 
     async def __aenter__(self) -> Any:
-        made = await self._result()
-        context: object = contextmanager(lambda: made)() if isinstance(made, Generator) else made
+        context = made = await self._result()
+        if isinstance(made, Generator):
+            context = contextmanager(lambda: cast("Generator[object]", made))()
         if not isinstance(context, AbstractContextManager):
             kind = type(context).__qualname__
             raise TypeError(

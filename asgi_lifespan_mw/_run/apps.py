@@ -68,6 +68,7 @@ class Apps:
         self._left_out = left_out
         self._nodes: dict[Unit, AppNode] = {}
         self._sessions: dict[AppNode, Session] = {}
+        self._failed: set[AppNode] = set()  # optional apps, whose failure does not end the start
 
     def node_of(self, unit: Unit) -> AppNode | None:
         """Return the app of a unit; None for a hook."""
@@ -150,7 +151,8 @@ class Apps:
             node = todo.pop()
             if self._decide(node):
                 await self._start([node])
-            todo += reversed(self._scan(node))
+            if node not in self._failed:
+                todo += reversed(self.tree.scan(node))
 
     async def _start_levels(self) -> None:
         """Start the mounts side by side, one level of the tree after the other."""
@@ -161,14 +163,7 @@ class Apps:
                 # One app at two paths: the second place is decided on when the app has started at the first.
                 now, later = self.tree.apart(later)
                 await self._start([node for node in now if self._decide(node)])
-            level = [inner for node in level for inner in self._scan(node)]
-
-    def _has_failed(self, node: AppNode) -> bool:
-        """Return whether an optional app has failed; if another one has, the run ends."""
-        return node in self.units and self.units[node].failure is not None
-
-    def _scan(self, node: AppNode) -> list[AppNode]:
-        return [] if self._has_failed(node) else self.tree.scan(node)
+            level = [inner for node in level if node not in self._failed for inner in self.tree.scan(node)]
 
     def _decide(self, node: AppNode) -> bool:
         """Return whether an app is ours to start; show it to the observers if it is not."""
@@ -196,7 +191,8 @@ class Apps:
             for _ in range(_TURNS):
                 await anyio.lowlevel.checkpoint()
         for node in nodes:
-            if self._has_failed(node):
+            if self.units[node].failure is not None:
+                self._failed.add(node)
                 node.state.clear()
                 node.state.update(node.given)
             elif self._sessions[node].phase is not Phase.IDLE:  # else it is waited for no longer

@@ -58,9 +58,8 @@ class Failures:
         log_failure(failure, with_traceback=id(failure.error) not in self._run.inner.errors())
         if failure.is_optional:
             readiness.started(unit)
-            return
-        if unit in readiness.pending:
+        elif unit in readiness.pending:
             readiness.late_failure = readiness.late_failure or failure
-        if readiness.is_serving:
+        if readiness.is_serving and not failure.is_optional:
             self._run.on_crash(failure)
             readiness.look()

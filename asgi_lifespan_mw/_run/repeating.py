@@ -138,16 +138,14 @@ async def _run_in_time(unit: Unit, every: float, work: Callable[[], Coroutine[An
                     if not await is_over_within(limit + GRACE):
                         body.cancel_for_good()
                     return
-                at = location and f", {location}"
-                logger.warning("a run of %s takes more than %g s%s", unit.name, patience, at)
+                logger.warning("a run of %s takes more than %g s, %s", unit.name, patience, location or "unknown where")
                 patience *= 2
 
-    watcher = spawn(watch, f"watch of {unit.name}", copy_context())
+    _watcher = spawn(watch, f"watch of {unit.name}", copy_context())
     try:
         await body.run(work())
     finally:
         over.set()
-        del watcher
         # A run that blocked the event loop was not cancelled. One that the stop has cancelled has the stop's time.
         is_late = body.is_cancelled or not (is_loop_gone() or unit.is_ending())
         if is_late and anyio.current_time() >= begun + limit:

@@ -31,13 +31,13 @@ _LIBRARIES = ("asyncio", "anyio", "trio", "contextlib", "asgi_lifespan_mw", "uvl
 """Packages whose frames are skipped: a user looks for a line of their own code."""
 
 
-def where(task: Any) -> str:
-    """Return the innermost line at which a task is suspended, as ``file:line in function``.
+def where(task: Cancellable) -> str:
+    """Return the innermost line at which a body is suspended, as ``file:line in function``.
 
     Returns:
-        "" if the task is running or has finished.
+        "" if the body is running or has finished.
     """
-    awaited: object = task.get_coro() if hasattr(task, "get_coro") else getattr(task, "coro", None)
+    awaited: object = task.get_coro()
     place, seen = "", set[int]()
     while awaited is not None and id(awaited) not in seen:
         seen.add(id(awaited))

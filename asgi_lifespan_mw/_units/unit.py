@@ -456,9 +456,9 @@ class Unit:
             phase = phase or FailedPhase.STARTUP
             is_optional = fields.setdefault("is_optional", self.is_optional and is_a(error, Exception))
             # What starts after the answer starts in the background. An error in the clean-up of a start that the
-            # shutdown cancelled is not a crash.
-            is_late = self._shared.is_answered and not self.is_cancelled()
-            if phase is FailedPhase.STARTUP and is_late and not is_optional:
+            # shutdown cancelled is not a crash, and an optional unit has just failed.
+            is_crash = self._shared.is_answered and not (is_optional or self.is_cancelled())
+            if phase is FailedPhase.STARTUP and is_crash:
                 phase = FailedPhase.SERVING
             self.failure = Failure(self.name, phase, error, **fields)
             if not is_optional:

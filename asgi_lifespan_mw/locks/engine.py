@@ -1,6 +1,5 @@
 """Functions that the locks have in common: the import of a library, checks of arguments, growing pauses."""
 
-import math
 import time
 from collections.abc import Awaitable, Callable
 from importlib import import_module
@@ -59,20 +58,6 @@ def check_string(value: object, what: str, who: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{who} got a {what} of type {type(value).__name__}, expected a string")
     return value
-
-
-def check_seconds(seconds: object, least: float, where: str) -> float:
-    """Return `seconds` as a float.
-
-    Raises:
-        TypeError: If it is not a number.
-        ValueError: If it is less than `least`, or not finite.
-    """
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"{where} got {seconds!r}, expected seconds as a number")
-    if not least <= seconds < math.inf:
-        raise ValueError(f"{where} got {seconds!r}, expected at least {least:g} s")
-    return float(seconds)
 
 
 def need_asyncio(who: str) -> None:

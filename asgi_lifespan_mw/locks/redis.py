@@ -1,5 +1,6 @@
 """`RedisLock`: a lease in Redis or Valkey, for the processes of several hosts."""
 
+import math
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, cast, final
@@ -7,8 +8,9 @@ from uuid import uuid4
 
 import anyio
 
+from .._config import check
 from .._units.locking import LockLost
-from .engine import check_name, check_seconds, imported, need_asyncio, now, succeed
+from .engine import check_name, imported, need_asyncio, now, succeed
 
 RETRY_AFTER = 0.25
 """Seconds before a renewal that failed is tried again."""
@@ -45,7 +47,10 @@ class RedisLock:
         self._redis = imported("redis.asyncio", "redis", "RedisLock")
         self._errors = imported("redis.exceptions", "redis", "RedisLock")
         self._name = check_name(name, "RedisLock")
-        self._ttl = check_seconds(ttl, 1, "RedisLock(ttl=...)")
+        where, given = "RedisLock(ttl=...)", cast("object", ttl)
+        check(where, ttl, "seconds as a number", fits=isinstance(given, (int, float)) and not isinstance(given, bool))
+        check(where, ttl, "at least 1 s", fits=1 <= ttl < math.inf, refusal=ValueError)
+        self._ttl = float(ttl)
         if isinstance(client_or_url, str):
             if not client_or_url.startswith(("redis://", "rediss://", "unix://")):
                 raise ValueError("RedisLock got a URL that is not valid, expected such as 'redis://host/0'")

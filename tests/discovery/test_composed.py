@@ -133,6 +133,7 @@ class Builder:
         return lifespan, mounts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("way", USAGES, ids=["around", "in_the_stack", "as_the_lifespan"])
 @settings(max_examples=80)

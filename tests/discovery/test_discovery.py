@@ -31,7 +31,7 @@ from asgi_lifespan_mw._apps.frameworks import LifespanPolicy
 from asgi_lifespan_mw._apps.node import AppNode
 from asgi_lifespan_mw._apps.walk import describe, look_inside
 from asgi_lifespan_mw._types import ASGIApp, Receive, Scope, Send
-from tests.conftest import VIRTUAL
+from tests.conftest import ONE_LOOP_IN_THE_QUICK_LOOP, VIRTUAL
 from tests.plans import Boom, fails_to_start, hangs_at_start
 from tests.server import RecordingServer, request
 from tests.usages import (
@@ -501,6 +501,7 @@ def _router_and_app(app: Starlette) -> list[ASGIApp]:
     return [app.router, app]
 
 
+@ONE_LOOP_IN_THE_QUICK_LOOP
 @pytest.mark.parametrize("concurrent", [False, True], ids=["in-turn", "concurrent"])
 @pytest.mark.parametrize(
     "mounted", [_twice, _bare_and_wrapped, _wrapped_and_bare, _wrapped_twice, _app_and_router, _router_and_app]

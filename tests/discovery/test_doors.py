@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from asgi_lifespan_mw import Lifespan, LifespanManager, LifespanMiddleware
+from tests.conftest import ONE_LOOP_IN_THE_QUICK_LOOP
 from tests.usages import LifespanFunction, lifespan_of, lived, started_and_stopped
 
 log: list[str] = []
@@ -202,6 +203,7 @@ def _behind_a_wrapper(way: Way, sub: Any) -> LifespanMiddleware:
 PLACES = [_by_the_parent, _by_a_hook, _by_a_sibling, _behind_a_wrapper]
 
 
+@ONE_LOOP_IN_THE_QUICK_LOOP
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)

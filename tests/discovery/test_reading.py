@@ -15,6 +15,7 @@ from starlette.routing import Mount, Router
 
 from asgi_lifespan_mw import LifespanManager, LifespanMiddleware
 from asgi_lifespan_mw._apps.wrappers import mentions_lifespan
+from tests.conftest import ONE_LOOP_IN_THE_QUICK_LOOP
 from tests.usages import lived, recorded, started_and_stopped
 
 
@@ -81,6 +82,7 @@ async def test_no_code_of_the_user_is_run_while_looking() -> None:
     assert not Watched.calls
 
 
+@ONE_LOOP_IN_THE_QUICK_LOOP
 async def test_nothing_is_kept_alive_after_the_startup() -> None:
     """A model that is replaced while the app serves is freed."""
 

@@ -60,6 +60,7 @@ def test_the_first_app_of_the_readme_is_served_and_asked(
         assert "close the database" in str(server)
 
 
+@pytest.mark.slow
 def test_check_shows_the_app_of_the_tutorial(tmp_path: Path) -> None:
     """With its hook, its mount and their state; times are the machine's."""
     shown = of("console", "docs/getting-started.md", "Look at it").text
@@ -69,6 +70,7 @@ def test_check_shows_the_app_of_the_tutorial(tmp_path: Path) -> None:
     assert shape(shown.partition("\n")[2]) == shape(ran.stdout)
 
 
+@pytest.mark.slow
 def test_the_tutorials_failure_is_that_of_a_run(tmp_path: Path) -> None:
     """The hook raises where it would open the database."""
     shown = of("text", "docs/getting-started.md", "When something fails").text.strip()

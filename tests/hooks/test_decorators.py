@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from asgi_lifespan_mw import Lifespan, LifespanMiddleware, LifespanTimeout
-from tests.conftest import VIRTUAL
+from tests.conftest import ONE_LOOP_IN_THE_QUICK_LOOP, VIRTUAL
 from tests.server import RecordingServer
 
 Log = list[str]
@@ -331,6 +331,7 @@ def numbered(tree: Any, numbers: Iterator[int]) -> Plan:
     return Plan([(item, next(numbers)) if isinstance(item, str) else numbered(item, numbers) for item in tree])
 
 
+@ONE_LOOP_IN_THE_QUICK_LOOP
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trees=st.lists(TREES, max_size=2), own=TREES, data=st.data())
 async def test_any_tree_of_hooks_starts_in_order_and_stops_in_reverse(
@@ -625,6 +626,7 @@ TWICE = [
 ]
 
 
+@pytest.mark.slow
 def test_shared_hooks_do_not_keep_what_took_them() -> None:
     """One Lifespan of a program may be given to a new middleware in each test."""
     hooks = Lifespan()

@@ -745,7 +745,7 @@ def test_a_working_directory_that_was_removed_is_no_obstacle(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize(
-    "value", [5, "postgres://u:secret@db", ["a", "b"], object()], ids=lambda value: type(value).__name__
+    "value", [5_000_000, "postgres://u:secret@db", ["a", "b"], object()], ids=lambda value: type(value).__name__
 )
 async def test_a_context_that_yields_what_is_not_a_mapping_fails(value: Any) -> None:
     """The error names the hook and the type of the value, and shows the right form; the value may be a secret."""

@@ -41,6 +41,7 @@ def _arguments(lock: type) -> list[inspect.Parameter]:
     return [*inspect.signature(lock).parameters.values()]
 
 
+@pytest.mark.slow
 async def test_the_lines_of_the_page_are_those_of_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A worker that waits for its lock, leads, and stops."""
     caplog.set_level(logging.INFO, "asgi_lifespan_mw")

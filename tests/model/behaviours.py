@@ -64,6 +64,17 @@ class Actor:
             if self.has_started:
                 self.note("-")
 
+    async def cleans_up(self) -> None:
+        """Wait as a clean-up does, and note the stop after that.
+
+        If the time for all is up, the first wait is cancelled, and no other.
+        """
+        try:
+            await anyio.sleep(0.01)
+        finally:
+            await anyio.sleep(0.01)
+            self.note("-")
+
     async def stops(self, receive: Receive, send: Send) -> None:
         """Stop as an app should."""
         await self.is_told_to_stop(receive)
@@ -292,6 +303,16 @@ async def stops_without_an_answer(me: Actor, receive: Receive, send: Send) -> No
 
 
 @_app()
+async def awaits_in_its_clean_up(me: Actor, receive: Receive, send: Send) -> None:
+    await me.starts(receive, send)
+    try:
+        await receive()
+    finally:
+        await me.cleans_up()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+@_app()
 async def stays_busy_after_its_answer(me: Actor, receive: Receive, send: Send) -> None:
     await app_well(me, receive, send)
     await anyio.sleep_forever()
@@ -414,6 +435,15 @@ async def context_crashes(me: Actor) -> AsyncIterator[None]:
         tasks.start_soon(breaks)
         me.note("+")
         yield
+
+
+@_hook()
+async def context_awaits_in_its_clean_up(me: Actor) -> AsyncIterator[None]:
+    me.note("+")
+    try:
+        yield
+    finally:
+        await me.cleans_up()
 
 
 @_hook(stop="Boom")

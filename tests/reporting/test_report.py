@@ -11,6 +11,7 @@ from starlette.staticfiles import StaticFiles
 
 from asgi_lifespan_mw import Lifespan, LifespanManager, LifespanMiddleware, Report, UnitReport
 from asgi_lifespan_mw._apps.frameworks import register_container
+from tests.conftest import ONE_LOOP_IN_THE_QUICK_LOOP
 from tests.plans import Boom, Journal, fails_to_start, fails_to_stop, hangs_at_start
 from tests.server import RecordingServer
 from tests.usages import Records, lifespan_of, recorded, serving
@@ -290,6 +291,7 @@ async def test_runs_that_begin_later_in_a_unit_are_not_kept() -> None:
     assert [row.kind for row in app.report.units] == ["hook", "app"]  # type: ignore[union-attr]
 
 
+@ONE_LOOP_IN_THE_QUICK_LOOP
 async def test_it_holds_nothing_of_the_run() -> None:
     """After the run only texts and numbers are left: the pool that a hook gave is free."""
     import gc

@@ -715,6 +715,7 @@ def nests_groups(steps: list[Any], *, is_inside: bool) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", VIRTUAL, indirect=True)
 @settings(max_examples=200, derandomize=True, suppress_health_check=[*HealthCheck])
 @given(drawn=bodies())
