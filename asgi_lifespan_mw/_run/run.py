@@ -121,6 +121,50 @@ class Run(AbstractAsyncContextManager["Run"]):
         self._observing = ExitStack()
         self._make_hooks(plan)
 
+    def survey(self) -> Apps:
+        """Find what would be started, as far as can be seen without a start. Such a run is not started."""
+        apps = self._look()
+        apps.survey()
+        return apps
+
+    def _look(self) -> Apps:
+        self._shared_state = SharedState(self.state)
+        self._tree = tree = Tree(self._app, self._scope, self._shared_state, self._settings)
+        self.root = tree.root
+        self.label = tree.root.label
+        self.apps = Apps(
+            tree,
+            self._settings,
+            sends_to_app=self.sends_to_app,
+            new_unit=self._new_unit,
+            start_units=lambda *units: self.supervisor.start(*units),  # noqa: PLW0108 - a survey has no supervisor
+            left_out=self.observers.left_out,
+        )
+        return self.apps
+
+    def _make_hooks(self, plan: Plan) -> None:
+        self.plan = plan
+        self._batches = batches_of(plan, self._unit_of)
+        self.hooks = [unit for batch in self._batches for unit in batch]
+        self.readiness.of_hooks(self.hooks)
+
+    def _unit_of(self, hook: Hook) -> Unit:
+        return self._new_unit(
+            hook.label,
+            body_of(hook, lambda: self._tree.application, self._add_late_state),
+            timeout=hook.timeout,
+            is_shutdown_function=hook.kind is HookKind.SHUTDOWN,
+            is_background=hook.background and self._has_requests,
+            is_worker=hook.kind is HookKind.WORKER,
+            is_optional=hook.optional,
+        )
+
+    def _new_unit(self, name: str, body: Callable[[Unit], Coroutine[Any, Any, None]], **options: Any) -> Unit:
+        """Make a unit; a run that begins in its body is inside of this one."""
+        return Unit(name, body, on_enter=partial(enter, self), on_started=self.readiness.started, **options)
+
+    # --- the start ---
+
     async def __aenter__(self) -> "Run":
         """Start everything, in order.
 
@@ -158,86 +202,6 @@ class Run(AbstractAsyncContextManager["Run"]):
             return self
         await self._stop_units()
         raise self._failed("startup")
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop everything, in reverse, if that was not done by `abandon`.
-
-        Raises:
-            BaseException: What failed, now or by a crash while serving; several errors as a group. If the block raised,
-                its exception comes first.
-
-        *Cancellation:* What is left is stopped, shielded; then the cancellation is raised again, or, if the block
-        raised, its exception.
-        """
-        __tracebackhide__ = True
-        if self.is_refused or (error is not None and (self.is_over or is_closing(error))):
-            return
-        if error is None:
-            await self._stop()
-        elif is_cancellation(error):
-            await self.abandon()
-        else:
-            await self._stop_after(error)
-
-    async def _stop(self) -> None:
-        __tracebackhide__ = True
-        await self._stop_units()
-        if self.failures.of_units or self.failures.other is not None:
-            raise self._failed("shutdown")
-        self._log("shutdown", "stop", "stopped")
-
-    async def _stop_after(self, error: BaseException) -> None:
-        """Stop everything because the block raised `error`, which is raised again."""
-        __tracebackhide__ = True
-        try:
-            await self._stop()
-        except BaseException as another:
-            if is_a(another, asyncios_cancellation(), anyio.get_cancelled_exc_class()):
-                return
-            if another is not error:  # a crash that the block waited for is both
-                raise merge("shutdown", [error, another]) from None
-
-    async def abandon(self) -> None:
-        """Stop everything within the time for that, whatever comes between; errors are logged."""
-        if self.is_refused:
-            return
-        self._note("stop")
-        limit = self._settings.shutdown_timeout
-        self.supervisor.shared.set_deadline(CLEAN_UP_LIMIT if limit is None else limit)
-        await self.supervisor.stop_shielded()
-        self._end()
-        self.failures.log(with_tracebacks=True)  # nobody is sent them
-        self._log("shutdown", "stop", "stopped")
-
-    @property
-    def is_over(self) -> bool:
-        """Whether everything has stopped, or there was nothing to start."""
-        return "stopped" in self.times or self.is_refused
-
-    @property
-    def units(self) -> Mapping[AppNode, Unit]:
-        """The units of the apps that are started by us."""
-        return {} if self.apps is None else self.apps.units
-
-    def node_of(self, unit: Unit) -> AppNode | None:
-        """Return the app of a unit; None for a hook."""
-        return None if self.apps is None else self.apps.node_of(unit)
-
-    def seconds(self, first: str, then: str) -> float | None:
-        """Return the seconds between two events; None if one of them did not happen."""
-        return self.times[then] - self.times[first] if first in self.times and then in self.times else None
-
-    # --- a look that starts nothing ---
-
-    def survey(self) -> Apps:
-        """Find what would be started, as far as can be seen without a start. Such a run is not started."""
-        apps = self._look()
-        apps.survey()
-        return apps
-
-    # --- the start ---
 
     async def _start_all(self, apps: Apps) -> None:
         """Start the hooks, then the app and its mounts, unless these start later."""
@@ -281,6 +245,16 @@ class Run(AbstractAsyncContextManager["Run"]):
             # LifespanMiddleware(Starlette(routes=[Mount("/", LifespanMiddleware(app_without_lifespan))]))
             self.enclosing.run.apps.refuse(self.enclosing.unit)
 
+    def _add_late_state(self, unit: Unit, state: State) -> bool:
+        """Give the state of a background hook to the requests that begin later; return whether that was possible."""
+        try:
+            self._shared_state.add(unit.name, {}, state)
+        except StateCollision as error:  # raised in the context, it would look like an error of the hook's
+            unit.fail(error)
+            return False
+        self.has_late_state |= bool(state)
+        return True
+
     def _serve(self, apps: Apps) -> None:
         """Let requests see the state, treat what breaks from now on as a crash, and start what comes later."""
         self._note("started")
@@ -313,53 +287,47 @@ class Run(AbstractAsyncContextManager["Run"]):
         self.has_late_state |= any(before.get(key, self) is not value for key, value in self.state.items())
         self.readiness.look()
 
-    def _look(self) -> Apps:
-        self._shared_state = SharedState(self.state)
-        self._tree = tree = Tree(self._app, self._scope, self._shared_state, self._settings)
-        self.root = tree.root
-        self.label = tree.root.label
-        self.apps = Apps(
-            tree,
-            self._settings,
-            sends_to_app=self.sends_to_app,
-            new_unit=self._new_unit,
-            start_units=lambda *units: self.supervisor.start(*units),  # noqa: PLW0108 - a survey has no supervisor
-            left_out=self.observers.left_out,
-        )
-        return self.apps
-
-    def _make_hooks(self, plan: Plan) -> None:
-        self.plan = plan
-        self._batches = batches_of(plan, self._unit_of)
-        self.hooks = [unit for batch in self._batches for unit in batch]
-        self.readiness.of_hooks(self.hooks)
-
-    def _unit_of(self, hook: Hook) -> Unit:
-        return self._new_unit(
-            hook.label,
-            body_of(hook, lambda: self._tree.application, self._add_late_state),
-            timeout=hook.timeout,
-            is_shutdown_function=hook.kind is HookKind.SHUTDOWN,
-            is_background=hook.background and self._has_requests,
-            is_worker=hook.kind is HookKind.WORKER,
-            is_optional=hook.optional,
-        )
-
-    def _add_late_state(self, unit: Unit, state: State) -> bool:
-        """Give the state of a background hook to the requests that begin later; return whether that was possible."""
-        try:
-            self._shared_state.add(unit.name, {}, state)
-        except StateCollision as error:  # raised in the context, it would look like an error of the hook's
-            unit.fail(error)
-            return False
-        self.has_late_state |= bool(state)
-        return True
-
-    def _new_unit(self, name: str, body: Callable[[Unit], Coroutine[Any, Any, None]], **options: Any) -> Unit:
-        """Make a unit; a run that begins in its body is inside of this one."""
-        return Unit(name, body, on_enter=partial(enter, self), on_started=self.readiness.started, **options)
-
     # --- the stop ---
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop everything, in reverse, if that was not done by `abandon`.
+
+        Raises:
+            BaseException: What failed, now or by a crash while serving; several errors as a group. If the block raised,
+                its exception comes first.
+
+        *Cancellation:* What is left is stopped, shielded; then the cancellation is raised again, or, if the block
+        raised, its exception.
+        """
+        __tracebackhide__ = True
+        if self.is_refused or (error is not None and (self.is_over or is_closing(error))):
+            return
+        if error is None:
+            await self._stop()
+        elif is_cancellation(error):
+            await self.abandon()
+        else:
+            await self._stop_after(error)
+
+    async def _stop(self) -> None:
+        __tracebackhide__ = True
+        await self._stop_units()
+        if self.failures.of_units or self.failures.other is not None:
+            raise self._failed("shutdown")
+        self._log("shutdown", "stop", "stopped")
+
+    async def _stop_after(self, error: BaseException) -> None:
+        """Stop everything because the block raised `error`, which is raised again."""
+        __tracebackhide__ = True
+        try:
+            await self._stop()
+        except BaseException as another:
+            if is_a(another, asyncios_cancellation(), anyio.get_cancelled_exc_class()):
+                return
+            if another is not error:  # a crash that the block waited for is both
+                raise merge("shutdown", [error, another]) from None
 
     async def _stop_units(self) -> None:
         self._note("stop")
@@ -371,6 +339,18 @@ class Run(AbstractAsyncContextManager["Run"]):
                 await self.abandon()
             raise
         self._end()
+
+    async def abandon(self) -> None:
+        """Stop everything within the time for that, whatever comes between; errors are logged."""
+        if self.is_refused:
+            return
+        self._note("stop")
+        limit = self._settings.shutdown_timeout
+        self.supervisor.shared.set_deadline(CLEAN_UP_LIMIT if limit is None else limit)
+        await self.supervisor.stop_shielded()
+        self._end()
+        self.failures.log(with_tracebacks=True)  # nobody is sent them
+        self._log("shutdown", "stop", "stopped")
 
     def _end(self) -> None:
         """Note the end, and let go of what the units hold: a run is kept for its report."""
@@ -389,13 +369,13 @@ class Run(AbstractAsyncContextManager["Run"]):
         if self.enclosing is not None:
             self.enclosing.run.readiness.look()  # a run that has ended is not waited for
 
+    # --- the record: times, failures, the log ---
+
     def _note(self, event: str) -> None:
         """Keep the time of the first event of its kind."""
         if event == "stop" and self.apps is not None:
             self.apps.tree.stopping()
         self.times.setdefault(event, time.perf_counter())
-
-    # --- what failed, in the log and for the caller ---
 
     def _failed(self, phase: str) -> BaseException:
         """Log what failed, and return what is to be raised."""
@@ -416,3 +396,21 @@ class Run(AbstractAsyncContextManager["Run"]):
             of_later = f"{self.label} with its mounts, " if self.readiness.starts_app_later else ""
             later = f", still starting in the background {of_later}hooks {background}"
         logger.info("%s complete in %.3f s: %shooks %d, mounts %d%s", phase, took, of_app, hooks, mounts, later)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everything has stopped, or there was nothing to start."""
+        return "stopped" in self.times or self.is_refused
+
+    @property
+    def units(self) -> Mapping[AppNode, Unit]:
+        """The units of the apps that are started by us."""
+        return {} if self.apps is None else self.apps.units
+
+    def node_of(self, unit: Unit) -> AppNode | None:
+        """Return the app of a unit; None for a hook."""
+        return None if self.apps is None else self.apps.node_of(unit)
+
+    def seconds(self, first: str, then: str) -> float | None:
+        """Return the seconds between two events; None if one of them did not happen."""
+        return self.times[then] - self.times[first] if first in self.times and then in self.times else None
