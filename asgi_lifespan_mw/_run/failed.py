@@ -42,7 +42,7 @@ class Failures:
         self._is_logged = True
         if self.other is not None:
             log_error(summarize_other(self.other), self.other, with_traceback=with_tracebacks)
-        failed_inside = self._run.inner.errors() if self.of_units else {}
+        failed_inside: dict[int, Run] = self._run.inner.errors() if self.of_units else {}
         for failure in self.of_units:
             # A run inside the unit, such as that of a middleware in a mount, may have failed with the same exception.
             inner = failed_inside.get(id(failure.error))
