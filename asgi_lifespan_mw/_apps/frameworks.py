@@ -120,6 +120,8 @@ SESSION_MANAGER = "mcp.server.streamable_http_manager.StreamableHTTPSessionManag
 """The object that runs a server of the MCP SDK; it can be run only once."""
 MCP_PACKAGES = ("mcp.", "fastmcp.")
 """The packages whose lifespan functions run such an object."""
+PACKAGES_WITHOUT_LIFESPAN = ("django.", "channels.")
+"""The packages whose apps never support the lifespan."""
 ISOLATED = "asgi_lifespan_mw._isolated.Isolated"
 MIDDLEWARE = "asgi_lifespan_mw._middleware.LifespanMiddleware"
 _FUNCTION = "builtins.function"
@@ -283,6 +285,11 @@ def register_container(
 def full_name(cls: type) -> str:
     """Return the name of a class, as the table has it."""
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def never_takes_it(thing: object) -> bool:
+    """Return whether an object is of a package whose apps never support the lifespan."""
+    return any(cls.__module__.startswith(PACKAGES_WITHOUT_LIFESPAN) for cls in type(thing).__mro__)
 
 
 def spec_of(thing: object) -> ContainerSpec:

@@ -164,8 +164,6 @@ class Tree:
         nodes = [top, *all_nested(top, self._observed)]
         self._observed_here += itertools.islice(self._observed, before, None)
         for node in nodes:
-            if not node.members:
-                describe(node)
             self._recorders += observe_doors(node, watch)
             for thing in (*node.wrapped.values(), *node.forwarded.values()):
                 inner = AppNode(thing, label=node.label, parent=node.parent)
@@ -353,7 +351,6 @@ class Tree:
         """Return the apps that the user named, at the place where they are mounted, each once."""
         found: dict[int, AppNode] = {}
         for node in all_nested(AppNode(self.root.app)):
-            describe(node)
             for key in (*node.members, *node.wrapped):
                 found.setdefault(key, node)
         named = {id(found.get(id(app), app)): found.get(id(app)) or _described(app) for app in apps}

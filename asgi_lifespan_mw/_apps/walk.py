@@ -220,7 +220,10 @@ def _nested(app: Any, path: str, parent: AppNode, *, is_mount: bool) -> AppNode:
 
 
 def all_nested(top: AppNode, seen: dict[int, Any] | None = None) -> Iterator[AppNode]:
-    """Return the apps that are nested in an app, at any depth, but for those `seen`, by identity, which are added."""
+    """Return the apps that are nested in an app, at any depth, described.
+
+    Those `seen`, by identity, are not looked into; what is looked into is added.
+    """
     todo, seen = [top], dict[int, Any]() if seen is None else seen
     while todo:
         outer = todo.pop()
@@ -228,17 +231,13 @@ def all_nested(top: AppNode, seen: dict[int, Any] | None = None) -> Iterator[App
             seen[id(outer.app)] = outer.app
             inside = look_inside(outer)
             todo += inside.nested
-            yield from inside.nested
-            yield from inside.forwarded
+            # Described before they are looked into: most of them are seen to wrap nothing.
+            yield from map(describe, (*inside.nested, *inside.forwarded))
 
 
 def is_nested(wanted: object, app: object) -> bool:
     """Return whether an app is found, at any depth, in another one."""
-    for node in all_nested(AppNode(app)):
-        describe(node)
-        if node.reaches({id(wanted)}):
-            return True
-    return False
+    return any(node.reaches({id(wanted)}) for node in all_nested(AppNode(app)))
 
 
 # --- the objects inside an object ---

@@ -22,6 +22,7 @@ See "Asynchronous generator hooks" in PEP 525.
 
 import functools
 import gc
+import itertools
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -115,6 +116,10 @@ class Observation:
                 if not begun.has_owner:
                     return [begun]
         return self._unassigned.get(id(function), [])
+
+    def has(self, function: FunctionType) -> bool:
+        """Return whether a generator of a function has begun, assigned to an app or not."""
+        return id(function) in self._unassigned
 
     def of_function(self, function: FunctionType) -> list[Begun]:
         """Return the generators of a function that run."""
@@ -346,15 +351,17 @@ def find_begun(
     found, of_function = Ownership.NOT_BEGUN, None
     for signature in signatures:
         function = signature.function
+        if not observed.has(function):  # most often: then the apps around it need no look, which may be many
+            continue
         known = observed.of_app(function, relations.members)
         if known is not None and not known.is_over():
             return Ownership.BEGUN, function  # pragma: no cover - a door has seen it, most often
         if known is not None:
             found, of_function = Ownership.OVER, function
         # FastAPI(lifespan=shared) with app.mount("/v1", FastAPI(lifespan=shared)): the parent ran it for itself.
-        of_parents = [begun for outer in relations.around() if (begun := observed.of_app(function, outer)) is not None]
-        for begun in (*observed.unassigned(function, relations.members), *of_parents):
-            if not signature.matches(begun):
+        of_parents = (observed.of_app(function, outer) for outer in relations.around())
+        for begun in itertools.chain([*observed.unassigned(function, relations.members)], of_parents):
+            if begun is None or not signature.matches(begun):
                 continue
             is_mine = any(map(relations.is_part, begun.arguments))
             if not is_mine and any(map(relations.is_around, begun.arguments)):

@@ -6,6 +6,7 @@ from typing import final
 
 import anyio
 
+from .._apps.frameworks import never_takes_it
 from .._apps.node import AppNode
 from .._apps.tree import Tree
 from .._callables import identity_of
@@ -23,9 +24,6 @@ from .._units.unit import Unit
 
 _TURNS = 3
 """Turns of the event loop after each start, so that tasks that a lifespan has just made take their first step."""
-
-_NEVER_TAKE_IT = ("django.", "channels.")
-"""The packages whose apps never support the lifespan."""
 
 
 @final
@@ -243,7 +241,7 @@ class Apps:
         root = self.tree.root
         if _is_mistake(root.refusal):
             self._tell_mistake(root)
-        elif _never_takes_it([*root.members.values(), *root.wrapped.values()]):
+        elif any(map(never_takes_it, (*root.members.values(), *root.wrapped.values()))):
             logger.info("%s does not support the lifespan protocol; what else there is was started", root.label)
         else:
             logger.warning("%s does not support the lifespan protocol", root.label, exc_info=root.refusal)
@@ -258,10 +256,6 @@ class Apps:
             text_of(node.refusal),
             exc_info=node.refusal,
         )
-
-
-def _never_takes_it(aliases: Iterable[object]) -> bool:
-    return any(cls.__module__.startswith(_NEVER_TAKE_IT) for thing in aliases for cls in type(thing).__mro__)
 
 
 def _is_mistake(refusal: Exception | None) -> bool:

@@ -62,3 +62,17 @@ def test_the_cost_grows_with_the_number_of_apps(make: Callable[[int], Any]) -> N
     """Eight times the apps take about eight times the calls, for the start and the stop."""
     few, many = (calls_of(functools.partial(anyio.run, lived, make(count))) for count in (50, 400))
     assert many < 10 * few
+
+
+def _nested(count: int) -> Any:
+    app = recorded([], "sub")
+    for _ in range(count):
+        app = Starlette(routes=[Mount("/sub", app)], lifespan=lifespan_of([], "one"))
+    return LifespanMiddleware(app)
+
+
+def test_the_cost_grows_with_the_depth_of_apps() -> None:
+    """No app costs more because of how many it is nested in."""
+    anyio.run(lived, _nested(1))  # what is read once of each class and function is known from here on
+    few, many = (calls_of(functools.partial(anyio.run, lived, _nested(count))) for count in (20, 160))
+    assert many < 10 * few
