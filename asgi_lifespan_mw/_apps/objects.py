@@ -183,6 +183,11 @@ def _managed(function: FunctionType) -> FunctionType | None:
     return kept if is_function(kept) else None
 
 
+def holds_nothing(function: FunctionType) -> bool:
+    """Return whether a function has no closure, no defaults and no attributes, as most plain apps."""
+    return not (function.__closure__ or function.__defaults__ or function.__kwdefaults__ or function.__dict__)
+
+
 def closure_of(function: FunctionType) -> Mapping[str, Any]:
     """Return the variables that a function took from the functions around it, by name."""
     found: dict[str, Any] = {}

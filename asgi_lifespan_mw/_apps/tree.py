@@ -97,6 +97,7 @@ class Tree:
         self._observed: dict[int, Any] = {} if inherited is None else inherited
         self._observed_here: list[int] = []
         self._is_blind = False
+        self._may_be_entered = False
         self._isolated: list[tuple[Isolated, State, State, State]] = []
         self.root = _described(app)
         self.application = self._application()
@@ -165,9 +166,16 @@ class Tree:
         self._observed_here += itertools.islice(self._observed, before, None)
         for node in nodes:
             self._recorders += observe_doors(node, watch)
+            is_seen = node is not self.root and bool(node.doors or node.lifespans)
             for thing in (*node.wrapped.values(), *node.forwarded.values()):
                 inner = AppNode(thing, label=node.label, parent=node.parent)
                 self._recorders += observe_doors(describe(inner), watch)
+                is_seen |= bool(inner.doors or inner.lifespans)
+            self._may_be_entered |= is_seen
+
+    def may_be_entered(self) -> bool:
+        """Return whether code of the user's could start an app that was found, so that it would be seen."""
+        return self._may_be_entered
 
     def asked(self, node: AppNode) -> ASGIApp:
         """Return the app, as it is sent a lifespan: what its code enters is known to be entered by it."""

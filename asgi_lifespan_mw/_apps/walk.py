@@ -34,7 +34,7 @@ from .frameworks import (
     spec_of,
 )
 from .node import AppNode
-from .objects import attributes_of, called_function, closure_of, undecorated
+from .objects import attributes_of, called_function, closure_of, holds_nothing, is_function, undecorated
 from .wrappers import names_lifespan, wrapped_by
 
 MAX_WRAPPERS = 100
@@ -43,6 +43,10 @@ MAX_WRAPPERS = 100
 
 def describe(node: AppNode) -> AppNode:
     """Fill in which objects are an app, what it may start by itself, its lifespan functions, and its policy."""
+    node.label = node.label or f"app {name_of(node.app)}"
+    if is_function(node.app) and holds_nothing(node.app) and spec_of(node.app) is UNKNOWN:
+        node.members, node.forms = {id(node.app): node.app}, {UNKNOWN.name: node.app}
+        return node
     members, wrapped, forwarded = dict[int, Any](), dict[int, Any](), dict[int, Any]()
     forms: dict[str, Any] = {}
     lifespans: list[Any] = []
@@ -72,7 +76,6 @@ def describe(node: AppNode) -> AppNode:
     node.doors = doors + [found for lifespan in lifespans for found in _doors_held_by(lifespan)]
     if node.policy is UNKNOWN:
         node.policy = _policy_inside(node)
-    node.label = node.label or f"app {name_of(node.app)}"
     return node
 
 

@@ -20,6 +20,7 @@ from .objects import (
     closure_of,
     defaults_of,
     globals_in,
+    holds_nothing,
     is_function,
     items_within,
     keys_of,
@@ -36,6 +37,8 @@ def wrapped_by(wrapper: Any) -> list[Any]:
     The attribute may have any name; a closure, a partial and a bound method hold apps too. An app that the code of the
     wrapper never names is kept for another reason: ``Plugin(app)`` mounts itself in `app`.
     """
+    if is_function(wrapper) and holds_nothing(wrapper):
+        return []
     found = {id(thing): thing for thing, is_certain in _held_by(wrapper) if is_certain or _is_app(thing)}
     return list(found.values())
 

@@ -23,7 +23,10 @@ from .._units.failure import text_of
 from .._units.unit import Unit
 
 _TURNS = 3
-"""Turns of the event loop after each start, so that tasks that a lifespan has just made take their first step."""
+"""Turns of the event loop, so that tasks that a lifespan has just made take their first step.
+
+They are given before the last look for mounts, and after each start while there are apps whose starts can be seen.
+"""
 
 
 @final
@@ -144,24 +147,41 @@ class Apps:
 
     async def _start_branches(self) -> None:
         """Start the mounts one after the other, in route order, each before what is mounted in it."""
-        todo = self.tree.scan(self.tree.root)[::-1]
-        while todo or (todo := self.tree.scan_again()[::-1]):
+        todo = (await self._scan(self.tree.root))[::-1]
+        while todo or (todo := (await self._scan_again())[::-1]):
             node = todo.pop()
             if self._decide(node):
                 await self._start([node])
             if node not in self._failed:
-                todo += reversed(self.tree.scan(node))
+                todo += reversed(await self._scan(node))
 
     async def _start_levels(self) -> None:
         """Start the mounts side by side, one level of the tree after the other."""
-        level = self.tree.scan(self.tree.root)
-        while level or (level := self.tree.scan_again()):
+        level = await self._scan(self.tree.root)
+        while level or (level := await self._scan_again()):
             later = level
             while later:
                 # One app at two paths: the second place is decided on when the app has started at the first.
                 now, later = self.tree.apart(later)
                 await self._start([node for node in now if self._decide(node)])
-            level = [inner for node in level if node not in self._failed for inner in self.tree.scan(node)]
+            level = [inner for node in level if node not in self._failed for inner in await self._scan(node)]
+
+    async def _scan(self, node: AppNode) -> list[AppNode]:
+        """Find the apps in an app; if they are the first whose starts can be seen, let tasks start them first."""
+        was_seen = self.tree.may_be_entered()
+        found = self.tree.scan(node)
+        if self.tree.may_be_entered() and not was_seen:
+            await _take_turns()
+        return found
+
+    async def _scan_again(self) -> list[AppNode]:
+        """Find the apps that lifespans mounted meanwhile, or tasks that those made."""
+        await _take_turns()
+        was_seen = self.tree.may_be_entered()
+        found = self.tree.scan_again()
+        if self.tree.may_be_entered() and not was_seen:
+            await _take_turns()
+        return found
 
     def _decide(self, node: AppNode) -> bool:
         """Return whether an app is ours to start; show it to the observers if it is not."""
@@ -186,8 +206,8 @@ class Apps:
                 unit.inherits = self.units[node.parent]
         if nodes:
             await self._start_units(*(self.units[node] for node in nodes))
-            for _ in range(_TURNS):
-                await anyio.lowlevel.checkpoint()
+            if self.tree.may_be_entered():
+                await _take_turns()
         for node in nodes:
             if self.units[node].failure is not None:
                 self._failed.add(node)
@@ -256,6 +276,11 @@ class Apps:
             text_of(node.refusal),
             exc_info=node.refusal,
         )
+
+
+async def _take_turns() -> None:
+    for _ in range(_TURNS):
+        await anyio.lowlevel.checkpoint()
 
 
 def _is_mistake(refusal: Exception | None) -> bool:
