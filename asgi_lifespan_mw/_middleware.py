@@ -142,6 +142,7 @@ class LifespanMiddleware(HookDecorators):
         self._requests = Requests(
             self.app, busy, self._starts, route=self._route, warn_of_missing_lifespan=self._warn_of_missing_lifespan
         )
+        self._serving = self._requests.serving  # the runs that serve requests, for a look from outside
         # The run that began last, until its report was read after its end.
         self._run: Run | None = None
         self._last_report: Report | None = None
