@@ -1241,7 +1241,7 @@ async def test_a_thread_under_a_lock_keeps_the_lock_until_it_returns(
 ) -> None:
     """Whatever ended the wait for it; the start is answered after that."""
     engine, migration = FakeEngine(), Migration()
-    hooks = migration.hooks(kind, engine, timeout=0.05 if end == "timeout" else None)
+    hooks = migration.hooks(kind, engine, timeout=0.5 if end == "timeout" else None)
     app = LifespanMiddleware(Starlette(), lifespan=hooks)
     answered = anyio.Event()
 
@@ -1284,7 +1284,7 @@ async def test_a_thread_under_a_lock_keeps_the_lock_until_it_returns(
 async def test_a_thread_that_does_not_return_in_time_is_named(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     """The start is answered; the lock is released when the thread returns, while the event loop runs."""
     engine, migration = FakeEngine(), Migration()
-    hooks = migration.hooks(kind, engine, timeout=0.05)
+    hooks = migration.hooks(kind, engine, timeout=0.5)  # in which the thread begins
     app = LifespanMiddleware(Starlette(), lifespan=hooks, shutdown_timeout=0.3)
     with anyio.fail_after(10):
         with pytest.raises(LifespanTimeout):
@@ -1308,7 +1308,7 @@ async def test_a_stop_without_a_limit_waits_some_seconds_for_a_thread(
     assert locking.THREAD_LIMIT == 10
     monkeypatch.setattr(locking, "THREAD_LIMIT", 0.3)
     engine, migration = FakeEngine(), Migration()
-    app = LifespanMiddleware(Starlette(), lifespan=migration.hooks("on_startup", engine, timeout=0.05))
+    app = LifespanMiddleware(Starlette(), lifespan=migration.hooks("on_startup", engine, timeout=0.5))
     try:
         with pytest.raises(LifespanTimeout), anyio.fail_after(10):
             async with LifespanManager(app, None, None):
