@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
 
 def copy_of_plain() -> Any:
     """Return an app of its own that holds nothing: no closure, no defaults, no attributes."""
-    return type(plain)(plain.__code__, plain.__globals__, "plain")
+    return FunctionType(plain.__code__, plain.__globals__, "plain")
 
 
 def calls_of_a_run(app: Any) -> int:
