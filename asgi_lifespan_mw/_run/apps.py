@@ -148,7 +148,7 @@ class Apps:
     async def _start_branches(self) -> None:
         """Start the mounts one after the other, in route order, each before what is mounted in it."""
         todo = (await self._scan(self.tree.root))[::-1]
-        while todo or (todo := (await self._scan_again())[::-1]):
+        while todo or (todo := (await self._scan())[::-1]):
             node = todo.pop()
             if self._decide(node):
                 await self._start([node])
@@ -158,7 +158,7 @@ class Apps:
     async def _start_levels(self) -> None:
         """Start the mounts side by side, one level of the tree after the other."""
         level = await self._scan(self.tree.root)
-        while level or (level := await self._scan_again()):
+        while level or (level := await self._scan()):
             later = level
             while later:
                 # One app at two paths: the second place is decided on when the app has started at the first.
@@ -166,19 +166,15 @@ class Apps:
                 await self._start([node for node in now if self._decide(node)])
             level = [inner for node in level if node not in self._failed for inner in await self._scan(node)]
 
-    async def _scan(self, node: AppNode) -> list[AppNode]:
-        """Find the apps in an app; if they are the first whose starts can be seen, let tasks start them first."""
-        was_seen = self.tree.may_be_entered()
-        found = self.tree.scan(node)
-        if self.tree.may_be_entered() and not was_seen:
-            await _take_turns()
-        return found
+    async def _scan(self, node: AppNode | None = None) -> list[AppNode]:
+        """Find the apps in an app, or, without one, those that lifespans and their tasks mounted meanwhile.
 
-    async def _scan_again(self) -> list[AppNode]:
-        """Find the apps that lifespans mounted meanwhile, or tasks that those made."""
-        await _take_turns()
+        If they are the first whose starts can be seen, tasks may start them first.
+        """
+        if node is None:
+            await _take_turns()
         was_seen = self.tree.may_be_entered()
-        found = self.tree.scan_again()
+        found = self.tree.scan_again() if node is None else self.tree.scan(node)
         if self.tree.may_be_entered() and not was_seen:
             await _take_turns()
         return found

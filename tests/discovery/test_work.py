@@ -2,6 +2,8 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from types import FunctionType
 from typing import Any
 
@@ -95,3 +97,43 @@ def test_a_mount_that_a_task_adds_in_its_first_step_is_started() -> None:
     asyncio.run(run())
 
     assert starts == ["early", "late"]
+
+
+@pytest.mark.parametrize("concurrent", [False, True], ids=["in-turn", "concurrent"])
+def test_a_mount_that_a_lifespan_adds_and_a_task_starts_by_the_name_of_its_lifespan_starts_once(
+    concurrent: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The loop turns when the first app is found whose start can be seen, before it is decided on."""
+    starts: list[str] = []
+    tasks: list[asyncio.Task[None]] = []
+    left = asyncio.Event()
+
+    @asynccontextmanager
+    async def of_sub(_app: Any) -> AsyncGenerator[None]:
+        starts.append("sub")
+        yield
+
+    sub = Starlette(lifespan=of_sub)
+
+    async def runs_sub() -> None:
+        for _ in range(2):  # it begins after the turn in which its parent has started
+            await asyncio.sleep(0)
+        async with of_sub(sub):
+            await left.wait()
+
+    @asynccontextmanager
+    async def of_parent(app: Starlette) -> AsyncGenerator[None]:
+        app.mount("/sub", sub)
+        tasks.append(asyncio.create_task(runs_sub()))
+        yield
+        left.set()
+        await tasks[0]
+
+    async def run() -> None:
+        async with LifespanManager(LifespanMiddleware(Starlette(lifespan=of_parent), concurrent=concurrent)):
+            pass
+
+    asyncio.run(run())
+
+    assert starts == ["sub"]
+    assert not caplog.records
