@@ -3,9 +3,9 @@
 A behaviour notes ``+`` when it has started and ``-`` when it is stopped, whichever way that happens.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
@@ -93,6 +93,8 @@ class Behaviour:
         stop: Empty if it stops, else the name of the error.
         notes: Which signs it notes.
         lingers: Whether it lives on, left behind, after it ignored its cancellation.
+        options: The options with which it is registered as a hook.
+        is_worker: Whether it is registered as a worker.
     """
 
     name: str
@@ -102,6 +104,8 @@ class Behaviour:
     stop: str = ""
     notes: str = "+-"
     lingers: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    is_worker: bool = False
 
     @property
     def ends_the_startup(self) -> bool:
@@ -468,3 +472,76 @@ async def context_swallows_cancellation_at_stop(me: Actor) -> AsyncIterator[None
     with me.noting_the_stop():
         yield
     await _linger()
+
+
+# --- hooks: optional ones, whose failure is nobody else's ---
+
+_OPTIONAL: Final = {"optional": True}
+
+
+@_hook(start="none", options=_OPTIONAL)
+async def optional_fails_at_start(me: Actor) -> AsyncIterator[None]:
+    raise Boom(me.name)
+    yield  # pragma: no cover - it makes a generator of it
+
+
+@_hook(start="none", options={**_OPTIONAL, "timeout": 0.25})
+async def optional_hangs_at_start(me: Actor) -> AsyncIterator[None]:
+    await anyio.sleep_forever()
+    yield  # pragma: no cover - it makes a generator of it
+
+
+@_hook(serving="over", notes="+", options=_OPTIONAL)
+async def optional_crashes(me: Actor) -> AsyncIterator[None]:
+    async def breaks() -> None:
+        await me.demand.wait()
+        raise Boom(me.name)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(breaks)
+        me.note("+")
+        yield
+        tasks.cancel_scope.cancel()
+
+
+@_hook(options=_OPTIONAL)
+async def optional_fails_at_stop(me: Actor) -> AsyncIterator[None]:
+    me.note("+")
+    with me.noting_the_stop():
+        yield
+    raise Boom(me.name)
+
+
+# --- hooks: workers ---
+
+
+@_hook(is_worker=True)
+async def worker_that_is_cancelled(me: Actor) -> None:
+    me.note("+")
+    with me.noting_the_stop():
+        await anyio.sleep_forever()
+
+
+@_hook(notes="+", is_worker=True, options={"restart": True})
+async def worker_that_is_restarted(me: Actor) -> None:
+    if not me.has_started:
+        me.note("+")
+        await me.demand.wait()
+        raise Boom("before the restart")
+    await anyio.sleep_forever()
+
+
+@_hook(serving="Boom", notes="+", is_worker=True, options={"restart": 1})
+async def worker_that_crashes_after_its_restart(me: Actor) -> None:
+    is_first = not me.has_started
+    if is_first:
+        me.note("+")
+    await me.demand.wait()
+    raise Boom("before the restart" if is_first else me.name)
+
+
+@_hook(serving="Boom", notes="+", is_worker=True)
+async def worker_that_crashes(me: Actor) -> None:
+    me.note("+")
+    await me.demand.wait()
+    raise Boom(me.name)

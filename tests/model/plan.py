@@ -162,7 +162,9 @@ def _stop(running: list[list[Part]], result: Expected) -> None:
         for part in batch:
             if "-" in part.behaviour.notes:
                 result.journal.append(f"-{part.name}")
-            error = "LifespanTimeout" if is_time_up else part.behaviour.stop
+            # After a failed start a worker is cancelled as what still starts is, and ends.
+            is_named = not part.behaviour.is_worker or result.answers[-1] == "startup.complete"
+            error = "LifespanTimeout" if is_time_up and is_named else part.behaviour.stop
             if error:
                 result.errors.append(f"{error} {part.name}")
         is_time_up = is_time_up or any(part.behaviour.stop == "LifespanTimeout" for part in batch)

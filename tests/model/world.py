@@ -150,14 +150,15 @@ def _hook(hooks: Lifespan, part: Part, actor: Actor) -> Lifespan:
     """Register a hook, and return what it was registered on."""
     run = part.behaviour.run
     if inspect.iscoroutinefunction(run):
-        register = hooks.on_shutdown if part.behaviour.runs_at_stop else hooks.on_startup
+        register: Any = hooks.on_shutdown if part.behaviour.runs_at_stop else hooks.on_startup
+        register = hooks.worker if part.behaviour.is_worker else register
 
         async def function() -> None:
             await run(actor)
 
-        register(function, name=part.name)
+        register(function, name=part.name, **part.behaviour.options)
     else:
-        hooks.context(lambda: asynccontextmanager(run)(actor), name=part.name)
+        hooks.context(lambda: asynccontextmanager(run)(actor), name=part.name, **part.behaviour.options)
     return hooks
 
 
