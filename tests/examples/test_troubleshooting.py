@@ -113,7 +113,7 @@ async def test_django_refuses_the_lifespan() -> None:
 
 
 @heading("`No application configured for scope type")
-async def test_a_router_of_channels_refuses_the_lifespan() -> None:
+async def test_a_router_of_channels_refuses_the_lifespan() -> None:  # pragma: no cover - Channels may be missing
     """What is behind it is started by the package."""
     pytest.importorskip("tests.frameworks.django_site").set_up()
     router = needs("channels", "channels.routing").ProtocolTypeRouter

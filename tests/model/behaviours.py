@@ -89,7 +89,8 @@ class Behaviour:
         name: The name of the function that does it.
         run: The function: ``(actor, receive, send)`` for an app, ``(actor)`` for a hook.
         start: Empty if it starts, "none" if it takes no part, else the name of the error.
-        serving: Empty if it stays, "over" if it is over by itself, else the name of the error with which it crashes.
+        serving: Empty if it stays, "over" if it is over by itself, "in vain" if it crashes and nothing fails for it,
+            else the name of the error with which it crashes.
         stop: Empty if it stops, else the name of the error.
         notes: Which signs it notes.
         lingers: Whether it lives on, left behind, after it ignored its cancellation.
@@ -491,7 +492,7 @@ async def optional_hangs_at_start(me: Actor) -> AsyncIterator[None]:
     yield  # pragma: no cover - it makes a generator of it
 
 
-@_hook(serving="over", notes="+", options=_OPTIONAL)
+@_hook(serving="in vain", notes="+", options=_OPTIONAL)
 async def optional_crashes(me: Actor) -> AsyncIterator[None]:
     async def breaks() -> None:
         await me.demand.wait()

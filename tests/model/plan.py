@@ -130,7 +130,9 @@ def expected(plan: Plan, cancelled: Collection[Part] = ()) -> Expected:
     is_serving = not result.errors and breaks != "startup"
     if is_serving:
         crashed = [part for batch in running for part in batch if part.behaviour.serving]
-        result.errors += [f"{part.behaviour.serving} {part.name}" for part in crashed]
+        result.errors += [
+            f"{part.behaviour.serving} {part.name}" for part in crashed if part.behaviour.serving != "in vain"
+        ]
         result.crashes = len(result.errors)
         running = [[part for part in batch if not part.behaviour.serving] for batch in running]
     _stop(running, result)

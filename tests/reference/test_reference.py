@@ -185,15 +185,21 @@ async def stops_itself() -> None:
 
 async def enters_twice(tasks: Tasks) -> None:
     """Enter it where it is entered."""
-    async with tasks, tasks:
-        pass
+    async with tasks:
+        await tasks.__aenter__()
 
 
 async def waits_for_a_crash() -> None:
     """Wait for a background hook that fails."""
-    failing = Lifespan()
-    failing.context(fails_to_start, background=True)
+    failing, may_fail = Lifespan(), anyio.Event()
+
+    async def fails() -> None:
+        await may_fail.wait()
+        raise Boom
+
+    failing.on_startup(fails, background=True)
     async with LifespanManager(failing) as manager:
+        may_fail.set()
         await manager.wait_until_ready()
 
 
