@@ -71,7 +71,7 @@ class Tasks(AbstractAsyncContextManager["Tasks"]):
         check(where, timeout, expected, fits=timeout is None or timeout >= 0, refusal=ValueError)
         self._timeout = math.inf if timeout is None else timeout
         caller = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - messages name this line
-        self.made_at = f"{short(caller.f_code.co_filename)}:{caller.f_lineno}"
+        self.made_at: str = f"{short(caller.f_code.co_filename)}:{caller.f_lineno}"
         self._blocks: dict[object, _Block] = {}
 
     @property
