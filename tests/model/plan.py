@@ -86,6 +86,15 @@ class Plan:
                 return [part for part in batch if not part.behaviour.start] if is_at_once else []
         return []
 
+    def lingers_beside_a_failure(self) -> bool:
+        """Return whether a member ignores its cancellation, because another one has failed at once."""
+        for batch in self.batches():
+            starts = [part.behaviour.start for part in batch if part.behaviour.ends_the_startup]
+            if starts:
+                is_at_once = any(start != "LifespanTimeout" for start in starts)
+                return is_at_once and any(part.behaviour.lingers and part.behaviour.start for part in batch)
+        return False
+
     def under(self, server: str) -> "Plan":
         """The same units under another server."""
         return Plan(self.parts, server)
@@ -135,7 +144,7 @@ def expected(plan: Plan, cancelled: Collection[Part] = ()) -> Expected:
         ]
         result.crashes = len(result.errors)
         running = [[part for part in batch if not part.behaviour.serving] for batch in running]
-    _stop(running, result)
+    _stop(running, result, is_late=plan.lingers_beside_a_failure())
     if is_serving:
         result.answers.append("shutdown.failed" if result.errors else "shutdown.complete")
     if result.answers[-1].startswith(breaks):
@@ -157,8 +166,14 @@ def _started(plan: Plan, result: Expected, cancelled: Collection[Part]) -> list[
     return started
 
 
-def _stop(running: list[list[Part]], result: Expected) -> None:
-    """Stop in reverse. When one hangs, the time of all is up: what is left is cancelled, and named."""
+def _stop(running: list[list[Part]], result: Expected, *, is_late: bool) -> None:
+    """Stop in reverse. When one hangs, the time of all is up: what is left is cancelled, and named.
+
+    Args:
+        running: What has started, batch by batch.
+        result: Is added to.
+        is_late: Whether one that was cancelled in the last batch takes all the time.
+    """
     is_time_up = False
     for batch in reversed(running):
         for part in batch:
@@ -169,7 +184,7 @@ def _stop(running: list[list[Part]], result: Expected) -> None:
             error = "LifespanTimeout" if is_time_up and is_named else part.behaviour.stop
             if error:
                 result.errors.append(f"{error} {part.name}")
-        is_time_up = is_time_up or any(part.behaviour.stop == "LifespanTimeout" for part in batch)
+        is_time_up = is_time_up or is_late or any(part.behaviour.stop == "LifespanTimeout" for part in batch)
 
 
 def plans(*kinds: str) -> Iterator[Plan]:

@@ -94,6 +94,13 @@ LINGERS = ("mount", "swallows_cancellation_after_its_answer")
     mounts=[("mount", "stays_busy_after_its_answer"), LINGERS, LINGERS],
     server="well",
 )
+@example(
+    hooks=[("hook", "stop_function_well")],
+    members=[("member", "function_fails"), ("member", "context_swallows_cancellation_at_start")],
+    app=("app", "app_well"),
+    mounts=[],
+    server="well",
+)
 @given(
     hooks=st.lists(UNITS, max_size=4),
     members=st.lists(MEMBERS, max_size=4),
