@@ -48,11 +48,7 @@ def checked_mounts(mounts: object, who: str) -> Mounts:
         TypeError: If `mounts` is not a sequence of apps.
         ValueError: If `mounts` is another string.
     """
-    where, expected = f"{who}(mounts=...)", "'auto', 'off' or a sequence of apps"
-    if isinstance(mounts, str):
-        check(where, mounts, expected, fits=mounts in ("auto", "off"), refusal=ValueError)
-        return cast("Mounts", mounts)
-    return checked_apps(mounts, where, f"{expected}, such as [admin]")
+    return cast("Mounts", _word_or_apps(mounts, f"{who}(mounts=...)", "auto", "off"))
 
 
 def checked_optional(optional: object, who: str) -> OptionalApps:
@@ -62,11 +58,22 @@ def checked_optional(optional: object, who: str) -> OptionalApps:
         TypeError: If `optional` is not a sequence of apps.
         ValueError: If `optional` is another string.
     """
-    where, expected = f"{who}(optional=...)", "'mounts' or a sequence of apps"
-    if isinstance(optional, str):
-        check(where, optional, expected, fits=optional == "mounts", refusal=ValueError)
-        return ("mounts",)
-    return checked_apps(optional, where, f"{expected}, such as [admin]")
+    apps = _word_or_apps(optional, f"{who}(optional=...)", "mounts")
+    return ("mounts",) if isinstance(apps, str) else apps
+
+
+def _word_or_apps(given: object, where: str, *words: str) -> str | tuple[ASGIApp, ...]:
+    """Return one of the words, or a sequence of apps as a tuple.
+
+    Raises:
+        TypeError: If `given` is not a sequence of apps.
+        ValueError: If `given` is another string.
+    """
+    expected = f"{', '.join(map(repr, words))} or a sequence of apps"
+    if isinstance(given, str):
+        check(where, given, expected, fits=given in words, refusal=ValueError)
+        return given
+    return checked_apps(given, where, f"{expected}, such as [admin]")
 
 
 def checked_apps(

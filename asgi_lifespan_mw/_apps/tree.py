@@ -76,6 +76,7 @@ class Tree:
     Attributes:
         root: The wrapped app.
         application: The framework's application, which hooks are given: in the wrapped app, or it itself.
+        may_be_entered: Whether code of the user's could start an app that was found, so that it would be seen.
     """
 
     def __init__(self, app: Any, scope: Scope, shared: SharedState, settings: Settings) -> None:
@@ -97,7 +98,7 @@ class Tree:
         self._observed: dict[int, Any] = {} if inherited is None else inherited
         self._observed_here: list[int] = []
         self._is_blind = False
-        self._may_be_entered = False
+        self.may_be_entered = False
         self._isolated: list[tuple[Isolated, State, State, State]] = []
         self.root = _described(app)
         self.application = self._application()
@@ -171,11 +172,7 @@ class Tree:
                 inner = AppNode(thing, label=node.label, parent=node.parent)
                 self._recorders += observe_doors(describe(inner), watch)
                 is_seen |= bool(inner.doors or inner.lifespans)
-            self._may_be_entered |= is_seen
-
-    def may_be_entered(self) -> bool:
-        """Return whether code of the user's could start an app that was found, so that it would be seen."""
-        return self._may_be_entered
+            self.may_be_entered |= is_seen
 
     def asked(self, node: AppNode) -> ASGIApp:
         """Return the app, as it is sent a lifespan: what its code enters is known to be entered by it."""

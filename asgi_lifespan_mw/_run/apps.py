@@ -173,9 +173,9 @@ class Apps:
         """
         if node is None:
             await _take_turns()
-        was_seen = self.tree.may_be_entered()
+        was_seen = self.tree.may_be_entered
         found = self.tree.scan_again() if node is None else self.tree.scan(node)
-        if self.tree.may_be_entered() and not was_seen:
+        if self.tree.may_be_entered and not was_seen:
             await _take_turns()
         return found
 
@@ -202,7 +202,7 @@ class Apps:
                 unit.inherits = self.units[node.parent]
         if nodes:
             await self._start_units(*(self.units[node] for node in nodes))
-            if self.tree.may_be_entered():
+            if self.tree.may_be_entered:
                 await _take_turns()
         for node in nodes:
             if self.units[node].failure is not None:

@@ -15,7 +15,7 @@ class FailedPhase(Enum):
     STARTUP = "startup failed"
     SERVING = "crash"
     RUN = "run failed"
-    """One run of a worker that goes on: it is logged, and is no failure of its unit."""
+    """One run of a worker that goes on: it is logged, and its unit does not fail."""
     SHUTDOWN = "shutdown failed"
 
 
@@ -32,7 +32,7 @@ class Failure:
         location: What the unit waited for when its time ran out, such as "at shop/db.py:12"; "" if that is unknown, and
             for other failures.
         advice: What the user can do about the failure; "" if that is unknown. It ends the headline.
-        is_optional: Whether everything else goes on, so that it is no failure of the run.
+        is_optional: Whether everything else goes on, so that the run does not fail.
     """
 
     unit: str
