@@ -895,6 +895,18 @@ async def test_a_loss_that_is_seen_at_the_release_fails_the_start(lock: Any, kin
     assert events == (["started"] if kind == "on_startup" else ["started", "left"])
 
 
+async def noting(events: list[str], seconds: float) -> AsyncIterator[None]:
+    """A context that notes what it sees at its yield, and the end of its clean-up, which takes so many seconds."""
+    try:
+        yield
+    except BaseException as error:  # pragma: no cover
+        events.append(repr(error))
+        raise
+    finally:
+        await anyio.sleep(seconds)
+        events.append("left")
+
+
 @pytest.mark.parametrize("cause", ["its time is up", "a sibling fails"])
 async def test_a_context_that_is_cancelled_while_its_lock_is_released_is_left_as_at_the_shutdown(cause: str) -> None:
     """It has been entered: it sees no cancellation at its yield, and its clean-up may wait."""
@@ -902,23 +914,13 @@ async def test_a_context_that_is_cancelled_while_its_lock_is_released_is_left_as
     engine.release_seconds = 1.5
     events: list[str] = []
 
-    async def opens() -> AsyncIterator[None]:
-        try:
-            yield
-        except BaseException as error:  # pragma: no cover
-            events.append(repr(error))
-            raise
-        finally:
-            await anyio.sleep(0.2)
-            events.append("left")
-
     async def fails() -> None:
         await anyio.sleep(1)
         if cause == "a sibling fails":
             raise Boom
 
     hooks = Lifespan(concurrent=True)
-    hooks.context(opens, lock=engine.lock, timeout=1 if cause == "its time is up" else None)
+    hooks.context(lambda: noting(events, 0.2), lock=engine.lock, timeout=1 if cause == "its time is up" else None)
     hooks.on_startup(fails)
     with pytest.raises(Boom if cause == "a sibling fails" else LifespanTimeout):
         async with LifespanManager(hooks, None, None):
@@ -934,19 +936,9 @@ async def test_a_context_whose_lock_is_released_as_the_server_cancels_all_tasks_
     engine.release_seconds = 0.1
     events: list[str] = []
 
-    async def opens() -> AsyncIterator[None]:
-        try:
-            yield
-        except BaseException as error:  # pragma: no cover
-            events.append(repr(error))
-            raise
-        finally:
-            await anyio.sleep(0.1)
-            events.append("left")
-
     before = asyncio.all_tasks()
     app = LifespanMiddleware(Starlette())
-    app.context(opens, lock=engine.lock)
+    app.context(lambda: noting(events, 0.1), lock=engine.lock)
     task = asyncio.create_task(RecordingServer().run(app))
     while not engine.acquired:
         await anyio.sleep(0.01)
