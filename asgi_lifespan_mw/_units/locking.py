@@ -119,6 +119,11 @@ async def under_lock(unit: Unit, lock: Lock) -> AsyncGenerator[None]:
         raise _lost(unit, held)
 
 
+def _cancel_unless_it_stops(unit: Unit, body: Cancellable) -> None:
+    if not unit.is_cancelled():  # otherwise the work has had its cancellation, and cleans up
+        body.cancel()
+
+
 async def lead(unit: Unit, lock: Lock, work: Callable[[Callable[[], object]], Awaitable[None]]) -> None:
     """Run `work` while a lock is held. If the lock is lost, cancel the work and wait for the lock again.
 
@@ -139,7 +144,7 @@ async def lead(unit: Unit, lock: Lock, work: Callable[[Callable[[], object]], Aw
     pause, logged_at = FIRST_PAUSE, -math.inf
     while True:
         body = Cancellable()
-        held = HeldLock(unit, lock, body.cancel, body.cancel_for_good)
+        held = HeldLock(unit, lock, partial(_cancel_unless_it_stops, unit, body), body.cancel_for_good)
         unit.set_note("waiting for the lock")
         try:
             await held.acquire()
@@ -160,7 +165,11 @@ async def lead(unit: Unit, lock: Lock, work: Callable[[Callable[[], object]], Aw
             unit.set_note("")
             await held.release()
             unit.set_note("lost the lock" if held.loss else "released the lock")
-        if unit.is_cancelled():  # its one cancellation came first, and the loss during the clean-up after it
+            if held.loss and unit.is_cancelled():
+                logger.warning(
+                    "%s lost its lock while it stopped; another process may have begun: %s", unit.name, held.loss
+                )
+        if unit.is_cancelled():  # the work has swallowed its cancellation
             return
         if leader.has_returned:
             logger.warning("%s lost its lock after it had returned; another process may run it again", unit.name)

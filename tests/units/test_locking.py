@@ -542,6 +542,39 @@ async def test_a_worker_that_cleans_up_slowly_after_a_loss_is_cancelled_once(cap
     assert "did not stop after losing its lock" in caplog.text
 
 
+@pytest.mark.parametrize("swallows", [False, True], ids=["raises", "swallows"])
+@pytest.mark.parametrize("when", ["at once", "later"])
+async def test_a_lock_that_is_lost_while_its_worker_cleans_up_at_the_stop(
+    when: str, swallows: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The clean-up is not cancelled, the worker does not begin again, and a WARNING tells the loss."""
+    engine, events = FakeEngine(), list[str]()
+
+    async def cleans_up() -> None:
+        events.append("begins")
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            if when == "later":
+                await anyio.sleep(0.5)
+            engine.lose()
+            await anyio.sleep(0.5)
+            events.append("cleaned up")
+            if not swallows:
+                raise
+
+    app = app_of(cleans_up, leader=engine.lock)
+    async with LifespanManager(app, None, None):
+        await anyio.sleep(1)
+    assert events == ["begins", "cleaned up"]
+    assert engine.acquired == engine.released == 1
+    [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.startswith("hook 'cleans_up' ")
+    assert warning.endswith(
+        " lost its lock while it stopped; another process may have begun: the lock reported its loss"
+    )
+
+
 async def test_a_wait_that_returns_when_it_is_cancelled_reports_no_loss() -> None:
     """A library may end its `wait()` quietly at the release, when nobody needs it any more."""
 
